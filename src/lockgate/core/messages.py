@@ -1,0 +1,129 @@
+"""The bases of everything that travels through the one door.
+
+`Command` asks for a change, `Query` asks a question, `Event` states what happened. All three are frozen
+structs with a tag, so one union decodes each kind from the journal and from the wire. The actor is never
+part of a message: it belongs to the hub session. A command carries its own id; sending it again returns the
+receipt of the first time.
+
+A tag is `ROOM.name` for commands and queries, `ROOM.name/N` for events. An event tag is never edited once a
+store holds it: a new shape is a new N, and the room gains an upcaster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import msgspec
+
+from lockgate.core.clock import Micros
+from lockgate.core.digests import Digest
+
+
+class Scope(msgspec.Struct, frozen=True):
+    """What a message concerns; empty text means "any". Permissions are granted over scopes."""
+
+    namespace: str = ""
+    model: str = ""
+    environment: str = ""
+
+
+class Command(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", forbid_unknown_fields=True):
+    """Base of all commands. Imperative name; `permission` and `scope()` are declared by every subclass."""
+
+    permission: ClassVar[str] = ""
+    id: str
+
+    def scope(self) -> Scope:
+        raise NotImplementedError
+
+
+class Query(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", forbid_unknown_fields=True):
+    """Base of all queries. `answer` is the type of what comes back."""
+
+    permission: ClassVar[str] = ""
+    answer: ClassVar[Any] = None
+
+    def scope(self) -> Scope:
+        raise NotImplementedError
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
+    """Base of all events: a past-tense fact of the business, one line long when summarised."""
+
+    def summary(self) -> str:
+        raise NotImplementedError
+
+
+class Stamp(msgspec.Struct, frozen=True):
+    """What the journal adds to an event: its place, time, actor and the command that caused it."""
+
+    seq: int
+    at: Micros
+    actor: str
+    command_id: str
+
+
+class Reason(msgspec.Struct, frozen=True, kw_only=True):
+    """One ground of a refusal, with the figure that was measured and the limit it met."""
+
+    rule: str
+    message: str
+    measured: str | None = None
+    limit: str | None = None
+    evidence: Digest | None = None
+    remedy: str | None = None
+
+
+class Refusal(msgspec.Struct, frozen=True, kw_only=True):
+    """A decision not to do something, with *all* its reasons. A value, not an exception.
+
+    `waiting` is true when time or another person can turn the answer: a missing approval, a bake.
+    """
+
+    reasons: tuple[Reason, ...]
+    waiting: bool = False
+
+
+class Receipt(msgspec.Struct, frozen=True, kw_only=True):
+    """What `execute` returns, stored with the command id: the events it wrote, or the refusal.
+
+    `events` are in their JSON form. `effects` is `done` when nothing is left to carry out, else `pending`: a
+    controller will.
+    """
+
+    command_id: str
+    head: int
+    events: tuple[dict[str, Any], ...] = ()
+    refusal: Refusal | None = None
+    effects: Literal["done", "pending"] = "done"
+
+
+class Effect(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
+    """Something to be done outside after the commit. Idempotent, and fenced by `fence` per `subject`."""
+
+    subject: str
+    fence: int
+
+
+class Decision(NamedTuple):
+    """What a command leads to: the events to be written, and what is to be done outside afterwards."""
+
+    events: tuple[Event, ...]
+    effects: tuple[Effect, ...] = ()
+
+
+class Context(msgspec.Struct, frozen=True, kw_only=True):
+    """What a decision may know beside the documents: who asks, when, and dated facts made before the lock."""
+
+    actor: str
+    now: Micros
+    facts: Mapping[str, Any] = msgspec.field(default_factory=dict)
+
+
+def tag_of(message: type[Command] | type[Query] | type[Event] | type[Effect]) -> str:
+    return str(message.__struct_config__.tag)
+
+
+def refuse(*reasons: Reason, waiting: bool = False) -> Refusal:
+    return Refusal(reasons=reasons, waiting=waiting)
