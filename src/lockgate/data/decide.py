@@ -1,0 +1,81 @@
+"""Decisions of the data room."""
+
+from __future__ import annotations
+
+from lockgate.core.documents import DocRef, Docs
+from lockgate.core.messages import Context, Decision, Reason, Refusal, refuse
+from lockgate.core.names import check_full, parse_model
+from lockgate.data.messages import (
+    ContractBroken,
+    ContractKept,
+    RecordContractCheck,
+    RecordSnapshot,
+    SnapshotTaken,
+)
+from lockgate.data.state import DATASET, SNAPSHOT
+
+
+def needs_snapshot(command: RecordSnapshot, docs: Docs) -> tuple[DocRef, ...]:
+    return (DocRef(SNAPSHOT.name, command.snapshot), DocRef(DATASET.name, command.dataset))
+
+
+def record_snapshot(docs: Docs, command: RecordSnapshot, context: Context) -> Decision | Refusal:
+    """A snapshot that is already the latest is no news; a name never changes hands between datasets."""
+    check_full(command.dataset, parse_model(command.dataset))
+    known = docs.get(SNAPSHOT, command.snapshot)
+    dataset = docs.get(DATASET, command.dataset)
+    if known is not None and known.dataset != command.dataset:
+        return refuse(
+            Reason(
+                rule="data.snapshot-owner",
+                message=f"the snapshot belongs to dataset {known.dataset}, not {command.dataset}",
+            )
+        )
+    if known is not None and dataset is not None and dataset.latest == command.snapshot:
+        return Decision(())
+    return Decision(
+        (
+            SnapshotTaken(
+                dataset=command.dataset,
+                snapshot=command.snapshot,
+                n_rows=command.n_rows,
+                extracted_at=command.extracted_at,
+                source=command.source,
+                transformation=command.transformation,
+                storage=command.storage,
+            ),
+        )
+    )
+
+
+def needs_contract_check(command: RecordContractCheck, docs: Docs) -> tuple[DocRef, ...]:
+    return (DocRef(SNAPSHOT.name, command.snapshot),)
+
+
+def record_contract_check(docs: Docs, command: RecordContractCheck, context: Context) -> Decision | Refusal:
+    known = docs.get(SNAPSHOT, command.snapshot)
+    if known is None or known.dataset != command.dataset:
+        return refuse(
+            Reason(
+                rule="data.snapshot-unknown",
+                message=f"no such snapshot of {command.dataset} is recorded",
+                remedy="lockgate snapshot",
+            )
+        )
+    state = "broken" if command.violations else "kept"
+    if (known.contract, known.state, known.violations) == (command.contract, state, command.violations):
+        return Decision(())
+    if command.violations:
+        return Decision(
+            (
+                ContractBroken(
+                    dataset=command.dataset,
+                    snapshot=command.snapshot,
+                    contract=command.contract,
+                    violations=command.violations,
+                ),
+            )
+        )
+    return Decision(
+        (ContractKept(dataset=command.dataset, snapshot=command.snapshot, contract=command.contract),)
+    )

@@ -1,0 +1,489 @@
+"""Decisions of delivery: what may be released, and how it comes back."""
+
+from __future__ import annotations
+
+from lockgate.core.documents import DocRef, Docs
+from lockgate.core.messages import Context, Decision, Reason, Refusal, refuse
+from lockgate.core.names import check_full, check_part, parse_endpoint
+from lockgate.delivery.messages import (
+    ApplyPlan,
+    ConfirmPlan,
+    DeclareEndpoint,
+    DeclareEnvironment,
+    EndpointDeclared,
+    EndpointRolledBack,
+    EnvironmentDeclared,
+    PromoteVersion,
+    ReleaseFailed,
+    ReleaseStarted,
+    ReleaseWentLive,
+    RetireVersion,
+    RollbackConfirmed,
+    RollBackEndpoint,
+    RollbackUnconfirmed,
+    Served,
+)
+from lockgate.delivery.state import ENDPOINT, ENVIRONMENT, EndpointState, EnvironmentState, Live
+from lockgate.gates.state import EVIDENCE, EvidenceState, evidence_key
+from lockgate.governance.decide import policy_of
+from lockgate.governance.judgement import (
+    age_reasons,
+    approval_reasons,
+    baseline_reasons,
+    bound_set,
+    counting_approvals,
+    gate_reasons,
+)
+from lockgate.governance.policy import TierRule
+from lockgate.governance.state import APPROVAL, POLICY, PolicyState, approval_key
+from lockgate.registry.decide import known_version, model_of, wrong_state
+from lockgate.registry.messages import VersionRetired
+from lockgate.registry.state import MODEL, VERSION, VersionState
+
+# How long a target may take to load a package before the release counts as failed, and to flip back.
+LOAD_PATIENCE_S = 60.0
+FLIP_PATIENCE_S = 5.0
+
+
+def needs_environment(command: DeclareEnvironment, docs: Docs) -> tuple[DocRef, ...]:
+    return (DocRef(ENVIRONMENT.name, command.environment),)
+
+
+def declare_environment(docs: Docs, command: DeclareEnvironment, context: Context) -> Decision | Refusal:
+    check_part(command.environment, what="environment")
+    declared = EnvironmentState(
+        environment=command.environment,
+        order=command.order,
+        sensitivity=command.sensitivity,
+        target=command.target,
+        trust=command.trust,
+    )
+    if docs.get(ENVIRONMENT, command.environment) == declared:
+        return Decision(())
+    return Decision(
+        (
+            EnvironmentDeclared(
+                environment=command.environment,
+                order=command.order,
+                sensitivity=command.sensitivity,
+                target=command.target,
+                trust=command.trust,
+            ),
+        )
+    )
+
+
+def needs_endpoint(command: DeclareEndpoint, docs: Docs) -> tuple[DocRef, ...]:
+    environment = parse_endpoint(command.endpoint).environment
+    return (DocRef(ENDPOINT.name, command.endpoint), DocRef(ENVIRONMENT.name, environment))
+
+
+def declare_endpoint(docs: Docs, command: DeclareEndpoint, context: Context) -> Decision | Refusal:
+    name = parse_endpoint(command.endpoint)
+    check_full(command.endpoint, name)
+    environment = name.environment
+    if docs.get(ENVIRONMENT, environment) is None:
+        return refuse(
+            Reason(
+                rule="delivery.environment-unknown",
+                message=f"there is no environment {environment}",
+                remedy="declare it in lockgate.toml",
+            )
+        )
+    known = docs.get(ENDPOINT, command.endpoint)
+    declared = (command.fallback, command.consumers, command.dashboards)
+    if known is not None and (known.fallback, known.consumers, known.dashboards) == declared:
+        return Decision(())
+    return Decision(
+        (
+            EndpointDeclared(
+                endpoint=command.endpoint,
+                fallback=command.fallback,
+                consumers=command.consumers,
+                dashboards=command.dashboards,
+            ),
+        )
+    )
+
+
+def needs_promote(command: PromoteVersion, docs: Docs) -> tuple[DocRef, ...]:
+    model = model_of(command.version)
+    every = DocRef(ENVIRONMENT.name, "*")
+    refs = [
+        every,
+        DocRef(VERSION.name, command.version),
+        DocRef(MODEL.name, str(model)),
+        DocRef(POLICY.name, model.namespace),
+        DocRef(EVIDENCE.name, evidence_key(command.version)),
+        DocRef(EVIDENCE.name, evidence_key(command.version, command.environment)),
+        DocRef(APPROVAL.name, approval_key(command.version, command.environment)),
+        DocRef(ENDPOINT.name, f"{command.environment}/{model}"),
+    ]
+    if docs.has(every):
+        below = _step_below(docs.all(ENVIRONMENT, ""), command.environment)
+        if below is not None:
+            refs.append(DocRef(ENDPOINT.name, f"{below.environment}/{model}"))
+    return tuple(refs)
+
+
+def _step_below(ladder: tuple[EnvironmentState, ...], environment: str) -> EnvironmentState | None:
+    """The environment a version must have passed through before `environment`."""
+    here = next((step for step in ladder if step.environment == environment), None)
+    lower = [step for step in ladder if here is not None and step.order < here.order]
+    return max(lower, key=lambda step: step.order, default=None)
+
+
+def promote_version(docs: Docs, command: PromoteVersion, context: Context) -> Decision | Refusal:
+    """Start a release when nothing stands in its way; otherwise name everything that does."""
+    version = known_version(docs, command.version)
+    if isinstance(version, Refusal):
+        return version
+    environment = _environment(docs, command.environment)
+    if isinstance(environment, Refusal):
+        return environment
+    policy = policy_of(docs, model_of(command.version).namespace)
+    if isinstance(policy, Refusal):
+        return policy
+    endpoint = docs.get(ENDPOINT, f"{command.environment}/{version.model}")
+    if endpoint is None:
+        return refuse(
+            Reason(
+                rule="delivery.endpoint-unknown",
+                message=f"endpoint {command.environment}/{version.model} is not declared",
+                remedy="declare it in lockgate.toml: consumers, dashboards and the fallback of a first release",
+            )
+        )
+    if endpoint.live is not None and endpoint.live.served.package == version.package and not endpoint.rollout:
+        return Decision(())
+    standing = standing_of(docs, command.version, environment, endpoint, policy, context.now)
+    if standing:
+        waiting = all(reason.rule == "governance.approval" for reason in standing)
+        return Refusal(reasons=tuple(standing), waiting=waiting)
+    return _start_release(docs, command, version, environment, endpoint, policy)
+
+
+def _environment(docs: Docs, name: str) -> EnvironmentState | Refusal:
+    ladder = docs.all(ENVIRONMENT, "")
+    for step in ladder:
+        if step.environment == name:
+            return step
+    return refuse(
+        Reason(
+            rule="delivery.environment-unknown",
+            message=f"there is no environment {name}",
+            measured=name,
+            limit=", ".join(step.environment for step in ladder),
+            remedy="declare it in lockgate.toml",
+        )
+    )
+
+
+def standing_of(
+    docs: Docs,
+    key: str,
+    environment: EnvironmentState,
+    endpoint: EndpointState,
+    policy: PolicyState,
+    now: int,
+) -> list[Reason]:
+    """Everything that still stands between a version and an environment; empty when the way is free."""
+    version = docs.get(VERSION, key)
+    model = None if version is None else docs.get(MODEL, version.model)
+    assert version is not None and model is not None
+    rule = policy.policy.rule(model.tier)
+    intrinsic = docs.get(EVIDENCE, evidence_key(key))
+    relative = docs.get(EVIDENCE, evidence_key(key, environment.environment))
+    reasons = _life_reasons(version, environment)
+    reasons += _ladder_reasons(docs, version, environment)
+    reasons += _evidence_reasons(rule, environment, endpoint, intrinsic, relative, key, now)
+    reasons += approval_reasons(
+        version,
+        docs.get(APPROVAL, approval_key(key, environment.environment)),
+        bound=bound_set(intrinsic, relative),
+        policy=policy.digest,
+        rule=rule,
+        sensitivity=environment.sensitivity,
+        environment=environment.environment,
+    )
+    return reasons + _way_back_reasons(endpoint)
+
+
+def _life_reasons(version: VersionState, environment: EnvironmentState) -> list[Reason]:
+    allowed = ("candidate", "validated") if environment.sensitivity == "open" else ("validated",)
+    if version.state in allowed:
+        return []
+    return [
+        Reason(
+            rule="registry.state",
+            message=f"{version.version} is {version.state}",
+            measured=version.state,
+            limit=" or ".join(allowed),
+            remedy=f"lockgate judge {version.version}" if version.state == "candidate" else None,
+        )
+    ]
+
+
+def _ladder_reasons(docs: Docs, version: VersionState, environment: EnvironmentState) -> list[Reason]:
+    below = _step_below(docs.all(ENVIRONMENT, ""), environment.environment)
+    if below is None:
+        return []
+    there = docs.get(ENDPOINT, f"{below.environment}/{version.model}")
+    served = None if there is None or there.live is None else there.live.served
+    if served is not None and served.package == version.package:
+        return []
+    return [
+        Reason(
+            rule="delivery.ladder",
+            message=f"the same bytes must run in {below.environment} first",
+            measured=served.version if served else "nothing live",
+            limit=version.version,
+            evidence=version.package,
+            remedy=f"lockgate promote {version.version} --to {below.environment}",
+        )
+    ]
+
+
+def _evidence_reasons(
+    rule: TierRule,
+    environment: EnvironmentState,
+    endpoint: EndpointState,
+    intrinsic: EvidenceState | None,
+    relative: EvidenceState | None,
+    key: str,
+    now: int,
+) -> list[Reason]:
+    if environment.sensitivity == "open":
+        return []
+    wanted = rule.relative.get(environment.sensitivity, ())
+    judge = f"lockgate judge {key} --for {environment.environment}"
+    reasons = gate_reasons(rule.gates, intrinsic, remedy=f"lockgate judge {key}")
+    reasons += age_reasons(intrinsic, rule, now)
+    if wanted:
+        live = endpoint.live.served.package if endpoint.live else None
+        reasons += gate_reasons(wanted, relative, remedy=judge)
+        reasons += baseline_reasons(relative, live, environment.environment)
+        reasons += age_reasons(relative, rule, now)
+    return reasons
+
+
+def _way_back_reasons(endpoint: EndpointState) -> list[Reason]:
+    if endpoint.rollout is not None:
+        return [
+            Reason(
+                rule="delivery.rollout-active",
+                message=f"{endpoint.rollout.served.version} is on its way to {endpoint.endpoint}",
+                measured=endpoint.rollout.state,
+                remedy=f"lockgate status {endpoint.endpoint}",
+            )
+        ]
+    if endpoint.live is None and endpoint.fallback.kind == "none":
+        return [
+            Reason(
+                rule="delivery.no-way-back",
+                message=f"{endpoint.endpoint} has no previous version and declares no fallback",
+                remedy='declare fallback = { kind = "constant", value = ... } for it in lockgate.toml',
+            )
+        ]
+    return []
+
+
+def _start_release(
+    docs: Docs,
+    command: PromoteVersion,
+    version: VersionState,
+    environment: EnvironmentState,
+    endpoint: EndpointState,
+    policy: PolicyState,
+) -> Decision:
+    intrinsic = docs.get(EVIDENCE, evidence_key(command.version))
+    relative = docs.get(EVIDENCE, evidence_key(command.version, command.environment))
+    bound = bound_set(intrinsic, relative)
+    given = docs.get(APPROVAL, approval_key(command.version, command.environment))
+    approvals = counting_approvals(version, given, bound, policy.digest)
+    served = Served(version=version.version, package=version.package, signatures=version.signatures)
+    started = ReleaseStarted(
+        endpoint=endpoint.endpoint,
+        release=endpoint.n_releases + 1,
+        generation=endpoint.generation + 1,
+        strategy="direct",
+        served=served,
+        ticket=command.ticket,
+        approved_by=tuple(approval.approver for approval in approvals),
+        evidence_set=bound,
+        policy=policy.digest,
+    )
+    effect = ApplyPlan(
+        subject=endpoint.endpoint,
+        fence=started.generation,
+        target=environment.target,
+        live=served,
+        previous=endpoint.live.served if endpoint.live else None,
+        fallback=endpoint.fallback,
+        patience_s=LOAD_PATIENCE_S,
+    )
+    return Decision((started,), (effect,))
+
+
+def needs_confirm(command: ConfirmPlan, docs: Docs) -> tuple[DocRef, ...]:
+    environment = parse_endpoint(command.endpoint).environment
+    return (DocRef(ENDPOINT.name, command.endpoint), DocRef(ENVIRONMENT.name, environment))
+
+
+def confirm_plan(docs: Docs, command: ConfirmPlan, context: Context) -> Decision | Refusal:
+    """Close the open rollout with what was seen. A report on another generation is old news."""
+    endpoint = docs.get(ENDPOINT, command.endpoint)
+    environment = docs.get(ENVIRONMENT, parse_endpoint(command.endpoint).environment)
+    rollout = None if endpoint is None else endpoint.rollout
+    if endpoint is None or environment is None or rollout is None:
+        return Decision(())
+    if rollout.generation != command.generation:
+        return Decision(())
+    if rollout.state == "rolling_back":
+        if command.applied:
+            confirmed = RollbackConfirmed(
+                endpoint=command.endpoint, generation=command.generation, took_us=command.took_us
+            )
+            return Decision((confirmed,))
+        unconfirmed = RollbackUnconfirmed(
+            endpoint=command.endpoint, generation=command.generation, detail=command.detail
+        )
+        return Decision((unconfirmed,))
+    if command.applied:
+        live = ReleaseWentLive(
+            endpoint=command.endpoint,
+            release=rollout.release,
+            supersedes=endpoint.live.release if endpoint.live else None,
+            generation=command.generation,
+            took_us=command.took_us,
+        )
+        return Decision((live,))
+    return _restore(command, environment, endpoint, rollout.release)
+
+
+def _restore(
+    command: ConfirmPlan, environment: EnvironmentState, endpoint: EndpointState, release: int
+) -> Decision:
+    """A plan that could not be taken must not stay published: a data plane that restarts would meet it again."""
+    failed = ReleaseFailed(
+        endpoint=command.endpoint,
+        release=release,
+        generation=command.generation,
+        restored=endpoint.generation + 1,
+        detail=command.detail,
+    )
+    effect = ApplyPlan(
+        subject=command.endpoint,
+        fence=failed.restored,
+        target=environment.target,
+        live=endpoint.live.served if endpoint.live else None,
+        previous=endpoint.previous.served if endpoint.previous else None,
+        fallback=endpoint.fallback,
+        patience_s=FLIP_PATIENCE_S,
+    )
+    return Decision((failed,), (effect,))
+
+
+def needs_rollback(command: RollBackEndpoint, docs: Docs) -> tuple[DocRef, ...]:
+    ref = DocRef(ENDPOINT.name, command.endpoint)
+    environment = parse_endpoint(command.endpoint).environment
+    refs = [ref, DocRef(ENVIRONMENT.name, environment)]
+    endpoint = docs.get(ENDPOINT, command.endpoint) if docs.has(ref) else None
+    back = None if endpoint is None else _way_back(endpoint)
+    if back is not None:
+        refs.append(DocRef(VERSION.name, back.served.version))
+    return tuple(refs)
+
+
+def _way_back(endpoint: EndpointState) -> Live | None:
+    """Where a rollback leads: to what is live while a release is still on its way, else to the version before."""
+    underway = endpoint.rollout is not None and endpoint.rollout.state == "preparing"
+    return endpoint.live if underway else endpoint.previous
+
+
+def roll_back_endpoint(docs: Docs, command: RollBackEndpoint, context: Context) -> Decision | Refusal:
+    """Flip to the previous version. No policy is asked; only quarantined or withdrawn bytes are refused."""
+    endpoint = docs.get(ENDPOINT, command.endpoint)
+    environment = docs.get(ENVIRONMENT, parse_endpoint(command.endpoint).environment)
+    if endpoint is None or environment is None:
+        return refuse(
+            Reason(
+                rule="delivery.endpoint-unknown",
+                message=f"there is no endpoint {command.endpoint}",
+                remedy="lockgate status",
+            )
+        )
+    back = _way_back(endpoint)
+    if endpoint.live is None or back is None:
+        return refuse(
+            Reason(
+                rule="delivery.nothing-before",
+                message=f"{command.endpoint} has no previous version to go back to",
+                measured=endpoint.live.served.version if endpoint.live else "nothing live",
+            )
+        )
+    target = docs.get(VERSION, back.served.version)
+    assert target is not None, "a released version is registered"
+    if target.state in ("quarantined", "rejected"):
+        return wrong_state(target, "rolled back to")
+    return _flip(command, environment, endpoint, back)
+
+
+def _flip(
+    command: RollBackEndpoint, environment: EnvironmentState, endpoint: EndpointState, back: Live
+) -> Decision:
+    """The abandoned version stays loaded as the new `previous`: a rollback can itself be rolled back."""
+    underway = endpoint.rollout if back is endpoint.live else None
+    assert endpoint.live is not None
+    left = underway.served if underway else endpoint.live.served
+    kept = endpoint.previous.served if underway and endpoint.previous else (None if underway else left)
+    rolled = EndpointRolledBack(
+        endpoint=command.endpoint,
+        release=underway.release if underway else endpoint.live.release,
+        to_release=back.release,
+        generation=endpoint.generation + 1,
+        from_version=left.version,
+        to=back.served,
+        reason=command.reason,
+    )
+    effect = ApplyPlan(
+        subject=command.endpoint,
+        fence=rolled.generation,
+        target=environment.target,
+        live=back.served,
+        previous=kept,
+        fallback=endpoint.fallback,
+        patience_s=FLIP_PATIENCE_S,
+    )
+    return Decision((rolled,), (effect,))
+
+
+def needs_retire(command: RetireVersion, docs: Docs) -> tuple[DocRef, ...]:
+    every = DocRef(ENVIRONMENT.name, "*")
+    refs = [DocRef(VERSION.name, command.version), every]
+    if docs.has(every):
+        model = model_of(command.version)
+        for step in docs.all(ENVIRONMENT, ""):
+            refs.append(DocRef(ENDPOINT.name, f"{step.environment}/{model}"))
+    return tuple(refs)
+
+
+def retire_version(docs: Docs, command: RetireVersion, context: Context) -> Decision | Refusal:
+    version = known_version(docs, command.version)
+    if isinstance(version, Refusal):
+        return version
+    if version.state not in ("candidate", "validated"):
+        return wrong_state(version, "retired")
+    reasons = []
+    for step in docs.all(ENVIRONMENT, ""):
+        endpoint = docs.get(ENDPOINT, f"{step.environment}/{version.model}")
+        uses = () if endpoint is None else (endpoint.live, endpoint.previous, endpoint.rollout)
+        if any(use is not None and use.served.version == version.version for use in uses):
+            reasons.append(
+                Reason(
+                    rule="delivery.in-use",
+                    message=f"{step.environment}/{version.model} serves it, is about to, or may fall back to it",
+                )
+            )
+    if reasons:
+        return Refusal(reasons=tuple(reasons))
+    return Decision((VersionRetired(version=command.version, reason=command.reason),))

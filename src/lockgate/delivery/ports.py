@@ -1,0 +1,30 @@
+"""What delivery needs from outside: somewhere that serves packages."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from lockgate.traffic.observed import Observed
+from lockgate.traffic.plan import Plan
+
+
+class Target(Protocol):
+    """Somewhere that serves endpoints by plan.
+
+    Safe to call twice; a plan with an older generation than the one in force is refused, whoever sends it. What
+    a target was told and what it was seen to do are different things: only `observe` counts.
+    """
+
+    name: str
+
+    def apply(self, plan: Plan) -> None:
+        """Publish a plan, durably. Returns at once; workers follow. Raises `Conflict` when it is too old."""
+        ...
+
+    def observe(self, endpoint: str) -> Observed:
+        """What the workers of the target do at this moment."""
+        ...
+
+    def wait(self, endpoint: str, generation: int, timeout_s: float) -> Observed:
+        """Observe until every living worker has settled on `generation`, or the time is up."""
+        ...

@@ -1,0 +1,65 @@
+"""Decisions of the gates room."""
+
+from __future__ import annotations
+
+from lockgate.core.digests import Digest, digest_of
+from lockgate.core.documents import DocRef, Docs
+from lockgate.core.messages import Context, Decision, Reason, Refusal, refuse
+from lockgate.gates.messages import EvidenceLine, EvidenceRecorded, RecordEvidence
+from lockgate.gates.state import EVIDENCE, evidence_key
+from lockgate.registry.decide import known_version
+from lockgate.registry.state import VERSION
+
+# Judging again renews the date that policies measure the age of evidence by; doing so twice a day is no news.
+_STILL_FRESH_US = 12 * 3600 * 1_000_000
+
+
+def set_digest(lines: tuple[EvidenceLine, ...]) -> Digest:
+    """Names a set of evidence whatever its order."""
+    return digest_of(sorted(line.digest for line in lines))
+
+
+def needs_evidence(command: RecordEvidence, docs: Docs) -> tuple[DocRef, ...]:
+    return (
+        DocRef(VERSION.name, command.version),
+        DocRef(EVIDENCE.name, evidence_key(command.version, command.environment)),
+    )
+
+
+def record_evidence(docs: Docs, command: RecordEvidence, context: Context) -> Decision | Refusal:
+    """Evidence must be about the very bytes of the version it is attached to."""
+    version = known_version(docs, command.version)
+    if isinstance(version, Refusal):
+        return version
+    if version.package != command.package:
+        return refuse(
+            Reason(
+                rule="gates.other-package",
+                message=f"the evidence is about another package than {command.version}",
+                measured=command.package,
+                limit=version.package,
+            )
+        )
+    if version.state in ("rejected", "retired"):
+        return refuse(
+            Reason(
+                rule="registry.state", message=f"{command.version} is {version.state}; its judgement is over"
+            )
+        )
+    evidence_set = set_digest(command.lines)
+    known = docs.get(EVIDENCE, evidence_key(command.version, command.environment))
+    same = known is not None and (known.evidence_set, known.baseline) == (evidence_set, command.baseline)
+    if known is not None and same and context.now - known.recorded_at < _STILL_FRESH_US:
+        return Decision(())
+    return Decision(
+        (
+            EvidenceRecorded(
+                version=command.version,
+                package=command.package,
+                environment=command.environment,
+                baseline=command.baseline,
+                evidence_set=evidence_set,
+                lines=command.lines,
+            ),
+        )
+    )

@@ -1,0 +1,70 @@
+"""What happens at the gates: evidence is recorded."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import msgspec
+
+from lockgate.core.digests import Digest, short
+from lockgate.core.messages import Command, Event, Scope
+from lockgate.registry.messages import model_scope
+
+Verdict = Literal["pass", "warn", "fail", "error"]
+
+
+class EvidenceLine(msgspec.Struct, frozen=True, kw_only=True):
+    """What a decision needs of one piece of evidence; the whole record lies in the blob store at `digest`.
+
+    `environment` and `baseline` are set on relative evidence: about the version *and* what runs there.
+    `baseline` is the package digest compared with, empty text when there was no champion.
+    """
+
+    gate: str
+    metric: str
+    slice: str = ""
+    verdict: Verdict
+    severity: Literal["block", "warn"]
+    value: str
+    threshold: str
+    summary: str
+    digest: Digest
+    environment: str = ""
+    baseline: str | None = None
+
+    @property
+    def name(self) -> str:
+        return ":".join(part for part in (self.gate, self.metric, self.slice) if part)
+
+
+class RecordEvidence(Command, frozen=True, kw_only=True, tag="gates.record-evidence"):
+    """Attach evidence to a version. `environment` empty: intrinsic; else relative to what runs there."""
+
+    permission: ClassVar[str] = "gates.record"
+    version: str
+    package: Digest
+    environment: str = ""
+    baseline: str | None = None
+    lines: tuple[EvidenceLine, ...]
+
+    def scope(self) -> Scope:
+        return model_scope(self.version)
+
+
+class EvidenceRecorded(Event, frozen=True, kw_only=True, tag="gates.evidence-recorded/1"):
+    version: str
+    package: Digest
+    environment: str
+    baseline: str | None
+    evidence_set: Digest
+    lines: tuple[EvidenceLine, ...]
+
+    def summary(self) -> str:
+        verdicts = [line.verdict for line in self.lines]
+        counts = ", ".join(
+            f"{verdicts.count(verdict)} {verdict}"
+            for verdict in ("pass", "warn", "fail", "error")
+            if verdict in verdicts
+        )
+        where = f" for {self.environment}" if self.environment else ""
+        return f"evidence {short(self.evidence_set)} on {self.version}{where}: {counts}"

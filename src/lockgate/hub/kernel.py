@@ -1,0 +1,357 @@
+"""The one door to state, in process.
+
+A command passes these steps, in this order; `at` is told each, so that a test may crash the process there:
+
+    received    the same command id again returns its stored receipt
+    authorised  the session's roles hold the permission the message declares
+    established slow facts (hashes, signatures, comparisons of packages) are made before any lock
+    locked      the journal's head lock is held; documents the command `needs` are read
+    decided     a pure function has turned documents, command and context into events and effects, or a refusal
+    committed   events, chain, documents, edges, outbox and receipt are durable, in one transaction
+    effected    what the command wants done outside has been tried; the rest stays in the outbox
+
+Nothing is lost by a crash between any two steps: before `committed` nothing happened, after it the outbox
+remembers. A refusal is journaled too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol
+
+import msgspec
+
+from lockgate.core.clock import Clock
+from lockgate.core.digests import canonical
+from lockgate.core.documents import DocRef, Docs, touched
+from lockgate.core.errors import Bug, Conflict, Forbidden, Invalid
+from lockgate.core.journal import Entry, extend
+from lockgate.core.messages import (
+    Command,
+    Context,
+    Decision,
+    Effect,
+    Event,
+    Query,
+    Receipt,
+    Refusal,
+    Stamp,
+    tag_of,
+)
+from lockgate.hub.authority import Session, may
+from lockgate.hub.messages import CommandRefused
+from lockgate.hub.ports import Commit, Edge, Journal, StoredDocument, StoredEntry, Transaction
+from lockgate.hub.table import COMMANDS, KIND_BY_NAME, KINDS, Handler
+
+_MAX_STALE_ROUNDS = 5
+_MAX_ID_LENGTH = 128
+
+
+class Hub(Protocol):
+    """Everything that changes or answers, for one actor."""
+
+    session: Session
+
+    def execute(self, command: Command) -> Receipt:
+        """Carry a command through, at most once per id. A refusal comes back inside the receipt."""
+        ...
+
+    def ask(self, query: Query) -> Any:
+        """The answer, of the type that the query's class names."""
+        ...
+
+
+class NotAllowed(Forbidden):
+    code = "hub.not-allowed"
+
+
+class BadCommandId(Invalid):
+    code = "hub.bad-command-id"
+
+
+class CommandIdReused(Conflict):
+    """One id, two different commands: of another content, or of another actor."""
+
+    code = "hub.command-id-reused"
+    retryable = False
+
+
+class FactsUnsettled(Conflict):
+    code = "hub.facts-unsettled"
+
+
+class Establish(Protocol):
+    """Makes the dated, digest-named facts a command may rest on, before the lock."""
+
+    def __call__(self, command: Command) -> Mapping[str, Any]: ...
+
+
+class Ask(Protocol):
+    def __call__(self, query: Query) -> Any: ...
+
+
+class CarryOut(Protocol):
+    """Tries to carry out the open effects of a subject; true when none is left."""
+
+    def __call__(self, subject: str) -> bool: ...
+
+
+def _no_facts(command: Command) -> Mapping[str, Any]:
+    return {}
+
+
+def _leave_to_controller(subject: str) -> bool:
+    return False
+
+
+class LocalHub:
+    """The hub in this process, over a `Journal`. Cheap to make: one per actor.
+
+    Args:
+        establish: facts a command needs from outside the journal, by the ports of the composition root.
+        answer: what answers queries.
+        carry_out: the effect runner; without one, effects wait for a controller.
+        at: told each step's name; for crash tests.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        clock: Clock,
+        session: Session,
+        *,
+        answer: Ask,
+        establish: Establish = _no_facts,
+        carry_out: CarryOut = _leave_to_controller,
+        at: Callable[[str], None] = lambda step: None,
+    ) -> None:
+        self.session = session
+        self._journal = journal
+        self._clock = clock
+        self._answer = answer
+        self._establish = establish
+        self._carry_out = carry_out
+        self._at = at
+
+    def ask(self, query: Query) -> Any:
+        denied = may(self.session, query)
+        if denied is not None:
+            raise NotAllowed(denied.reasons[0].message, remedy="ask for the role", actor=self.session.actor)
+        return self._answer(query)
+
+    def execute(self, command: Command) -> Receipt:
+        handler = COMMANDS[type(command)]
+        _check_id(command.id)
+        self._at("received")
+        known = self._journal.receipt(command.id)
+        if known is not None:
+            return _stored(known, command, self.session.actor)
+        denied = may(self.session, command)
+        self._at("authorised")
+        for _ in range(_MAX_STALE_ROUNDS):
+            facts = {} if denied else self._establish(command)
+            self._at("established")
+            with self._journal.transaction() as transaction:
+                done = self._pass(transaction, handler, command, facts, denied)
+            if done is not None:
+                return self._effect(*done)
+        raise FactsUnsettled(
+            f"the documents that {tag_of(type(command))} rests on kept changing",
+            remedy="try again",
+            command=command.id,
+        )
+
+    def _pass(
+        self,
+        transaction: Transaction,
+        handler: Handler[Any],
+        command: Command,
+        facts: Mapping[str, Any],
+        denied: Refusal | None,
+    ) -> tuple[Receipt, tuple[Effect, ...]] | None:
+        """One pass under the lock; None when the facts no longer fit."""
+        known = transaction.receipt(command.id)
+        if known is not None:
+            return _stored(known, command, self.session.actor), ()
+        docs = load(transaction, handler, command)
+        self._at("locked")
+        context = Context(actor=self.session.actor, now=self._clock.now(), facts=facts)
+        if denied is None and handler.stale(docs, command, context):
+            return None
+        outcome = denied or handler.decide(docs, command, context)
+        self._at("decided")
+        decision = _journaled(command, outcome) if isinstance(outcome, Refusal) else outcome
+        refusal = outcome if isinstance(outcome, Refusal) else None
+        commit, receipt = assemble(transaction, command, decision, refusal, context)
+        transaction.commit(commit)
+        return receipt, decision.effects
+
+    def _effect(self, receipt: Receipt, effects: tuple[Effect, ...]) -> Receipt:
+        self._at("committed")
+        if not effects:
+            return receipt
+        subjects = sorted({effect.subject for effect in effects})
+        done = [self._carry_out(subject) for subject in subjects]
+        self._at("effected")
+        return msgspec.structs.replace(receipt, effects="done" if all(done) else "pending")
+
+
+def load(transaction: Transaction, handler: Handler[Any], command: Command) -> Docs:
+    """Read what the command needs; asked again until it names nothing new."""
+    docs = Docs({})
+    while missing := [ref for ref in handler.needs(command, docs) if not docs.has(ref)]:
+        docs = docs.with_({ref: _read(transaction, ref) for ref in missing})
+    return docs
+
+
+def _read(transaction: Transaction, ref: DocRef) -> Any:
+    kind = KIND_BY_NAME[ref.kind]
+    if ref.key.endswith("*"):
+        found = transaction.documents(ref.kind, ref.key[:-1])
+        return tuple(msgspec.json.decode(document.body, type=kind.type) for document in found)
+    one = transaction.document(ref.kind, ref.key)
+    return None if one is None else msgspec.json.decode(one.body, type=kind.type)
+
+
+class _Stored(msgspec.Struct, frozen=True, kw_only=True):
+    """What is kept under a command id: the receipt, the command it belongs to, and who gave it."""
+
+    actor: str
+    command: msgspec.Raw
+    receipt: Receipt
+
+
+def _check_id(command_id: str) -> None:
+    if not 1 <= len(command_id) <= _MAX_ID_LENGTH:
+        raise BadCommandId(
+            f"a command id has 1 to {_MAX_ID_LENGTH} characters, this one {len(command_id)}",
+            remedy="send the command with a fresh id",
+        )
+
+
+def _stored(raw: bytes, command: Command, actor: str) -> Receipt:
+    stored = msgspec.json.decode(raw, type=_Stored)
+    # The same words of another person are another command: an approval must never pass for somebody else's.
+    if (stored.actor, bytes(stored.command)) != (actor, canonical(command)):
+        raise CommandIdReused(
+            f"command id {command.id} was used before for another command",
+            remedy="send the command with a fresh id",
+            command=command.id,
+        )
+    return stored.receipt
+
+
+def _journaled(command: Command, refusal: Refusal) -> Decision:
+    scope = command.scope()
+    subject = "/".join(part for part in (scope.environment, scope.namespace, scope.model) if part)
+    refused = CommandRefused(command=tag_of(type(command)), subject=subject, reasons=refusal.reasons)
+    return Decision((refused,))
+
+
+def assemble(
+    transaction: Transaction,
+    command: Command,
+    decision: Decision,
+    refusal: Refusal | None,
+    context: Context,
+) -> tuple[Commit, Receipt]:
+    """Everything one command writes: chained entries, folded documents, edges, effects, its receipt."""
+    head = transaction.head()
+    entries: list[StoredEntry] = []
+    folded = Folded(transaction.document)
+    for event in decision.events:
+        stamp = Stamp(head.seq + 1, context.now, context.actor, command.id)
+        body = entry_bytes(event, stamp)
+        head = extend(head, body)
+        entries.append(StoredEntry(head.seq, body, head.hash))
+        folded.apply(event, stamp)
+    receipt = Receipt(
+        command_id=command.id,
+        head=head.seq,
+        # Through JSON, so that the first answer equals the one a retry reads back.
+        events=tuple(msgspec.json.decode(canonical(event)) for event in decision.events),
+        refusal=refusal,
+        effects="pending" if decision.effects else "done",
+    )
+    commit = Commit(
+        head=head,
+        entries=tuple(entries),
+        documents=folded.changed(),
+        edges=tuple(folded.edges),
+        effects=tuple((effect.subject, effect.fence, canonical(effect)) for effect in decision.effects),
+        command_id=command.id,
+        receipt=canonical(
+            _Stored(actor=context.actor, command=msgspec.Raw(canonical(command)), receipt=receipt)
+        ),
+    )
+    return commit, receipt
+
+
+def entry_bytes(event: Event, stamp: Stamp) -> bytes:
+    """The bytes of an entry, made once; they are stored and hashed as they are here."""
+    return canonical(
+        Entry(
+            seq=stamp.seq,
+            at=stamp.at,
+            actor=stamp.actor,
+            command_id=stamp.command_id,
+            event=msgspec.Raw(canonical(event)),
+        )
+    )
+
+
+class Folded:
+    """Documents as events change them: read once, folded in memory, given back as what is to be stored."""
+
+    def __init__(self, read: Callable[[str, str], StoredDocument | None]) -> None:
+        self._read = read
+        self._bodies: dict[DocRef, Any] = {}
+        self._revs: dict[DocRef, int] = {}
+        self.edges: list[Edge] = []
+
+    def apply(self, event: Event, stamp: Stamp) -> None:
+        for ref in touched(KINDS, event):
+            kind = KIND_BY_NAME[ref.kind]
+            if ref not in self._bodies:
+                stored = self._read(ref.kind, ref.key)
+                self._revs[ref] = 0 if stored is None else stored.rev
+                self._bodies[ref] = (
+                    None if stored is None else msgspec.json.decode(stored.body, type=kind.type)
+                )
+            self._bodies[ref] = kind.fold(self._bodies[ref], event, stamp)
+            self._revs[ref] += 1
+        self.edges += [Edge(*edge) for kind in KINDS for edge in kind.edges(event)]
+
+    def changed(self) -> tuple[StoredDocument, ...]:
+        return tuple(self._stored(ref, body) for ref, body in self._bodies.items())
+
+    def _stored(self, ref: DocRef, body: Any) -> StoredDocument:
+        kind = KIND_BY_NAME[ref.kind]
+        columns = kind.columns(body)
+        return StoredDocument(
+            ref.kind,
+            ref.key,
+            self._revs[ref],
+            kind.fold_version,
+            canonical(body),
+            columns.parent,
+            columns.state,
+            columns.digest,
+        )
+
+
+def require(receipt: Receipt) -> Receipt:
+    """For callers inside the program that cannot be refused: a refusal here is a bug."""
+    if receipt.refusal is not None:
+        raise Bug(
+            f"an internal command was refused: {receipt.refusal.reasons[0].message}",
+            remedy="report this with the output of: lockgate audit log",
+        )
+    return receipt
+
+
+def iter_entries(journal: Journal, after: int = 0, *, page: int = 1000) -> Iterable[StoredEntry]:
+    """All entries after `after`, page by page."""
+    while batch := journal.entries(after, page):
+        yield from batch
+        after = batch[-1].seq

@@ -1,0 +1,225 @@
+"""The hub's own event, and the questions that span rooms. Questions of one room live in no other place either:
+there is one list of what can be asked."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import msgspec
+
+from lockgate.core.clock import Micros
+from lockgate.core.digests import Digest
+from lockgate.core.messages import Event, Query, Reason, Scope
+from lockgate.delivery.messages import endpoint_scope
+from lockgate.delivery.state import EndpointState, ReleaseState
+from lockgate.gates.messages import EvidenceLine
+from lockgate.governance.state import Approval
+from lockgate.registry.messages import model_scope
+from lockgate.registry.state import ModelState, VersionState
+
+
+class CommandRefused(Event, frozen=True, kw_only=True, tag="hub.command-refused/1"):
+    """An authenticated actor asked for something and was told no."""
+
+    command: str
+    subject: str
+    reasons: tuple[Reason, ...]
+
+    def summary(self) -> str:
+        return f"{self.command} of {self.subject} refused: {self.reasons[0].message}"
+
+
+class LiveLine(msgspec.Struct, frozen=True, kw_only=True):
+    version: str
+    digest: Digest
+    since: Micros
+    approved_by: tuple[str, ...]
+    ticket: str = ""
+
+
+class Readiness(msgspec.Struct, frozen=True, kw_only=True):
+    ready: bool
+    reason: str | None
+
+
+class RolloutLine(msgspec.Struct, frozen=True, kw_only=True):
+    state: str
+    version: str
+    strategy: str
+    generation: int
+    started_at: Micros
+    started_by: str
+
+
+class EndpointLine(msgspec.Struct, frozen=True, kw_only=True):
+    live: LiveLine | None
+    previous: LiveLine | None
+    rollback_ready: Readiness
+    rollout: RolloutLine | None
+    consumers: tuple[str, ...] = ()
+    dashboards: tuple[str, ...] = ()
+
+
+class StatusAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    endpoints: dict[str, EndpointLine]
+    models: tuple[ModelState, ...] = ()
+    effects_pending: int = 0
+
+
+class Status(Query, frozen=True, kw_only=True, tag="hub.status"):
+    """What runs where."""
+
+    permission: ClassVar[str] = "read"
+    answer: ClassVar[Any] = StatusAnswer
+    endpoint: str = ""
+
+    def scope(self) -> Scope:
+        return endpoint_scope(self.endpoint) if self.endpoint else Scope()
+
+
+class VersionAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """All that is known of one version: where it came from, what judged it, who let it in, where it ran."""
+
+    version: VersionState
+    model: ModelState
+    evidence: tuple[EvidenceLine, ...]
+    approvals: dict[str, tuple[Approval, ...]]
+    releases: tuple[ReleaseState, ...]
+    endpoint: EndpointState | None = None
+
+
+class ExplainVersion(Query, frozen=True, kw_only=True, tag="hub.explain-version"):
+    """Why a version is what it is. Give a version, or an endpoint for what is live there."""
+
+    permission: ClassVar[str] = "read"
+    answer: ClassVar[Any] = VersionAnswer
+    version: str = ""
+    endpoint: str = ""
+
+    def scope(self) -> Scope:
+        return model_scope(self.version) if self.version else endpoint_scope(self.endpoint)
+
+
+class VersionsAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    versions: tuple[VersionState, ...]
+
+
+class ListVersions(Query, frozen=True, kw_only=True, tag="hub.list-versions"):
+    permission: ClassVar[str] = "read"
+    answer: ClassVar[Any] = VersionsAnswer
+    model: str
+
+    def scope(self) -> Scope:
+        return model_scope(self.model)
+
+
+class StandingAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a version is from an environment.
+
+    `next` is one of `judge`, `validate`, `judge-for`, `approve`, `promote`, `wait`, `stop`, `done`; `bound` is the
+    digest an approval must name.
+    """
+
+    next: str
+    reasons: tuple[Reason, ...]
+    bound: Digest
+    baseline: str | None
+    baseline_version: str | None
+    quorum: int
+    standing: tuple[str, ...]
+    evidence: tuple[EvidenceLine, ...]
+    intrinsic_gates: tuple[str, ...]
+    relative_gates: tuple[str, ...]
+
+
+class Standing(Query, frozen=True, kw_only=True, tag="hub.standing"):
+    """What is missing until a version may run in an environment, and which step comes next."""
+
+    permission: ClassVar[str] = "read"
+    answer: ClassVar[Any] = StandingAnswer
+    version: str
+    environment: str
+
+    def scope(self) -> Scope:
+        scope = model_scope(self.version)
+        return Scope(namespace=scope.namespace, model=scope.model, environment=self.environment)
+
+
+class PackageVersionAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    version: str | None
+
+
+class VersionOfPackage(Query, frozen=True, kw_only=True, tag="hub.version-of-package"):
+    permission: ClassVar[str] = "read"
+    answer: ClassVar[Any] = PackageVersionAnswer
+    model: str
+    package: Digest
+
+    def scope(self) -> Scope:
+        return model_scope(self.model)
+
+
+class ChangeLine(msgspec.Struct, frozen=True, kw_only=True):
+    seq: int
+    at: Micros
+    actor: str
+    type: str
+    summary: str
+
+
+class ChangesAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    changes: tuple[ChangeLine, ...]
+    head: int
+
+
+class ChangesSince(Query, frozen=True, kw_only=True, tag="hub.changes-since"):
+    """Events after `seq`, oldest first; at most `limit`, and at most 1,000 at a time."""
+
+    permission: ClassVar[str] = "read.audit"
+    answer: ClassVar[Any] = ChangesAnswer
+    seq: int = 0
+    limit: int = 200
+
+    def scope(self) -> Scope:
+        return Scope()
+
+
+class AuditAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """Result of a full check. `findings` names every record that does not hold."""
+
+    ok: bool
+    events: int
+    head: str
+    checkpoints: int
+    findings: tuple[str, ...] = ()
+
+
+class VerifyAudit(Query, frozen=True, kw_only=True, tag="hub.verify-audit"):
+    """Re-hash the chain, fold every document again and compare, check the signed checkpoints."""
+
+    permission: ClassVar[str] = "read.audit"
+    answer: ClassVar[Any] = AuditAnswer
+
+    def scope(self) -> Scope:
+        return Scope()
+
+
+class LineageLine(msgspec.Struct, frozen=True, kw_only=True):
+    source: str
+    kind: str
+    target: str
+
+
+class LineageAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    edges: tuple[LineageLine, ...]
+
+
+class Lineage(Query, frozen=True, kw_only=True, tag="hub.lineage"):
+    """All edges that lead to, or start from, `ref` (`version:main/x@1.0.0`, `snapshot:sha256:...`)."""
+
+    permission: ClassVar[str] = "read"
+    answer: ClassVar[Any] = LineageAnswer
+    ref: str
+
+    def scope(self) -> Scope:
+        return Scope()

@@ -1,0 +1,161 @@
+"""What the hub needs from outside: a journal that commits, an outbox that remembers, a checkpoint sink.
+
+A journal keeps four things together, in one transaction: events, the documents folded from them, lineage edges,
+and the outbox of effects. The contract suite `lockgate.testing.journal_suite` says what every adapter promises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import NamedTuple, Protocol
+
+from lockgate.core.clock import Micros
+from lockgate.core.errors import Corrupt, Unavailable
+from lockgate.core.journal import Checkpoint, Head
+
+
+class JournalBusy(Unavailable):
+    """The head lock could not be had in time."""
+
+    code = "journal.busy"
+
+
+class JournalUnreadable(Corrupt):
+    """The database itself does not open or does not read."""
+
+    code = "journal.unreadable"
+
+
+class StoredEntry(NamedTuple):
+    """One line of the journal: its canonical bytes as written, and its chain hash."""
+
+    seq: int
+    body: bytes
+    hash: bytes
+
+
+class StoredDocument(NamedTuple):
+    """A document as stored; `parent`, `state` and `digest` are its projected columns."""
+
+    kind: str
+    key: str
+    rev: int
+    fold_version: int
+    body: bytes
+    parent: str
+    state: str
+    digest: str
+
+
+class Edge(NamedTuple):
+    source: str
+    kind: str
+    target: str
+
+
+class OutboxRow(NamedTuple):
+    """An effect to carry out. Rows of one subject are ordered by fence; a newer fence makes older rows moot."""
+
+    id: int
+    subject: str
+    fence: int
+    body: bytes
+    attempts: int
+
+
+class Commit(NamedTuple):
+    """All that one command changes."""
+
+    head: Head
+    entries: tuple[StoredEntry, ...]
+    documents: tuple[StoredDocument, ...]
+    edges: tuple[Edge, ...]
+    effects: tuple[tuple[str, int, bytes], ...]
+    command_id: str
+    receipt: bytes
+
+
+class Transaction(Protocol):
+    """A pass through the journal while holding its head lock."""
+
+    def head(self) -> Head: ...
+
+    def receipt(self, command_id: str) -> bytes | None:
+        """The stored receipt of a command that was carried out before."""
+        ...
+
+    def document(self, kind: str, key: str) -> StoredDocument | None: ...
+
+    def documents(self, kind: str, prefix: str) -> Sequence[StoredDocument]:
+        """Documents of a kind whose key starts with `prefix`, in key order."""
+        ...
+
+    def commit(self, commit: Commit) -> None:
+        """Write everything durably, or nothing. At most once per transaction."""
+        ...
+
+
+class Journal(Protocol):
+    """Append-only events with their documents. Safe for threads and processes at once.
+
+    Promises: `transaction` is exclusive among all writers of the store; after `commit` returns, the events
+    survive kill -9 and a power cut; leaving the block without commit changes nothing; entries and documents
+    read back byte for byte as written; readers see whole commits only.
+    """
+
+    def transaction(self) -> AbstractContextManager[Transaction]:
+        """Take the head lock. Raises `JournalBusy` when it stays taken."""
+        ...
+
+    def snapshot(self) -> AbstractContextManager[None]:
+        """Inside the block, all that this thread reads is of one moment; writers go on meanwhile."""
+        ...
+
+    def head(self) -> Head: ...
+
+    def receipt(self, command_id: str) -> bytes | None: ...
+
+    def entries(self, after: int, limit: int) -> Sequence[StoredEntry]:
+        """Entries with `seq > after` in order, at most `limit`."""
+        ...
+
+    def document(self, kind: str, key: str) -> StoredDocument | None: ...
+
+    def documents(self, kind: str, prefix: str = "", parent: str | None = None) -> Sequence[StoredDocument]:
+        """Documents of a kind in key order, by key prefix and, when given, by exact parent."""
+        ...
+
+    def edges(self, *, source: str | None = None, target: str | None = None) -> Sequence[Edge]:
+        """Lineage edges from `source`, into `target`, or all; sorted."""
+        ...
+
+
+class Outbox(Protocol):
+    """Effects that are still to be carried out. At-least-once: whoever carries them out is idempotent."""
+
+    def lease(self, now: Micros, until: Micros, *, subject: str | None = None) -> OutboxRow | None:
+        """Take the oldest open row whose lease has run out; nobody else gets it before `until`."""
+        ...
+
+    def settle(self, row: OutboxRow) -> None:
+        """The effect is done; the row will not be leased again."""
+        ...
+
+    def release(self, row: OutboxRow) -> None:
+        """Give a row back at once, counting the attempt. Nothing happens when somebody else has it by now."""
+        ...
+
+    def open_rows(self, subject: str | None = None) -> int:
+        """How many effects (of `subject`) are not settled, leased ones included."""
+        ...
+
+
+class CheckpointSink(Protocol):
+    """Somewhere the owner of the database cannot rewrite: an append-only file, a locked bucket."""
+
+    def write(self, checkpoint: Checkpoint) -> None: ...
+
+    def read(self) -> Sequence[str]:
+        """All notes, oldest first."""
+        ...

@@ -1,0 +1,135 @@
+"""The table of messages: for each command what it needs, who decides it; all events and document kinds.
+
+Everything that carries messages (the kernel, the HTTP routes, the docs, the tests) reads this table; a message
+that is not in it does not exist.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from lockgate.core.documents import DocRef, Docs, DocumentKind
+from lockgate.core.messages import Command, Context, Decision, Event, Query, Refusal, tag_of
+from lockgate.data import decide as data
+from lockgate.data import messages as data_messages
+from lockgate.data.state import DATASET, SNAPSHOT
+from lockgate.delivery import decide as delivery
+from lockgate.delivery import messages as delivery_messages
+from lockgate.delivery.state import ENDPOINT, ENVIRONMENT, RELEASE
+from lockgate.gates import decide as gates
+from lockgate.gates import messages as gates_messages
+from lockgate.gates.state import EVIDENCE
+from lockgate.governance import decide as governance
+from lockgate.governance import messages as governance_messages
+from lockgate.governance.state import APPROVAL, POLICY
+from lockgate.hub import messages as hub_messages
+from lockgate.pipeline import decide as pipeline
+from lockgate.pipeline import messages as pipeline_messages
+from lockgate.pipeline.state import RUN
+from lockgate.registry import decide as registry
+from lockgate.registry import messages as registry_messages
+from lockgate.registry.state import CLAIM, MODEL, VERSION
+
+C = TypeVar("C", bound=Command)
+
+
+@dataclass(frozen=True)
+class Handler(Generic[C]):
+    """How one command is decided.
+
+    `needs` is asked again with what has been loaded so far until it names nothing new. `stale` says that facts
+    made before the lock no longer fit the documents; the kernel then makes them anew.
+    """
+
+    command: type[C]
+    needs: Callable[[C, Docs], tuple[DocRef, ...]]
+    decide: Callable[[Docs, C, Context], Decision | Refusal]
+    stale: Callable[[Docs, C, Context], bool] = lambda docs, command, context: False
+
+
+HANDLERS: tuple[Handler[Any], ...] = (
+    Handler(data_messages.RecordSnapshot, data.needs_snapshot, data.record_snapshot),
+    Handler(data_messages.RecordContractCheck, data.needs_contract_check, data.record_contract_check),
+    Handler(pipeline_messages.RecordRun, pipeline.needs_run, pipeline.record_run),
+    Handler(registry_messages.DeclareModel, registry.needs_model, registry.declare_model),
+    Handler(
+        registry_messages.RegisterVersion,
+        registry.needs_register,
+        registry.register_version,
+        registry.facts_are_stale,
+    ),
+    Handler(registry_messages.RejectVersion, registry.needs_version, registry.reject_version),
+    Handler(registry_messages.QuarantineVersion, registry.needs_version, registry.quarantine_version),
+    Handler(registry_messages.LiftQuarantine, registry.needs_version, registry.lift_quarantine),
+    Handler(gates_messages.RecordEvidence, gates.needs_evidence, gates.record_evidence),
+    Handler(governance_messages.AdoptPolicy, governance.needs_policy, governance.adopt_policy),
+    Handler(governance_messages.ValidateVersion, governance.needs_validate, governance.validate_version),
+    Handler(governance_messages.ApproveVersion, governance.needs_approve, governance.approve_version),
+    Handler(delivery_messages.DeclareEnvironment, delivery.needs_environment, delivery.declare_environment),
+    Handler(delivery_messages.DeclareEndpoint, delivery.needs_endpoint, delivery.declare_endpoint),
+    Handler(delivery_messages.PromoteVersion, delivery.needs_promote, delivery.promote_version),
+    Handler(delivery_messages.ConfirmPlan, delivery.needs_confirm, delivery.confirm_plan),
+    Handler(delivery_messages.RollBackEndpoint, delivery.needs_rollback, delivery.roll_back_endpoint),
+    Handler(delivery_messages.RetireVersion, delivery.needs_retire, delivery.retire_version),
+)
+
+COMMANDS: dict[type[Command], Handler[Any]] = {handler.command: handler for handler in HANDLERS}
+
+QUERIES: tuple[type[Query], ...] = (
+    hub_messages.Status,
+    hub_messages.ExplainVersion,
+    hub_messages.ListVersions,
+    hub_messages.Standing,
+    hub_messages.VersionOfPackage,
+    hub_messages.ChangesSince,
+    hub_messages.VerifyAudit,
+    hub_messages.Lineage,
+)
+
+EVENTS: tuple[type[Event], ...] = (
+    data_messages.SnapshotTaken,
+    data_messages.ContractKept,
+    data_messages.ContractBroken,
+    pipeline_messages.RunFinished,
+    registry_messages.ModelDeclared,
+    registry_messages.VersionRegistered,
+    registry_messages.VersionValidated,
+    registry_messages.VersionRejected,
+    registry_messages.VersionQuarantined,
+    registry_messages.QuarantineLifted,
+    registry_messages.VersionRetired,
+    gates_messages.EvidenceRecorded,
+    governance_messages.PolicyAdopted,
+    governance_messages.VersionApproved,
+    delivery_messages.EnvironmentDeclared,
+    delivery_messages.EndpointDeclared,
+    delivery_messages.ReleaseStarted,
+    delivery_messages.ReleaseWentLive,
+    delivery_messages.ReleaseFailed,
+    delivery_messages.EndpointRolledBack,
+    delivery_messages.RollbackConfirmed,
+    delivery_messages.RollbackUnconfirmed,
+    hub_messages.CommandRefused,
+)
+
+KINDS: tuple[DocumentKind[Any], ...] = (
+    DATASET,
+    SNAPSHOT,
+    RUN,
+    MODEL,
+    VERSION,
+    CLAIM,
+    EVIDENCE,
+    POLICY,
+    APPROVAL,
+    ENVIRONMENT,
+    ENDPOINT,
+    RELEASE,
+)
+
+KIND_BY_NAME: dict[str, DocumentKind[Any]] = {kind.name: kind for kind in KINDS}
+COMMAND_BY_TAG: dict[str, type[Command]] = {tag_of(command): command for command in COMMANDS}
+QUERY_BY_TAG: dict[str, type[Query]] = {tag_of(query): query for query in QUERIES}
+EVENT_BY_TAG: dict[str, type[Event]] = {tag_of(event): event for event in EVENTS}

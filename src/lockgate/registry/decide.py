@@ -1,0 +1,208 @@
+"""Decisions of the registry: who gets which number, and how a version's life goes on."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import msgspec
+
+from lockgate.core import semver
+from lockgate.core.digests import Digest, short
+from lockgate.core.documents import DocRef, Docs
+from lockgate.core.messages import Context, Decision, Reason, Refusal, refuse
+from lockgate.core.names import ModelName, VersionRef, check_full, parse_model, parse_version
+from lockgate.registry.messages import (
+    DeclareModel,
+    LiftQuarantine,
+    ModelDeclared,
+    QuarantineLifted,
+    QuarantineVersion,
+    RegisterVersion,
+    RejectVersion,
+    VersionQuarantined,
+    VersionRegistered,
+    VersionRejected,
+)
+from lockgate.registry.state import CLAIM, MODEL, VERSION, ModelState, VersionState, claim_key
+
+PACKAGE_FACT = "package"
+
+
+class PackageFact(msgspec.Struct, frozen=True, kw_only=True):
+    """What was established about a package before the lock was taken.
+
+    `against` is the package it was compared with: the model's latest one at that moment, None for a first one.
+    """
+
+    package: Digest
+    model: str
+    signed_by: tuple[str, ...]
+    against: Digest | None
+    minimum_bump: semver.Bump
+    why: tuple[str, ...]
+    previous_found: bool = True
+
+
+def needs_model(command: DeclareModel, docs: Docs) -> tuple[DocRef, ...]:
+    return (DocRef(MODEL.name, command.model),)
+
+
+def declare_model(docs: Docs, command: DeclareModel, context: Context) -> Decision | Refusal:
+    check_full(command.model, parse_model(command.model))
+    known = docs.get(MODEL, command.model)
+    declared = (command.tier, command.owner, command.purpose)
+    if known is not None and (known.tier, known.owner, known.purpose) == declared:
+        return Decision(())
+    return Decision(
+        (ModelDeclared(model=command.model, tier=command.tier, owner=command.owner, purpose=command.purpose),)
+    )
+
+
+def needs_register(command: RegisterVersion, docs: Docs) -> tuple[DocRef, ...]:
+    return (
+        DocRef(MODEL.name, command.model),
+        DocRef(CLAIM.name, claim_key(command.model, command.package)),
+    )
+
+
+def facts_are_stale(docs: Docs, command: RegisterVersion, context: Context) -> bool:
+    """Whether another version arrived between the comparison and the lock."""
+    fact = cast(PackageFact, context.facts[PACKAGE_FACT])
+    model = docs.get(MODEL, command.model)
+    return model is not None and fact.against != model.latest_package
+
+
+def register_version(docs: Docs, command: RegisterVersion, context: Context) -> Decision | Refusal:
+    """Number a package. The same package again is no news; a smaller bump than the change demands is refused."""
+    fact = cast(PackageFact, context.facts[PACKAGE_FACT])
+    model = docs.get(MODEL, command.model)
+    claim = docs.get(CLAIM, claim_key(command.model, command.package))
+    if model is None:
+        return refuse(
+            Reason(
+                rule="registry.model-unknown",
+                message=f"model {command.model} is not declared",
+                remedy="lockgate ship declares the models of lockgate.toml",
+            )
+        )
+    if claim is not None:
+        return Decision(())
+    if fact.model != command.model:
+        return refuse(
+            Reason(
+                rule="registry.other-model",
+                message=f"package {short(fact.package)} was built for {fact.model}, not {command.model}",
+            )
+        )
+    number = _number(model, command.version, fact)
+    if isinstance(number, Refusal):
+        return number
+    ref = VersionRef(parse_model(command.model), number)
+    return Decision(
+        (
+            VersionRegistered(
+                version=str(ref),
+                model=command.model,
+                package=command.package,
+                run=command.run,
+                signatures=command.signatures,
+                signed_by=fact.signed_by,
+                commit=command.commit,
+                dirty=command.dirty,
+                bump="first" if model.latest is None else fact.minimum_bump,
+                why=fact.why,
+                previous=model.latest,
+            ),
+        )
+    )
+
+
+def _number(model: ModelState, asked: str | None, fact: PackageFact) -> semver.Semver | Refusal:
+    wanted = semver.parse(asked) if asked is not None else None
+    if model.latest is None:
+        return wanted or semver.FIRST
+    latest = parse_version(model.latest).version
+    if wanted is None:
+        return latest.bumped(fact.minimum_bump)
+    bump = semver.bump_between(latest, wanted)
+    if bump is None or not semver.at_least(bump, fact.minimum_bump):
+        return refuse(
+            Reason(
+                rule="registry.bump-too-small",
+                message="; ".join(fact.why) or "the number must grow",
+                measured=f"{latest} -> {wanted}",
+                limit=f"at least {latest.bumped(fact.minimum_bump)} ({fact.minimum_bump})",
+                remedy="leave the version out to take the smallest allowed one",
+            )
+        )
+    return wanted
+
+
+def needs_version(
+    command: RejectVersion | QuarantineVersion | LiftQuarantine, docs: Docs
+) -> tuple[DocRef, ...]:
+    return (DocRef(VERSION.name, command.version),)
+
+
+def known_version(docs: Docs, key: str) -> VersionState | Refusal:
+    version = docs.get(VERSION, key)
+    if version is None:
+        return refuse(
+            Reason(
+                rule="registry.version-unknown",
+                message=f"there is no version {key}",
+                remedy="lockgate status lists what there is",
+            )
+        )
+    return version
+
+
+def wrong_state(version: VersionState, verb: str) -> Refusal:
+    return refuse(
+        Reason(
+            rule="registry.state",
+            message=f"{version.version} is {version.state} and cannot be {verb}",
+            measured=version.state,
+        )
+    )
+
+
+def reject_version(docs: Docs, command: RejectVersion, context: Context) -> Decision | Refusal:
+    version = known_version(docs, command.version)
+    if isinstance(version, Refusal):
+        return version
+    if version.state not in ("candidate", "validated"):
+        return wrong_state(version, "rejected")
+    return Decision((VersionRejected(version=command.version, reason=command.reason),))
+
+
+def quarantine_version(docs: Docs, command: QuarantineVersion, context: Context) -> Decision | Refusal:
+    version = known_version(docs, command.version)
+    if isinstance(version, Refusal):
+        return version
+    if version.state not in ("candidate", "validated"):
+        return wrong_state(version, "quarantined")
+    return Decision((VersionQuarantined(version=command.version, reason=command.reason),))
+
+
+def lift_quarantine(docs: Docs, command: LiftQuarantine, context: Context) -> Decision | Refusal:
+    """Two people: whoever shut the version away cannot let it out again."""
+    version = known_version(docs, command.version)
+    if isinstance(version, Refusal):
+        return version
+    if version.state != "quarantined":
+        return wrong_state(version, "let out of quarantine")
+    if version.quarantined_by == context.actor:
+        return refuse(
+            Reason(
+                rule="registry.second-person",
+                message=f"{context.actor} quarantined {command.version}; somebody else must lift it",
+                measured=context.actor,
+                limit=f"not {version.quarantined_by}",
+            )
+        )
+    return Decision((QuarantineLifted(version=command.version, reason=command.reason),))
+
+
+def model_of(version: str) -> ModelName:
+    return parse_version(version).model

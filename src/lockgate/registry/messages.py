@@ -1,0 +1,145 @@
+"""What happens to models and their versions."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from lockgate.core.digests import Digest, short
+from lockgate.core.messages import Command, Event, Scope
+
+Tier = Literal["low", "moderate", "high", "critical"]
+
+
+def model_scope(model: str) -> Scope:
+    namespace, _, name = model.partition("/")
+    return Scope(namespace=namespace, model=name.partition("@")[0])
+
+
+class DeclareModel(Command, frozen=True, kw_only=True, tag="registry.declare-model"):
+    """Bring a model's reviewed facts (tier, owner, purpose) into the registry."""
+
+    permission: ClassVar[str] = "registry.declare"
+    model: str
+    tier: Tier
+    owner: str
+    purpose: str
+
+    def scope(self) -> Scope:
+        return model_scope(self.model)
+
+
+class RegisterVersion(Command, frozen=True, kw_only=True, tag="registry.register-version"):
+    """Give a signed package a version number. Without `version` the smallest allowed number is taken."""
+
+    permission: ClassVar[str] = "registry.register"
+    model: str
+    package: Digest
+    run: Digest
+    signatures: tuple[Digest, ...]
+    version: str | None = None
+    commit: str = ""
+    dirty: bool = False
+
+    def scope(self) -> Scope:
+        return model_scope(self.model)
+
+
+class RejectVersion(Command, frozen=True, kw_only=True, tag="registry.reject-version"):
+    """End a version's way for good; a fix is a new version."""
+
+    permission: ClassVar[str] = "registry.reject"
+    version: str
+    reason: str
+
+    def scope(self) -> Scope:
+        return model_scope(self.version)
+
+
+class QuarantineVersion(Command, frozen=True, kw_only=True, tag="registry.quarantine-version"):
+    """Forbid any new release of a version at once."""
+
+    permission: ClassVar[str] = "registry.quarantine"
+    version: str
+    reason: str
+
+    def scope(self) -> Scope:
+        return model_scope(self.version)
+
+
+class LiftQuarantine(Command, frozen=True, kw_only=True, tag="registry.lift-quarantine"):
+    """Return a version to the state it had before; not by the person who quarantined it."""
+
+    permission: ClassVar[str] = "registry.quarantine"
+    version: str
+    reason: str
+
+    def scope(self) -> Scope:
+        return model_scope(self.version)
+
+
+class ModelDeclared(Event, frozen=True, kw_only=True, tag="registry.model-declared/1"):
+    model: str
+    tier: Tier
+    owner: str
+    purpose: str
+
+    def summary(self) -> str:
+        return f"model {self.model} declared: tier {self.tier}, owner {self.owner}"
+
+
+class VersionRegistered(Event, frozen=True, kw_only=True, tag="registry.version-registered/1"):
+    version: str
+    model: str
+    package: Digest
+    run: Digest
+    signatures: tuple[Digest, ...]
+    signed_by: tuple[str, ...]
+    commit: str
+    dirty: bool
+    bump: str
+    why: tuple[str, ...]
+    previous: str | None
+
+    def summary(self) -> str:
+        return f"{self.version} registered from package {short(self.package)} ({self.bump})"
+
+
+class VersionValidated(Event, frozen=True, kw_only=True, tag="registry.version-validated/1"):
+    version: str
+    evidence_set: Digest
+    policy: Digest
+
+    def summary(self) -> str:
+        return f"{self.version} validated on evidence {short(self.evidence_set)}"
+
+
+class VersionRejected(Event, frozen=True, kw_only=True, tag="registry.version-rejected/1"):
+    version: str
+    reason: str
+
+    def summary(self) -> str:
+        return f"{self.version} rejected: {self.reason}"
+
+
+class VersionQuarantined(Event, frozen=True, kw_only=True, tag="registry.version-quarantined/1"):
+    version: str
+    reason: str
+
+    def summary(self) -> str:
+        return f"{self.version} quarantined: {self.reason}"
+
+
+class QuarantineLifted(Event, frozen=True, kw_only=True, tag="registry.quarantine-lifted/1"):
+    version: str
+    reason: str
+
+    def summary(self) -> str:
+        return f"quarantine of {self.version} lifted: {self.reason}"
+
+
+class VersionRetired(Event, frozen=True, kw_only=True, tag="registry.version-retired/1"):
+    version: str
+    reason: str
+
+    def summary(self) -> str:
+        return f"{self.version} retired: {self.reason}"

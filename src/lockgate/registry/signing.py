@@ -1,0 +1,215 @@
+"""Who vouches for a package: a DSSE envelope around an in-toto Statement about the manifest's digest.
+
+The manifest names every layer by digest, so a signature over its digest covers every byte, and is checked in
+microseconds without reading them. DSSE signs payload *type* and payload together (PAE), so a signed approval
+can never be passed off as a signed package.
+
+The envelope is plain DSSE JSON (specification 1.0.2): cosign and in-toto tools read it. It is encoded here,
+in some thirty lines, because importing securesystemslib's takes over 100 ms, a good part of what a data plane
+needs to start, for the same two base64 fields; the tests hold both against each other.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from lockgate.core.blobs import BlobStore
+from lockgate.core.digests import Digest, canonical, sha256
+from lockgate.core.errors import Corrupt
+from lockgate.registry.package import MANIFEST_TYPE, BuiltPackage, Descriptor, Manifest, store_package
+from lockgate.registry.ports import Signer, Verifier
+
+STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
+PAYLOAD_TYPE = "application/vnd.in-toto+json"
+PACKAGE_PREDICATE = "urn:lockgate:attestation:package:1"
+ENVELOPE_MEDIA_TYPE = "application/vnd.dsse.envelope.v1+json"
+_EMPTY_TYPE = "application/vnd.oci.empty.v1+json"
+_EMPTY = b"{}"
+
+
+class SignatureInvalid(Corrupt):
+    """No trusted key vouches for the digest. Fact `reason`: `malformed`, `other-subject`, `other-kind`,
+    `untrusted-key`, `does-not-verify`, `no-trust-root`, `missing`."""
+
+    code = "registry.signature-invalid"
+
+
+class Signature(msgspec.Struct, frozen=True, kw_only=True):
+    keyid: str
+    sig: str
+
+
+class Envelope(msgspec.Struct, frozen=True, kw_only=True, rename={"payload_type": "payloadType"}):
+    payload_type: str
+    payload: str
+    signatures: tuple[Signature, ...]
+
+
+class Subject(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    digest: dict[str, str]
+
+
+class Statement(
+    msgspec.Struct, frozen=True, kw_only=True, rename={"type": "_type", "predicate_type": "predicateType"}
+):
+    """An in-toto Statement, version 1."""
+
+    type: str = STATEMENT_TYPE
+    subject: tuple[Subject, ...]
+    predicate_type: str
+    predicate: dict[str, Any] = {}
+
+
+class StoredSignature(NamedTuple):
+    """Where a signature went: the envelope's blob, and the OCI manifest that ties it to the package."""
+
+    envelope: Digest
+    referrer: Descriptor
+
+
+def seal(payload: bytes, payload_type: str, signer: Signer) -> bytes:
+    """A DSSE envelope with one signature, as bytes."""
+    signature = signer.sign(_pae(payload_type, payload))
+    return canonical(
+        Envelope(
+            payload_type=payload_type,
+            payload=base64.b64encode(payload).decode(),
+            signatures=(Signature(keyid=signer.key_id, sig=base64.b64encode(signature).decode()),),
+        )
+    )
+
+
+def unseal(envelope: bytes, payload_type: str, verifiers: Sequence[Verifier]) -> tuple[bytes, str]:
+    """The payload, and the id of the trusted key that signed it. The payload is not looked at before that.
+
+    Raises:
+        SignatureInvalid: not an envelope of that payload type, or no trusted key signed it.
+    """
+    try:
+        decoded = msgspec.json.decode(envelope, type=Envelope)
+        payload = base64.b64decode(decoded.payload, validate=True)
+        signatures = [(one.keyid, base64.b64decode(one.sig, validate=True)) for one in decoded.signatures]
+    except (msgspec.MsgspecError, binascii.Error, ValueError) as error:
+        raise _refused("malformed", f"no DSSE envelope: {error}") from error
+    if decoded.payload_type != payload_type:
+        raise _refused("other-kind", f"the envelope holds {decoded.payload_type!r}, not {payload_type!r}")
+    if not verifiers:
+        raise _refused("no-trust-root", "no key is trusted here, so nothing can be verified")
+    signed = _pae(payload_type, payload)
+    # The key id is a hint that nobody signed: it may choose which keys to try, never what is accepted.
+    trusted = {verifier.key_id: verifier for verifier in verifiers}
+    tried = [(trusted[key_id], signature) for key_id, signature in signatures if key_id in trusted]
+    for verifier, signature in tried:
+        if verifier.verify(signed, signature):
+            return payload, verifier.key_id
+    key_ids = ", ".join(key_id for key_id, _ in signatures) or "nobody"
+    if tried:
+        raise _refused("does-not-verify", f"the signature of {key_ids} does not fit the signed bytes")
+    raise _refused("untrusted-key", f"signed by {key_ids}, and no such key is trusted here")
+
+
+def signature_envelope(
+    digest: Digest, signer: Signer, *, model: str, predicate: Mapping[str, Any] | None = None
+) -> bytes:
+    """Sign a package.
+
+    Args:
+        digest: of the package's manifest.
+        model: the model's full name, for people who read the statement.
+        predicate: further facts to be signed with it, JSON-able.
+    """
+    statement = Statement(
+        subject=(Subject(name=model, digest={"sha256": digest.removeprefix("sha256:")}),),
+        predicate_type=PACKAGE_PREDICATE,
+        predicate=dict(predicate or {}),
+    )
+    return seal(canonical(statement), PAYLOAD_TYPE, signer)
+
+
+def verify_envelope(envelope: bytes, digest: Digest, verifiers: Sequence[Verifier]) -> str:
+    """The id of the trusted key that vouches for the package `digest`.
+
+    Raises:
+        SignatureInvalid: says what does not hold; facts `reason`, `digest`.
+    """
+    try:
+        payload, key_id = unseal(envelope, PAYLOAD_TYPE, verifiers)
+    except SignatureInvalid as error:
+        raise _refused(error.facts["reason"], error.message, digest) from error
+    try:
+        statement = msgspec.json.decode(payload, type=Statement)
+    except msgspec.MsgspecError as error:
+        raise _refused("malformed", f"the payload is no in-toto statement: {error}", digest) from error
+    if statement.type != STATEMENT_TYPE or statement.predicate_type != PACKAGE_PREDICATE:
+        raise _refused("other-kind", f"the statement is a {statement.predicate_type!r}", digest)
+    named = ["sha256:" + subject.digest.get("sha256", "") for subject in statement.subject]
+    if named != [digest]:
+        raise _refused("other-subject", f"the signature is for {', '.join(named) or 'nothing'}", digest)
+    return key_id
+
+
+def verify_any(envelopes: Sequence[bytes], digest: Digest, verifiers: Sequence[Verifier]) -> str:
+    """The first trusted key id that an envelope proves. Raises `SignatureInvalid` with the reason of each."""
+    failures: list[SignatureInvalid] = []
+    for envelope in envelopes:
+        try:
+            return verify_envelope(envelope, digest, verifiers)
+        except SignatureInvalid as error:
+            failures.append(error)
+    if not failures:
+        raise _refused("missing", "there is no signature", digest)
+    if len(failures) == 1:
+        raise failures[0]
+    reasons = "; ".join(error.facts["why"] for error in failures)
+    raise _refused(failures[-1].facts["reason"], reasons, digest) from failures[-1]
+
+
+def signature_referrer(subject: Descriptor, envelope: bytes) -> BuiltPackage:
+    """The OCI manifest by which a registry finds the signature of a package."""
+    manifest = canonical(
+        Manifest(
+            schema_version=2,
+            media_type=MANIFEST_TYPE,
+            artifact_type=ENVELOPE_MEDIA_TYPE,
+            config=Descriptor(media_type=_EMPTY_TYPE, digest=sha256(_EMPTY), size=len(_EMPTY)),
+            layers=(Descriptor(media_type=ENVELOPE_MEDIA_TYPE, digest=sha256(envelope), size=len(envelope)),),
+            subject=subject,
+        )
+    )
+    blobs = {sha256(data): data for data in (_EMPTY, envelope)}
+    return BuiltPackage(digest=sha256(manifest), manifest=manifest, blobs=blobs)
+
+
+def store_signature(subject: Descriptor, envelope: bytes, blobs: BlobStore) -> StoredSignature:
+    """Keep a signature beside the package; the package itself is not touched.
+
+    Args:
+        subject: the package's descriptor, `BuiltPackage.descriptor`.
+    """
+    built = signature_referrer(subject, envelope)
+    store_package(built, blobs)
+    return StoredSignature(sha256(envelope), built.descriptor)
+
+
+def _pae(payload_type: str, payload: bytes) -> bytes:
+    """DSSE pre-authentication encoding: what is really signed."""
+    kind = payload_type.encode()
+    return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
+
+
+def _refused(reason: str, why: str, digest: Digest | None = None) -> SignatureInvalid:
+    subject = "the envelope" if digest is None else f"package {digest}"
+    remedy = {
+        "no-trust-root": "configure the public keys that this environment trusts",
+        "missing": "sign the package with a key that this environment trusts",
+        "untrusted-key": "sign with a trusted key, or add this public key to the trusted ones",
+    }.get(reason, "sign the package again; if nobody changed it, find out who did")
+    prefix = f"{subject}: " if digest is not None else ""
+    facts = {"reason": reason, "why": why} | ({} if digest is None else {"digest": digest})
+    return SignatureInvalid(prefix + why, remedy=remedy, **facts)

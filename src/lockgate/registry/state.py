@@ -1,0 +1,191 @@
+"""Documents of the registry: models, their versions, and which package holds which number.
+
+Life cycle of a version:
+
+    candidate -> validated -> retired
+        |            |
+        +------------+--> rejected (terminal)
+    any but rejected and retired --> quarantined --> back to where it was
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from lockgate.core.clock import Micros
+from lockgate.core.digests import Digest
+from lockgate.core.documents import Columns, DocumentKind
+from lockgate.core.messages import Event, Stamp
+from lockgate.registry.messages import (
+    ModelDeclared,
+    QuarantineLifted,
+    Tier,
+    VersionQuarantined,
+    VersionRegistered,
+    VersionRejected,
+    VersionRetired,
+    VersionValidated,
+)
+
+VersionLife = Literal["candidate", "validated", "rejected", "quarantined", "retired"]
+
+
+class ModelState(msgspec.Struct, frozen=True, kw_only=True):
+    """A named line of versions."""
+
+    model: str
+    tier: Tier
+    owner: str
+    purpose: str
+    latest: str | None = None
+    latest_package: Digest | None = None
+    n_versions: int = 0
+
+
+class VersionState(msgspec.Struct, frozen=True, kw_only=True):
+    """A registry entry: model, number, package digest, and where it stands in its life."""
+
+    version: str
+    model: str
+    package: Digest
+    run: Digest
+    signatures: tuple[Digest, ...]
+    signed_by: tuple[str, ...]
+    commit: str
+    dirty: bool
+    bump: str
+    why: tuple[str, ...]
+    previous: str | None
+    author: str
+    registered_at: Micros
+    state: VersionLife = "candidate"
+    before_quarantine: VersionLife | None = None
+    quarantined_by: str | None = None
+    evidence_set: Digest | None = None
+    policy: Digest | None = None
+    reason: str | None = None
+
+
+class PackageClaim(msgspec.Struct, frozen=True, kw_only=True):
+    """Which version of a model a package digest became; a digest gets one number only."""
+
+    model: str
+    package: Digest
+    version: str
+
+
+def _fold_model(body: ModelState | None, event: Event, stamp: Stamp) -> ModelState:
+    if isinstance(event, ModelDeclared):
+        if body is None:
+            return ModelState(model=event.model, tier=event.tier, owner=event.owner, purpose=event.purpose)
+        return msgspec.structs.replace(body, tier=event.tier, owner=event.owner, purpose=event.purpose)
+    assert isinstance(event, VersionRegistered) and body is not None
+    return msgspec.structs.replace(
+        body, latest=event.version, latest_package=event.package, n_versions=body.n_versions + 1
+    )
+
+
+MODEL = DocumentKind(
+    name="model",
+    type=ModelState,
+    keys=lambda event: (event.model,) if isinstance(event, ModelDeclared | VersionRegistered) else (),
+    fold=_fold_model,
+    columns=lambda body: Columns(body.model.partition("/")[0], body.tier, body.latest_package or ""),
+)
+
+_LIFE_EVENTS = (
+    VersionRegistered,
+    VersionValidated,
+    VersionRejected,
+    VersionQuarantined,
+    QuarantineLifted,
+    VersionRetired,
+)
+
+
+def _fold_version(body: VersionState | None, event: Event, stamp: Stamp) -> VersionState:
+    if isinstance(event, VersionRegistered):
+        return _registered(event, stamp)
+    assert body is not None
+    change = msgspec.structs.replace
+    match event:
+        case VersionValidated():
+            return change(body, state="validated", evidence_set=event.evidence_set, policy=event.policy)
+        case VersionRejected():
+            return change(body, state="rejected", reason=event.reason)
+        case VersionQuarantined():
+            return change(
+                body,
+                state="quarantined",
+                before_quarantine=body.state,
+                quarantined_by=stamp.actor,
+                reason=event.reason,
+            )
+        case QuarantineLifted():
+            return change(
+                body,
+                state=body.before_quarantine or "candidate",
+                before_quarantine=None,
+                quarantined_by=None,
+                reason=event.reason,
+            )
+        case VersionRetired():
+            return change(body, state="retired", reason=event.reason)
+        case _:
+            raise AssertionError(f"no fold of {type(event).__name__} into a version")
+
+
+def _registered(event: VersionRegistered, stamp: Stamp) -> VersionState:
+    return VersionState(
+        version=event.version,
+        model=event.model,
+        package=event.package,
+        run=event.run,
+        signatures=event.signatures,
+        signed_by=event.signed_by,
+        commit=event.commit,
+        dirty=event.dirty,
+        bump=event.bump,
+        why=event.why,
+        previous=event.previous,
+        author=stamp.actor,
+        registered_at=stamp.at,
+    )
+
+
+def _version_edges(event: Event) -> tuple[tuple[str, str, str], ...]:
+    if not isinstance(event, VersionRegistered):
+        return ()
+    return ((f"package:{event.package}", "registered_as", f"version:{event.version}"),)
+
+
+VERSION = DocumentKind(
+    name="version",
+    type=VersionState,
+    keys=lambda event: (event.version,) if isinstance(event, _LIFE_EVENTS) else (),
+    fold=_fold_version,
+    columns=lambda body: Columns(body.model, body.state, body.package),
+    edges=_version_edges,
+)
+
+
+def claim_key(model: str, package: Digest) -> str:
+    return f"{model}#{package}"
+
+
+def _fold_claim(body: PackageClaim | None, event: Event, stamp: Stamp) -> PackageClaim:
+    assert isinstance(event, VersionRegistered)
+    return PackageClaim(model=event.model, package=event.package, version=event.version)
+
+
+CLAIM = DocumentKind(
+    name="claim",
+    type=PackageClaim,
+    keys=lambda event: (
+        (claim_key(event.model, event.package),) if isinstance(event, VersionRegistered) else ()
+    ),
+    fold=_fold_claim,
+    columns=lambda body: Columns(body.model, "", body.package),
+)
