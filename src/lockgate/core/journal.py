@@ -158,7 +158,6 @@ def open_checkpoint(note: str, verifier: NoteVerifier) -> Checkpoint:
         JournalAltered: the note is malformed, or no signature of `verifier` is on it.
     """
     text, _, signatures = note.partition("\n\n")
-    lines = text.split("\n")
     expected = _key_hash(verifier.name, verifier.public_bytes())
     for line in signatures.splitlines():
         parts = line.split(" ")
@@ -166,10 +165,13 @@ def open_checkpoint(note: str, verifier: NoteVerifier) -> Checkpoint:
             continue
         try:
             raw = base64.b64decode(parts[2], validate=True)
+            signed = raw[:4] == expected and verifier.verify((text + "\n").encode(), raw[4:])
+            origin, size, encoded = text.split("\n")
+            if signed and origin == ORIGIN:
+                return Checkpoint(int(size), base64.b64decode(encoded, validate=True), note)
         except ValueError:
+            # Signed or not, these are not the three lines of a checkpoint.
             continue
-        if raw[:4] == expected and verifier.verify((text + "\n").encode(), raw[4:]) and len(lines) == 3:
-            return Checkpoint(int(lines[1]), base64.b64decode(lines[2]), note)
     raise JournalAltered(
         "a checkpoint carries no valid signature of this journal's key",
         remedy="compare the checkpoint file with its copy in the second sink",

@@ -9,7 +9,7 @@ from lockgate.core.errors import Invalid
 
 Bump = Literal["major", "minor", "patch"]
 _ORDER: dict[Bump, int] = {"patch": 0, "minor": 1, "major": 2}
-_SEMVER = re.compile(r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)\Z")
+_SEMVER = re.compile(r"(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)\Z")
 
 
 class BadVersion(Invalid):

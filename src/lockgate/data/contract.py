@@ -339,7 +339,9 @@ class _Subject:
     def _count_all(self, predicates: Sequence[str]) -> list[int]:
         if not predicates:
             return []
-        wanted = ", ".join(f"coalesce(count_if({predicate}), 0) AS b{i}" for i, predicate in enumerate(predicates))
+        wanted = ", ".join(
+            f"coalesce(count_if({predicate}), 0) AS b{i}" for i, predicate in enumerate(predicates)
+        )
         row = self._query(f"SELECT {wanted} FROM {_ident(self.name)}").to_pylist()[0]
         return [int(row[f"b{i}"]) for i in range(len(predicates))]
 

@@ -205,7 +205,7 @@ def standing_of(
         sensitivity=environment.sensitivity,
         environment=environment.environment,
     )
-    return reasons + _way_back_reasons(endpoint)
+    return reasons + _way_back_reasons(environment, endpoint)
 
 
 def _life_reasons(version: VersionState, environment: EnvironmentState) -> list[Reason]:
@@ -266,7 +266,7 @@ def _evidence_reasons(
     return reasons
 
 
-def _way_back_reasons(endpoint: EndpointState) -> list[Reason]:
+def _way_back_reasons(environment: EnvironmentState, endpoint: EndpointState) -> list[Reason]:
     if endpoint.rollout is not None:
         return [
             Reason(
@@ -276,7 +276,8 @@ def _way_back_reasons(endpoint: EndpointState) -> list[Reason]:
                 remedy=f"lockgate status {endpoint.endpoint}",
             )
         ]
-    if endpoint.live is None and endpoint.fallback.kind == "none":
+    guarded = environment.sensitivity != "open"
+    if guarded and endpoint.live is None and endpoint.fallback.kind == "none":
         return [
             Reason(
                 rule="delivery.no-way-back",

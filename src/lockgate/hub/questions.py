@@ -253,8 +253,9 @@ class Questions:
         return self._all(kind, ref.key[:-1]) if ref.key.endswith("*") else self._get(kind, ref.key)
 
     def _changes(self, query: ChangesSince) -> ChangesAnswer:
-        lines = []
-        for stored in self._journal.entries(max(query.seq, 0), max(0, min(query.limit, MAX_CHANGES))):
+        head, lines = self._journal.head().seq, []
+        after, limit = min(max(query.seq, 0), head), min(max(query.limit, 0), MAX_CHANGES)
+        for stored in self._journal.entries(after, limit):
             event, stamp = audit.read_entry(stored)
             lines.append(
                 ChangeLine(
@@ -266,7 +267,7 @@ class Questions:
                     summary=" ".join(event.summary().split()),
                 )
             )
-        return ChangesAnswer(changes=tuple(lines), head=self._journal.head().seq)
+        return ChangesAnswer(changes=tuple(lines), head=head)
 
     def _verify(self, query: VerifyAudit) -> Any:
         if self._checkpoints is None:

@@ -143,7 +143,7 @@ class _Reach:
         self.distributions: set[str] = set()
         self.dynamic: set[str] = set()
         self.outside = False
-        self._seen: set[tuple[Symbol, tuple[str, ...], int]] = set()
+        self._seen: set[tuple[Symbol, tuple[str, ...], int, bool]] = set()
         self._todo: list[tuple[Module, Unit]] = []
 
     # -- following names
@@ -179,13 +179,23 @@ class _Reach:
             self._module(module.name, f"{module.path} uses {name}()")
 
     def symbol(
-        self, module_name: str, name: str, rest: tuple[str, ...], level: int, ref: Ref | None = None
+        self,
+        module_name: str,
+        name: str,
+        rest: tuple[str, ...],
+        level: int,
+        ref: Ref | None = None,
+        *,
+        imported: bool = False,
     ) -> None:
-        """Reach a name at the top level of a module, and what it is imported from."""
+        """Reach a name at the top level of a module, and what it is imported from.
+
+        With `imported`, the way here was a `from ... import`, whose own part tells the origin of the name.
+        """
         symbol = Symbol(module_name, name)
-        if (symbol, rest, level) in self._seen:
+        if (symbol, rest, level, imported) in self._seen:
             return
-        self._seen.add((symbol, rest, level))
+        self._seen.add((symbol, rest, level, imported))
         module = self.tree.module(module_name)
         if module is not None and ref is not None and _only_reads(module.binders.get(name, []), rest, ref):
             level = _READS
@@ -193,10 +203,13 @@ class _Reach:
         if module is None:
             return
         self.enter(module_name)
-        for unit in module.binders.get(name, []):
-            self.unit(module, unit)
+        binders = module.binders.get(name, [])
+        for unit in binders:
+            if not (imported and len(binders) == 1 and unit.target is not None):
+                self.unit(module, unit)
         for target in module.targets.get(name, []):
-            self.inside(target.module, (*((target.name,) if target.name else ()), *rest), ref, level)
+            path = (*((target.name,) if target.name else ()), *rest)
+            self.inside(target.module, path, ref, level, imported=target.name is not None)
         for unit in _stars(module):
             found = self.tree.module(unit.target.module) if unit.target else None
             if found is not None and self._bound(found, name):
@@ -217,15 +230,17 @@ class _Reach:
                 self.unit(module, unit)
                 self._outside(unit.target.module, (), ref)
 
-    def inside(self, module: str, path: tuple[str, ...], ref: Ref | None, level: int) -> None:
-        """Follow `path` starting in the module with the dotted name `module`."""
+    def inside(
+        self, module: str, path: tuple[str, ...], ref: Ref | None, level: int, *, imported: bool = False
+    ) -> None:
+        """Follow `path` starting in the module with the dotted name `module`; `imported` as for `symbol`."""
         if not self.tree.holds(module):
             self._outside(module, path, ref)
             return
         self.enter(module)
-        imported = ref is not None and ref.use == "import"
+        only_run = ref is not None and ref.use == "import"
         if not path:
-            if not imported:
+            if not only_run:
                 self._module(module, f"{self.tree.path_of(module) or module} is used as a value")
             return
         name, *rest = path
@@ -234,10 +249,10 @@ class _Reach:
         bound = found is not None and self._bound(found, name)
         if self.tree.holds(submodule):
             self.inside(submodule, tuple(rest), ref, level)
-        if imported:
+        if only_run:
             return
         if bound:
-            self.symbol(module, name, tuple(rest), level, ref)
+            self.symbol(module, name, tuple(rest), level, ref, imported=imported)
         elif not self.tree.holds(submodule):
             self._unbound(module, found, name, level)
 
@@ -400,7 +415,9 @@ def _text(tree: SourceTree, unit: Unit, keep_docs: bool) -> str:
 
 
 def _only_reads(binders: list[Unit], rest: tuple[str, ...], ref: Ref) -> bool:
-    """Whether this use of a container written out in the source leaves it as it is."""
+    """Whether this use leaves the thing itself as it is; what a call does inside is followed anyway."""
+    if ref.use in ("call", "discard") and not rest and binders:
+        return all(unit.kind == "function" for unit in binders)
     if ref.use == "iterate":
         return all(unit.plain_elements for unit in binders)
     reading = ref.use == "call" and len(rest) == 1 and rest[0] in _READING_METHODS

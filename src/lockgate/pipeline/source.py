@@ -59,7 +59,10 @@ class Unit:
         """Whether what it binds can only change by assigning to an attribute of it, or to the name again."""
         if self.kind == "class" and isinstance(self.node, ast.ClassDef):
             return all(_fixed_statement(statement) for statement in self.node.body)
-        return self.kind in ("function", "import") or (self.kind == "value" and _fixed_statement(self.node))
+        if self.kind == "function":
+            # What a decorator returns may keep state, such as the implementations of functools.singledispatch.
+            return not getattr(self.node, "decorator_list", [])
+        return self.kind == "import" or (self.kind == "value" and _fixed_statement(self.node))
 
     @cached_property
     def container(self) -> bool:

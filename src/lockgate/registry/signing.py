@@ -93,8 +93,8 @@ def unseal(envelope: bytes, payload_type: str, verifiers: Sequence[Verifier]) ->
     """
     try:
         decoded = msgspec.json.decode(envelope, type=Envelope)
-        payload = base64.b64decode(decoded.payload, validate=True)
-        signatures = [(one.keyid, base64.b64decode(one.sig, validate=True)) for one in decoded.signatures]
+        payload = _unbase64(decoded.payload)
+        signatures = [(one.keyid, _unbase64(one.sig)) for one in decoded.signatures]
     except (msgspec.MsgspecError, binascii.Error, ValueError) as error:
         raise _refused("malformed", f"no DSSE envelope: {error}") from error
     if decoded.payload_type != payload_type:
@@ -201,6 +201,11 @@ def _pae(payload_type: str, payload: bytes) -> bytes:
     """DSSE pre-authentication encoding: what is really signed."""
     kind = payload_type.encode()
     return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
+
+
+def _unbase64(text: str) -> bytes:
+    """DSSE allows both alphabets."""
+    return base64.b64decode(text.replace("-", "+").replace("_", "/"), validate=True)
 
 
 def _refused(reason: str, why: str, digest: Digest | None = None) -> SignatureInvalid:

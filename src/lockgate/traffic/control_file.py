@@ -131,6 +131,12 @@ def worker_name(pid: int, token: int) -> str:
     return f"{pid}-{token}"
 
 
+def worker_of(stem: str) -> tuple[int, int] | None:
+    """The pid and token in a stem made by `worker_name`; None when it is none."""
+    pid, _, token = stem.partition("-")
+    return (int(pid), int(token)) if pid.isdecimal() and token.isdecimal() else None
+
+
 def blank() -> bytes:
     """A control file without a plan."""
     image = bytearray(SIZE_BYTES)

@@ -1,0 +1,1 @@
+"""Keys and who they belong to: one module per source of identities."""

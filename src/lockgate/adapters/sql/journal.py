@@ -1,0 +1,140 @@
+"""`Journal` on SQLite."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from lockgate.adapters.sql.sqlite import SqliteStore
+from lockgate.core.errors import Bug
+from lockgate.core.journal import Head
+from lockgate.hub.ports import Commit, Edge, StoredDocument, StoredEntry
+
+_DOCUMENT = "SELECT kind, key, rev, fold_version, body, parent, state, digest FROM documents "
+
+
+class SqliteTransaction:
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def head(self) -> Head:
+        return _head(self._connection)
+
+    def receipt(self, command_id: str) -> bytes | None:
+        return _receipt(self._connection, command_id)
+
+    def document(self, kind: str, key: str) -> StoredDocument | None:
+        return _document(self._connection, kind, key)
+
+    def documents(self, kind: str, prefix: str) -> Sequence[StoredDocument]:
+        return _documents(self._connection, kind, prefix, None)
+
+    def commit(self, commit: Commit) -> None:
+        run = self._connection
+        if not run.in_transaction:
+            raise Bug("a transaction commits once, inside its block", remedy="report this")
+        run.executemany("INSERT INTO events VALUES (?, ?, ?)", commit.entries)
+        run.execute(
+            "UPDATE head SET seq = ?, hash = ?, frontier = ?",
+            (commit.head.seq, commit.head.hash, b"".join(commit.head.frontier)),
+        )
+        run.executemany("INSERT OR REPLACE INTO documents VALUES (?, ?, ?, ?, ?, ?, ?, ?)", commit.documents)
+        run.executemany("INSERT OR IGNORE INTO edges VALUES (?, ?, ?)", commit.edges)
+        run.executemany("INSERT INTO outbox (subject, fence, body) VALUES (?, ?, ?)", commit.effects)
+        run.execute("INSERT INTO receipts VALUES (?, ?)", (commit.command_id, commit.receipt))
+        run.execute("COMMIT")
+
+
+class SqliteJournal:
+    """The journal of an embedded store; also good for one hub on one machine."""
+
+    def __init__(self, store: SqliteStore) -> None:
+        self._store = store
+
+    @contextmanager
+    def transaction(self) -> Iterator[SqliteTransaction]:
+        with self._store.writing() as connection:
+            yield SqliteTransaction(connection)
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        with self._store.reading() as connection:
+            if connection.in_transaction:
+                yield
+                return
+            connection.execute("BEGIN")
+            try:
+                yield
+            finally:
+                connection.execute("ROLLBACK")
+
+    def head(self) -> Head:
+        with self._store.reading() as connection:
+            return _head(connection)
+
+    def receipt(self, command_id: str) -> bytes | None:
+        with self._store.reading() as connection:
+            return _receipt(connection, command_id)
+
+    def entries(self, after: int, limit: int) -> Sequence[StoredEntry]:
+        with self._store.reading() as connection:
+            rows = connection.execute(
+                "SELECT seq, body, hash FROM events WHERE seq > ? ORDER BY seq LIMIT ?", (after, limit)
+            )
+            return [StoredEntry(*row) for row in rows]
+
+    def document(self, kind: str, key: str) -> StoredDocument | None:
+        with self._store.reading() as connection:
+            return _document(connection, kind, key)
+
+    def documents(self, kind: str, prefix: str = "", parent: str | None = None) -> Sequence[StoredDocument]:
+        with self._store.reading() as connection:
+            return _documents(connection, kind, prefix, parent)
+
+    def edges(self, *, source: str | None = None, target: str | None = None) -> Sequence[Edge]:
+        with self._store.reading() as connection:
+            rows = connection.execute(
+                "SELECT source, kind, target FROM edges "
+                "WHERE (?1 IS NULL OR source = ?1) AND (?2 IS NULL OR target = ?2) "
+                "ORDER BY source, kind, target",
+                (source, target),
+            )
+            return [Edge(*row) for row in rows]
+
+
+def _head(connection: sqlite3.Connection) -> Head:
+    seq, last, frontier = connection.execute("SELECT seq, hash, frontier FROM head").fetchone()
+    return Head(seq, last, tuple(frontier[at : at + 32] for at in range(0, len(frontier), 32)))
+
+
+def _receipt(connection: sqlite3.Connection, command_id: str) -> bytes | None:
+    row = connection.execute("SELECT body FROM receipts WHERE command_id = ?", (command_id,)).fetchone()
+    return None if row is None else row[0]
+
+
+def _document(connection: sqlite3.Connection, kind: str, key: str) -> StoredDocument | None:
+    row = connection.execute(_DOCUMENT + "WHERE kind = ? AND key = ?", (kind, key)).fetchone()
+    return None if row is None else StoredDocument(*row)
+
+
+def _documents(
+    connection: sqlite3.Connection, kind: str, prefix: str, parent: str | None
+) -> list[StoredDocument]:
+    where, values = "WHERE kind = ? AND key >= ? ", [kind, prefix]
+    above = _above(prefix)
+    if above is not None:
+        where, values = where + "AND key < ? ", [*values, above]
+    if parent is not None:
+        where, values = where + "AND parent = ? ", [*values, parent]
+    return [StoredDocument(*row) for row in connection.execute(_DOCUMENT + where + "ORDER BY key", values)]
+
+
+def _above(prefix: str) -> str | None:
+    """The smallest text above all that start with `prefix`, by code point; None when there is none."""
+    stem = prefix.rstrip("\U0010ffff")
+    if not stem:
+        return None
+    last = ord(stem[-1]) + 1
+    # No text holds a surrogate alone.
+    return stem[:-1] + chr(0xE000 if last == 0xD800 else last)

@@ -1,0 +1,202 @@
+"""Verbs of the pipeline: plan, check, train, snapshot, contract, features."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import click
+import msgspec
+
+from lockgate.app.cli.main import Exit, Refused
+from lockgate.app.cli.progress import Counts, watching
+from lockgate.app.cli.session import Session, verb
+from lockgate.app.declare import declare
+from lockgate.app.workshop import RefusedCommand
+from lockgate.core.digests import short
+from lockgate.core.messages import Refusal
+from lockgate.core.names import parse_version
+from lockgate.features.definition import service_views
+from lockgate.features.sql import check_sql
+from lockgate.gates.evidence import explain
+from lockgate.pipeline.execute import EVERY_STAGE
+from lockgate.pipeline.recipe import view_hashes
+
+_FORCE = click.option(
+    "--force", multiple=True, metavar="STEP", help="Run this step whatever the cache holds."
+)
+_MODEL = click.argument("model", required=False)
+
+
+@verb
+@_MODEL
+@_FORCE
+def plan(session: Session, model: str | None, force: tuple[str, ...]) -> None:
+    """What would run, and why. Nothing is run, nothing of the project but its feature definitions imported."""
+    planned = session.workshop(model).plan(force)
+    rows = [f"{step.action:<7} {step.name:<28} {step.why}" for step in planned.steps]
+    n_run = sum(step.action == "run" for step in planned.steps)
+    rows.append(f"{n_run} to run, {len(planned.steps) - n_run} cached")
+    session.answer(
+        {
+            "steps": [
+                {"name": one.name, "action": one.action, "why": one.why, "key": one.key}
+                for one in planned.steps
+            ]
+        },
+        "\n".join(rows),
+    )
+
+
+@verb
+@_MODEL
+def check(session: Session, model: str | None) -> None:
+    """The fast stage: wiring, feature SQL, data contracts, the project's unit tests."""
+    workshop = session.workshop(model)
+    declare(session.control, session.deciding)
+    for view in service_views(workshop.definitions.service(workshop.recipe.service), workshop.definitions):
+        check_sql(view)
+    counts = Counts()
+    with watching(counts) as observer, told(session):
+        workshop.run(session.deciding, observer, stages=("fast",), only_data=True)
+    passed = run_unit_tests(session, workshop.root)
+    session.seal()
+    session.answer(
+        {"ok": passed, "ran": counts.ran, "cached": counts.cached},
+        "ok: contracts kept, wiring and SQL sound" + (", unit tests passed" if passed else ""),
+    )
+    if not passed:
+        raise Exit(3)
+
+
+def run_unit_tests(session: Session, root: Any) -> bool:
+    """The project's own tests, in a process of their own; true when there are none."""
+    if not (root / "tests").is_dir():
+        return True
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests"],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        session.note(done.stdout[-4000:] + done.stderr[-2000:])
+    return done.returncode == 0
+
+
+@verb
+@_MODEL
+@_FORCE
+@click.option(
+    "--version", "number", metavar="X.Y.Z", help="The number to take; default: the smallest allowed."
+)
+def train(session: Session, model: str | None, force: tuple[str, ...], number: str | None) -> None:
+    """The slow stage: from data to a registered version with its evidence."""
+    record, counts = build_version(session, model, force, number)
+    session.seal()
+    rows = [explain(item) for item in record["evidence"]]
+    rows.append(f"{record['version']}  package {record['package']}")
+    rows.append(f"{len(counts.ran)} steps ran, {len(counts.cached)} cached; state {record['state']}")
+    record["evidence"] = [msgspec.to_builtins(item) for item in record["evidence"]]
+    session.answer({**record, "ran": counts.ran, "cached": counts.cached}, "\n".join(rows))
+    if record["refusal"] is not None:
+        raise Refused(
+            msgspec.convert(record["refusal"], Refusal), headline=f"{record['version']} stays a candidate"
+        )
+
+
+def build_version(
+    session: Session, model: str | None, force: tuple[str, ...] = (), number: str | None = None
+) -> tuple[dict[str, Any], Counts]:
+    """Run the pipeline, register, validate. The refusal of a gate is part of the answer."""
+    workshop, hub = session.workshop(model), session.deciding
+    declare(session.control, hub)
+    counts = Counts()
+    with watching(counts) as observer, told(session):
+        run = workshop.run(hub, observer, stages=EVERY_STAGE, force=force)
+        version = workshop.register(hub, run, number)
+        receipt = workshop.validate(hub, version)
+    record = {
+        "version": parse_version(version).shown,
+        "package": run.output("package").digest,
+        "run": run.id,
+        "evidence": workshop.evidence(run),
+        "state": "candidate" if receipt.refusal else "validated",
+        "refusal": msgspec.to_builtins(receipt.refusal) if receipt.refusal else None,
+    }
+    return record, counts
+
+
+class told:
+    """Turns a refusal inside the block into the verb's end; whatever happened, what was journaled is sealed."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is not None:
+            self._session.seal()
+        if isinstance(error, RefusedCommand):
+            raise Refused(error.refusal, headline=str(error)) from error
+
+
+@verb
+@_MODEL
+@click.option("--refresh", is_flag=True, help="Extract again, even when nothing about the source changed.")
+def snapshot(session: Session, model: str | None, refresh: bool) -> None:
+    """Extract the datasets, freeze them as snapshots, hold them to their contracts."""
+    workshop = session.workshop(model)
+    declare(session.control, session.deciding)
+    force = tuple(workshop.recipe.datasets) if refresh else ()
+    with watching(Counts()) as observer, told(session):
+        run = workshop.run(session.deciding, observer, force=force, only_data=True)
+    session.seal()
+    checked = workshop.checked(run)
+    rows = [f"{one.dataset:<24} {one.snapshot}  {one.n_rows:,} rows" for one in checked]
+    session.answer(
+        [{"dataset": one.dataset, "snapshot": one.snapshot, "n_rows": one.n_rows} for one in checked],
+        "\n".join(rows),
+    )
+
+
+@click.group()
+def contract() -> None:
+    """Hold the datasets to their contracts."""
+
+
+@verb
+@_MODEL
+def check_contracts(session: Session, model: str | None) -> None:
+    """Check every dataset; the first broken contract ends with its reasons and example rows."""
+    workshop = session.workshop(model)
+    declare(session.control, session.deciding)
+    with watching(Counts()) as observer, told(session):
+        run = workshop.run(session.deciding, observer, only_data=True)
+    session.seal()
+    reports = [one.report for one in workshop.checked(run)]
+    rows = [f"kept  {one.dataset:<24} {len(one.checks)} checks, {one.n_rows:,} rows" for one in reports]
+    session.answer([msgspec.to_builtins(one) for one in reports], "\n".join(rows))
+
+
+contract.add_command(check_contracts, "check")
+
+
+@verb
+@_MODEL
+def features(session: Session, model: str | None) -> None:
+    """The feature definitions the model binds to, with the hash of each view."""
+    workshop = session.workshop(model)
+    hashes = view_hashes(workshop.recipe, workshop.sources, workshop.definitions)
+    service = workshop.definitions.service(workshop.recipe.service)
+    rows, record = [f"service {service.name}"], []
+    for view in service_views(service, workshop.definitions):
+        ttl = f", ttl {view.ttl_s} s" if view.ttl_s else ""
+        rows.append(f"  {view.name:<24} {short(hashes[view.name])}  of {', '.join(view.reads)}{ttl}")
+        rows += [f"      {feature.name} ({feature.dtype})" for feature in view.features]
+        record.append({"view": view.name, "hash": hashes[view.name], "features": list(view.feature_names)})
+    session.answer({"service": service.name, "views": record}, "\n".join(rows))

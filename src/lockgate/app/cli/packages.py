@@ -1,0 +1,114 @@
+"""Verbs about packages: show, verify, export, diff."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from lockgate.app.cli.session import Session, verb
+from lockgate.core.digests import short
+from lockgate.core.names import parse_endpoint, parse_version
+from lockgate.hub.messages import ExplainVersion, VersionAnswer
+from lockgate.registry.difference import differences
+from lockgate.registry.signing import verify_any
+
+
+def _version(session: Session, ref: str) -> VersionAnswer:
+    query = (
+        ExplainVersion(version=str(parse_version(ref)))
+        if "@" in ref
+        else ExplainVersion(endpoint=str(parse_endpoint(ref)))
+    )
+    answer: VersionAnswer = session.ask(query)
+    return answer
+
+
+@click.group()
+def package() -> None:
+    """Show, verify or export a package. REF is NAME@VERSION or ENV/NAME."""
+
+
+@verb
+@click.argument("ref")
+def show(session: Session, ref: str) -> None:
+    """The whole boundary of the artifact: every file, its digest and size."""
+    answer = _version(session, ref)
+    opened = session.control.package(answer.version.package)
+    rows = [f"{parse_version(answer.version.version).shown}  {opened.digest}"]
+    rows += [f"  {short(one.digest)}  {one.n_bytes:>10,}  {one.path}" for one in opened.layers]
+    config = opened.config
+    rows.append(f"  inputs: {', '.join(f'{field.name} ({field.dtype})' for field in config.contract.inputs)}")
+    rows.append(f"  output: {config.contract.output.name} ({config.contract.output.kind})")
+    session.answer({"digest": opened.digest, "layers": opened.layers, "config": config}, "\n".join(rows))
+
+
+@verb
+@click.argument("ref")
+def verify(session: Session, ref: str) -> None:
+    """Check signature and every byte. Exit 7 names the blob that does not hold."""
+    answer = _version(session, ref)
+    control = session.control
+    signatures = control.signatures_of(answer.version.signatures)
+    key_id = verify_any(signatures, answer.version.package, control.trusted())
+    opened = control.package(answer.version.package)
+    for layer in opened.layers:
+        opened.read(layer.path, control.blobs)
+    session.answer(
+        {"ok": True, "digest": opened.digest, "signed_by": key_id, "layers": len(opened.layers)},
+        f"ok: {opened.digest}, {len(opened.layers)} layers, signed by {key_id[:19]}",
+    )
+
+
+@verb
+@click.argument("ref")
+@click.argument("folder")
+def export(session: Session, ref: str, folder: str) -> None:
+    """Write the package as an OCI image layout of its own."""
+    answer = _version(session, ref)
+    opened = session.control.export(answer.version.package, answer.version.signatures, Path(folder))
+    session.answer(
+        {"folder": folder, "digest": opened.digest}, f"{folder}: {opened.digest}, {len(opened.layers)} layers"
+    )
+
+
+for one in (show, verify, export):
+    package.add_command(one)
+
+
+@verb
+@click.argument("old")
+@click.argument("new")
+def diff(session: Session, old: str, new: str) -> None:
+    """What changed between two versions: data, features, code, params, environment, contract, files.
+
+    Example: lockgate diff flight-delay@1.0.0 flight-delay@1.1.0
+    """
+    before, after = _version(session, old), _version(session, new)
+    control = session.control
+    found = differences(control.package(before.version.package), control.package(after.version.package))
+    rows = [f"{one.section:<12} {one.name:<32} {_cut(one.before)} -> {_cut(one.after)}" for one in found]
+    record: dict[str, Any] = {
+        "old": before.version.package,
+        "new": after.version.package,
+        "differences": [msgspec.to_builtins(one) for one in found],
+        "evidence": {"old": _values(before), "new": _values(after)},
+    }
+    metrics = [
+        f"{'evidence':<12} {name:<32} {_values(before).get(name, '-')} -> {value}"
+        for name, value in _values(after).items()
+        if _values(before).get(name) != value
+    ]
+    session.answer(record, "\n".join([*rows, *metrics]) or "no difference")
+
+
+def _cut(text: str | None) -> str:
+    if text is None:
+        return "-"
+    return short(text) if text.startswith("sha256:") else text[:60]
+
+
+def _values(answer: VersionAnswer) -> dict[str, str]:
+    return {line.name: line.value for line in answer.evidence if line.gate.startswith("perf.")}

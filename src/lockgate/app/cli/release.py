@@ -1,0 +1,85 @@
+"""Verbs that move traffic: promote, rollback."""
+
+from __future__ import annotations
+
+import time
+
+import click
+
+from lockgate.app.cli.main import WAITING, Exit
+from lockgate.app.cli.session import Session, verb
+from lockgate.core.names import EndpointName, parse_endpoint, parse_version
+from lockgate.delivery.messages import PromoteVersion, RollBackEndpoint
+from lockgate.hub.messages import EndpointLine, Status, StatusAnswer
+
+
+@verb
+@click.argument("version")
+@click.option("--to", "environment", required=True, metavar="ENV", help="Where to.")
+@click.option("--ticket", default="", help="The change ticket, for the record.")
+def promote(session: Session, version: str, environment: str, ticket: str) -> None:
+    """Release a version to an environment: the same bytes, one step up the ladder.
+
+    Example: lockgate promote flight-delay@1.0.0 --to prod --ticket OPS-42
+    """
+    ref = parse_version(version)
+    session.say_identity()
+    receipt = session.tell(
+        PromoteVersion(id=session.new_id(), version=str(ref), environment=environment, ticket=ticket),
+        headline=f"{version} may not go to {environment}",
+    )
+    endpoint = EndpointName(environment, ref.model)
+    line = endpoint_line(session, endpoint)
+    live = line.live is not None and line.live.version == ref.shown
+    session.answer(
+        {"version": ref.shown, "endpoint": endpoint.shown, "live": live, "effects": receipt.effects},
+        f"{ref.shown} is live on {endpoint.shown}"
+        if live
+        else f"{ref.shown} is on its way to {endpoint.shown}",
+    )
+    if not live:
+        session.note(_why_not_live(line, receipt.effects))
+        raise Exit(WAITING if receipt.effects == "pending" else 3)
+
+
+def _why_not_live(line: EndpointLine, effects: str) -> str:
+    if effects == "pending":
+        return "no data plane has taken the plan yet; start one: lockgate up"
+    return (
+        "the data plane did not take it: lockgate audit log shows why"
+        if line.rollout is None
+        else "under way"
+    )
+
+
+def endpoint_line(session: Session, endpoint: EndpointName) -> EndpointLine:
+    answer: StatusAnswer = session.ask(Status(endpoint=str(endpoint)))
+    return answer.endpoints[endpoint.shown]
+
+
+@verb
+@click.argument("endpoint")
+@click.option("--reason", default="", help="Why, for the record.")
+def rollback(session: Session, endpoint: str, reason: str) -> None:
+    """Put the version before back, at once. No policy is asked.
+
+    Example: lockgate rollback prod/flight-delay
+    """
+    name = parse_endpoint(endpoint)
+    session.say_identity()
+    hub = session.deciding
+    command = RollBackEndpoint(id=session.new_id(), endpoint=str(name), reason=reason)
+    started = time.perf_counter()
+    receipt = hub.execute(command)
+    took_ms = round((time.perf_counter() - started) * 1000, 2)
+    if receipt.refusal is not None:
+        # Told again through the common way: the receipt is the stored one, nothing happens twice.
+        session.tell(command, headline=f"{endpoint} cannot be rolled back")
+    session.seal()
+    event = receipt.events[0]
+    before, after = parse_version(event["from_version"]).shown, parse_version(event["to"]["version"]).shown
+    session.answer(
+        {"from": before, "to": after, "took_ms": took_ms, "effects": receipt.effects},
+        f"{name.shown}: {before} -> {after} in {took_ms} ms"
+        + ("" if receipt.effects == "done" else " (recorded; no data plane has confirmed it yet)"),
+    )

@@ -1,0 +1,127 @@
+"""What every verb shares: its options, the hub it speaks to, how it prints."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import click
+import msgspec
+
+from lockgate.app.cli.main import Refused
+from lockgate.app.layout import Layout, claimed_actor, here
+from lockgate.app.plugins import resolve
+from lockgate.core.messages import Command, Query, Receipt
+from lockgate.hub.authority import embedded
+from lockgate.hub.kernel import Hub
+
+
+@dataclass(frozen=True)
+class Session:
+    """One run of a verb."""
+
+    actor: str
+    json: bool
+    project: str | None
+    hub_url: str | None
+
+    @functools.cached_property
+    def layout(self) -> Layout:
+        return here(self.project)
+
+    @functools.cached_property
+    def reading(self) -> Hub:
+        """A hub for questions: over HTTP when one was named, else the project's own store."""
+        if self.hub_url:
+            hub: Hub = resolve("lockgate.adapters.hubs.http:HttpHub")(self.hub_url, embedded(self.actor))
+            return hub
+        embedded_hub: Hub = resolve("lockgate.app.reading:reading_hub")(self.layout, self.actor)
+        return embedded_hub
+
+    @functools.cached_property
+    def control(self) -> Any:
+        """The full composition root of the project: `app.control.Control`."""
+        return resolve("lockgate.app.control:Control")(self.layout)
+
+    @functools.cached_property
+    def deciding(self) -> Hub:
+        """A hub for commands."""
+        if self.hub_url:
+            return self.reading
+        hub: Hub = self.control.hub(self.actor)
+        return hub
+
+    def workshop(self, model: str | None) -> Any:
+        config = self.control.config
+        name = config.model_name(model or config.only_model())
+        return resolve("lockgate.app.workshop:Workshop")(self.control, name)
+
+    def ask(self, query: Query) -> Any:
+        return self.reading.ask(query)
+
+    def tell(self, command: Command, *, headline: str) -> Receipt:
+        """Execute a command; a refusal ends the verb with all its reasons."""
+        receipt = self.deciding.execute(command)
+        self.seal()
+        if receipt.refusal is not None:
+            raise Refused(receipt.refusal, headline=headline)
+        return receipt
+
+    def seal(self) -> None:
+        """Write a signed checkpoint of what was just journaled; a remote hub writes its own."""
+        if not self.hub_url:
+            self.control.checkpoint()
+
+    def new_id(self) -> str:
+        return str(resolve("lockgate.app.system:SystemIds")().new())
+
+    def say(self, text: str) -> None:
+        """A line for people; nothing with --json."""
+        if not self.json:
+            click.echo(text)
+
+    def note(self, text: str) -> None:
+        """A line beside the answer; goes to standard error, also with --json."""
+        click.echo(text, err=True)
+
+    def answer(self, record: Any, text: str | None = None) -> None:
+        """The verb's answer: JSON with --json, else `text`."""
+        if self.json:
+            click.echo(msgspec.json.format(msgspec.json.encode(record), indent=2).decode())
+        elif text is not None:
+            click.echo(text)
+
+    def say_identity(self) -> None:
+        """Embedded mode proves nobody's name, and says so wherever a name matters."""
+        if not self.hub_url:
+            self.note(f"acting as {self.actor} (claimed, not proven: embedded mode)")
+
+
+def verb(function: Callable[..., None]) -> click.Command:
+    """Make a function `(session, ...)` a verb with the options that all verbs share."""
+
+    @functools.wraps(function)
+    def run(
+        actor: str | None, as_json: bool, project: str | None, hub_url: str | None, **arguments: Any
+    ) -> None:
+        session = Session(
+            claimed_actor(actor), as_json, project, hub_url or os.environ.get("LOCKGATE_HUB") or None
+        )
+        function(session, **arguments)
+
+    shared = (
+        click.option(
+            "--hub", "hub_url", metavar="URL", help="Speak to a hub instead of the project's store."
+        ),
+        click.option(
+            "--project", metavar="DIR", help="The project's folder; default: found from here upwards."
+        ),
+        click.option("--as", "actor", metavar="NAME", help="Claim an identity (embedded mode only)."),
+        click.option("--json", "as_json", is_flag=True, help="Answer in JSON."),
+    )
+    for option in shared:
+        run = option(run)
+    return click.command(name=function.__name__.replace("_", "-"))(run)

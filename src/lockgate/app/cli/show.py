@@ -1,0 +1,212 @@
+"""Verbs that read: status, explain, evidence, lineage."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+import msgspec
+
+from lockgate.app.cli.session import Session, verb
+from lockgate.core.clock import iso
+from lockgate.core.digests import short
+from lockgate.core.names import parse_endpoint, parse_version
+from lockgate.gates.messages import EvidenceLine
+from lockgate.hub.messages import (
+    EndpointLine,
+    ExplainVersion,
+    Lineage,
+    LiveLine,
+    Standing,
+    StandingAnswer,
+    Status,
+    StatusAnswer,
+    VersionAnswer,
+)
+
+
+def when(at: int) -> str:
+    """An instant for people, to the second, UTC."""
+    return iso(at)[:19].replace("T", " ") + "Z"
+
+
+@verb
+@click.argument("endpoint", required=False)
+def status(session: Session, endpoint: str | None) -> None:
+    """What runs where, and whether the way back is ready.
+
+    Example: lockgate status prod/flight-delay
+    """
+    key = str(parse_endpoint(endpoint)) if endpoint else ""
+    answer: StatusAnswer = session.ask(Status(endpoint=key))
+    lines = [_endpoint_text(name, line) for name, line in answer.endpoints.items()]
+    if answer.effects_pending:
+        lines.append(f"{answer.effects_pending} effects wait to be carried out (lockgate up)")
+    session.answer(answer, "\n".join(lines) or "no endpoints yet: lockgate ship")
+
+
+def _endpoint_text(name: str, line: EndpointLine) -> str:
+    rows = [f"{name:<24} live     {_live_text(line.live)}"]
+    if line.previous:
+        rows.append(f"{'':<24} previous {_live_text(line.previous)}")
+    ready = "yes" if line.rollback_ready.ready else f"no: {line.rollback_ready.reason}"
+    rows.append(f"{'':<24} rollback ready: {ready}")
+    if line.rollout:
+        rows.append(
+            f"{'':<24} {line.rollout.state} {line.rollout.version} since {when(line.rollout.started_at)}"
+        )
+    return "\n".join(rows)
+
+
+def _live_text(line: LiveLine | None) -> str:
+    if line is None:
+        return "nothing"
+    by = f", approved by {', '.join(line.approved_by)}" if line.approved_by else ""
+    return f"{line.version}  {short(line.digest)}  since {when(line.since)}{by}"
+
+
+@verb
+@click.argument("ref")
+def explain(session: Session, ref: str) -> None:
+    """Why a version is what it is: data, code, evidence, approvals, releases.
+
+    REF is ENV/NAME or NAME@VERSION.
+
+    Example: lockgate explain prod/flight-delay
+    """
+    query = (
+        ExplainVersion(version=str(parse_version(ref)))
+        if "@" in ref
+        else ExplainVersion(endpoint=str(parse_endpoint(ref)))
+    )
+    answer: VersionAnswer = session.ask(query)
+    config = _package_config(session, answer)
+    session.answer(_explain_record(answer, config), _explain_text(answer, config))
+
+
+def _package_config(session: Session, answer: VersionAnswer) -> Any:
+    """What the package says of itself; its bytes are verified on the way."""
+    return session.control.package(answer.version.package).config
+
+
+def _explain_record(answer: VersionAnswer, config: Any) -> dict[str, Any]:
+    version = answer.version
+    return {
+        "version": parse_version(version.version).shown,
+        "digest": version.package,
+        "state": version.state,
+        "code": {
+            "commit": version.commit,
+            "dirty": version.dirty,
+            "closure": config.code,
+            "parts": config.closure,
+        },
+        "environment": config.environment,
+        "datasets": [{"dataset": name, "snapshot": digest} for name, digest in config.snapshots.items()],
+        "features": [{"view": name, "hash": digest} for name, digest in config.views.items()],
+        "evidence": [_evidence_record(line) for line in answer.evidence],
+        "approvals": [
+            {"environment": environment, **msgspec.to_builtins(one)}
+            for environment, given in answer.approvals.items()
+            for one in given
+        ],
+        "releases": [msgspec.to_builtins(release) for release in answer.releases],
+        "author": version.author,
+        "registered_at": version.registered_at,
+        "run": version.run,
+        "signed_by": version.signed_by,
+        "tier": answer.model.tier,
+    }
+
+
+def _evidence_record(line: EvidenceLine) -> dict[str, Any]:
+    return {
+        "gate": line.gate,
+        "metric": line.metric,
+        "slice": line.slice,
+        "verdict": line.verdict,
+        "value": line.value,
+        "threshold": line.threshold,
+        "digest": line.digest,
+        "environment": line.environment,
+        "summary": line.summary,
+    }
+
+
+def _explain_text(answer: VersionAnswer, config: Any) -> str:
+    version, model = answer.version, answer.model
+    commit = version.commit[:12] or "no commit"
+    rows = [
+        f"{parse_version(version.version).shown}  {version.state}  tier {model.tier}  owner {model.owner}",
+        f"  package     {version.package}",
+        f"  made by     {version.author} at {when(version.registered_at)}, "
+        f"commit {commit}{' with uncommitted changes' if version.dirty else ''}",
+        f"  signed by   {', '.join(key[:19] for key in version.signed_by)}",
+        f"  environment {short(config.environment)}, code {short(config.code)} in {len(config.closure)} parts",
+    ]
+    rows += [f"  data        {name} snapshot {short(one)}" for name, one in config.snapshots.items()]
+    rows += [f"  features    {name} {short(one)}" for name, one in config.views.items()]
+    rows.append(f"  bump        {version.bump}: {'; '.join(version.why[:4])}")
+    rows += [f"  {line.summary}" + _place(line) for line in answer.evidence]
+    rows += [
+        f"  approved    for {environment} by {one.approver} at {when(one.approved_at)} "
+        f"on evidence {short(one.evidence_set)}"
+        for environment, given in answer.approvals.items()
+        for one in given
+    ]
+    rows += [
+        f"  release     {parse_endpoint(one.endpoint).shown} #{one.release} {one.state} "
+        f"since {when(one.live_at or one.started_at)}"
+        + (f", ticket {one.ticket}" if one.ticket else "")
+        + f", by {one.started_by}"
+        for one in answer.releases
+    ]
+    return "\n".join(rows)
+
+
+def _place(line: EvidenceLine) -> str:
+    return f"  ({line.environment})" if line.environment else ""
+
+
+@verb
+@click.argument("version")
+@click.option("--for", "environment", metavar="ENV", help="Also what is missing for this environment.")
+def evidence(session: Session, version: str, environment: str | None) -> None:
+    """What the gates found on a version, and what it still lacks for an environment."""
+    key = str(parse_version(version))
+    if environment is None:
+        answer: VersionAnswer = session.ask(ExplainVersion(version=key))
+        lines = answer.evidence
+        session.answer([_evidence_record(line) for line in lines], "\n".join(line.summary for line in lines))
+        return
+    standing: StandingAnswer = session.ask(Standing(version=key, environment=environment))
+    session.answer(standing, standing_text(standing, environment))
+
+
+def standing_text(standing: StandingAnswer, environment: str) -> str:
+    """The page an approver reads."""
+    rows = [line.summary + _place(line) for line in standing.evidence]
+    rows.append(f"evidence digest {standing.bound}")
+    rows.append(
+        f"approvals for {environment}: {len(standing.standing)} of {standing.quorum}"
+        + (f" ({', '.join(standing.standing)})" if standing.standing else "")
+    )
+    rows += [f"missing: {reason.rule}: {reason.message}" for reason in standing.reasons]
+    rows.append(f"next: {standing.next}")
+    return "\n".join(rows)
+
+
+@verb
+@click.argument("ref")
+def lineage(session: Session, ref: str) -> None:
+    """From snapshot to endpoint, and back.
+
+    REF is NAME@VERSION, ENV/NAME, or KIND:KEY such as snapshot:sha256:...
+    """
+    if ":" in ref:
+        key = ref
+    else:
+        key = f"version:{parse_version(ref)}" if "@" in ref else f"endpoint:{parse_endpoint(ref)}"
+    answer = session.ask(Lineage(ref=key))
+    rows = [f"{edge.source}  --{edge.kind}-->  {edge.target}" for edge in answer.edges]
+    session.answer(answer, "\n".join(rows) or f"nothing is connected with {key}")

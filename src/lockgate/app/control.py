@@ -1,0 +1,165 @@
+"""The full composition root: a hub that decides, over the embedded store of one project.
+
+Holds the blob store, the keys, the targets and the effect runner; hands out one hub per actor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from lockgate.adapters.blobs.directory import DirectoryBlobs
+from lockgate.adapters.identity.keys import CheckpointKey, CheckpointPublicKey, FileKey, PublicKey
+from lockgate.adapters.sql.journal import SqliteJournal
+from lockgate.adapters.sql.outbox import SqliteOutbox
+from lockgate.adapters.sql.sqlite import SqliteStore
+from lockgate.adapters.targets.local import LocalTarget
+from lockgate.app.checkpoints import FileSink, NotePrivate, NotePublic
+from lockgate.app.effects import EffectRunner
+from lockgate.app.layout import Layout
+from lockgate.app.project import ConfigInvalid
+from lockgate.app.system import SystemClock, SystemIds
+from lockgate.core.digests import Digest
+from lockgate.core.journal import sign_checkpoint
+from lockgate.core.messages import Command
+from lockgate.core.secrets import parse_secret_ref
+from lockgate.hub.authority import CONTROLLER_ROLES, Session, embedded
+from lockgate.hub.kernel import Hub, LocalHub
+from lockgate.hub.questions import Questions
+from lockgate.registry.decide import PACKAGE_FACT, PackageFact
+from lockgate.registry.difference import minimum_bump
+from lockgate.registry.messages import RegisterVersion
+from lockgate.registry.package import BuiltPackage, Manifest, Package, open_package
+from lockgate.registry.signing import store_signature, verify_any
+from lockgate.registry.state import MODEL
+
+CONTROLLER = Session(actor="lockgate-controller", roles=CONTROLLER_ROLES, claimed=False)
+
+
+class Control:
+    """Everything a deciding process needs, opened once."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        self.config = layout.config()
+        layout.dot.mkdir(mode=0o700, exist_ok=True)
+        self.clock = SystemClock()
+        self.ids = SystemIds()
+        self.blobs = DirectoryBlobs(layout.blobs)
+        store = SqliteStore(layout.database)
+        self.journal = SqliteJournal(store)
+        self.outbox = SqliteOutbox(store)
+        self.target = LocalTarget(layout.run)
+        self.sink = FileSink(layout.root / self.config.audit.sink.removeprefix("file:"))
+        self.effects = EffectRunner(self.outbox, {"local": self.target}, self.clock)
+        self.effects.confirm = self._hub(CONTROLLER).execute
+
+    def hub(self, actor: str) -> Hub:
+        """A hub session of a claimed identity."""
+        return self._hub(embedded(actor))
+
+    def _hub(self, session: Session) -> LocalHub:
+        questions = Questions(
+            self.journal,
+            self.outbox,
+            self.clock,
+            observe=self.target.observe,
+            checkpoints=(self.sink, NotePublic(self._checkpoint_public())),
+        )
+        return LocalHub(
+            self.journal,
+            self.clock,
+            session,
+            answer=questions,
+            establish=self._establish,
+            carry_out=self.effects.carry_out,
+        )
+
+    def checkpoint(self) -> None:
+        """Sign the journal's head and append it to the sink, when there is news since the last one."""
+        head = self.journal.head()
+        if head.seq > self.sink.last_size():
+            self.sink.write(sign_checkpoint(head, NotePrivate(CheckpointKey(self._checkpoint_file()))))
+
+    def signer(self) -> FileKey:
+        """The package signing key.
+
+        Raises:
+            KeyMissing, KeyExposed, KeyUnreadable: with what to do about it.
+        """
+        return FileKey(self._key_file(self.config.signing.key, "signing.key"))
+
+    def trusted(self, environment: str | None = None) -> tuple[PublicKey, ...]:
+        """The keys that are trusted in an environment, or in any."""
+        tables = self.config.environments
+        chosen = [tables[environment]] if environment else tables.values()
+        paths = sorted({path for table in chosen for path in table.trust})
+        return tuple(PublicKey.from_file(self.layout.root / path) for path in paths)
+
+    def signatures_of(self, digests: Sequence[Digest]) -> tuple[bytes, ...]:
+        return tuple(self.blobs.get(digest) for digest in digests)
+
+    def _key_file(self, reference: str, where: str) -> Path:
+        ref = parse_secret_ref(reference, where=where)
+        if ref.kind != "file":
+            raise ConfigInvalid(f"{where} must be a file here", remedy="write file:PATH", key=where)
+        return self.layout.root / ref.name
+
+    def _checkpoint_file(self) -> Path:
+        return self._key_file(self.config.audit.checkpoint_key, "audit.checkpoint_key")
+
+    def _checkpoint_public(self) -> CheckpointPublicKey:
+        return CheckpointKey(self._checkpoint_file()).public
+
+    def _establish(self, command: Command) -> Mapping[str, Any]:
+        if not isinstance(command, RegisterVersion):
+            return {}
+        package = open_package(command.package, self.blobs)
+        for layer in package.layers:
+            package.read(layer.path, self.blobs)
+        key_id = verify_any(self.signatures_of(command.signatures), command.package, self.trusted())
+        latest = self._latest_package(command.model)
+        against = None if latest is None else open_package(latest, self.blobs)
+        bump, why = minimum_bump(against, package) if against is not None else ("major", ("first version",))
+        return {
+            PACKAGE_FACT: PackageFact(
+                package=package.digest,
+                model=package.config.model,
+                signed_by=(key_id,),
+                against=latest,
+                minimum_bump=bump,
+                why=why,
+            )
+        }
+
+    def _latest_package(self, model: str) -> Digest | None:
+        stored = self.journal.document(MODEL.name, model)
+        return (stored.digest or None) if stored is not None else None
+
+    def package(self, digest: Digest) -> Package:
+        """Open a package of the store; its manifest and description are verified."""
+        return open_package(digest, self.blobs)
+
+    def export(self, digest: Digest, signatures: Sequence[Digest], folder: Path) -> Package:
+        """Copy a package with its signatures into an OCI image layout of its own, every byte verified."""
+        package = self.package(digest)
+        out = DirectoryBlobs(folder)
+        manifest = self.blobs.get(digest)
+        for descriptor in manifest_blobs(manifest):
+            out.put(self.blobs.get(descriptor))
+        out.put(manifest)
+        built = BuiltPackage(digest=digest, manifest=manifest, blobs={})
+        for signature in signatures:
+            stored = store_signature(built.descriptor, self.blobs.get(signature), out)
+            out.tag(None, msgspec.to_builtins(stored.referrer))
+        out.tag(package.config.model, msgspec.to_builtins(built.descriptor))
+        return package
+
+
+def manifest_blobs(manifest: bytes) -> tuple[Digest, ...]:
+    """The digests of everything a manifest names."""
+    decoded = msgspec.json.decode(manifest, type=Manifest)
+    return (decoded.config.digest, *(layer.digest for layer in decoded.layers))

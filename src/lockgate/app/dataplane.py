@@ -1,0 +1,200 @@
+"""The data plane's composition root: `python -m lockgate.app.dataplane --run-dir D --store S --trust
+prod=prod.pem`.
+
+One process, one worker; several may share a run directory, and with `--reuse-port` a port. It needs no hub
+and no
+database: plans come from the control files in the run directory, packages from the store, and what it may
+load is what the trusted keys of an environment have signed.
+
+When it listens it prints one JSON line, `{"ready": true, "port": 8080, "pid": 4711}`, and nothing else; failures
+go to standard error. It binds the loopback interface unless told otherwise, keeps no access log, and logs
+nothing of a request. SIGTERM and SIGINT finish the requests under way, then leave with exit code 0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import gc
+import itertools
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import uvicorn
+import uvloop
+
+from lockgate.adapters.blobs.directory import DirectoryBlobs
+from lockgate.adapters.engines.onnx_engine import OnnxEngine
+from lockgate.adapters.identity.keys import PublicKey
+from lockgate.core.errors import LockgateError
+from lockgate.core.names import check_part
+from lockgate.serving.asgi import PlaneApp
+from lockgate.serving.control import Presence
+from lockgate.serving.guarded_http import GuardedHttp
+from lockgate.serving.loader import PackageLoader
+from lockgate.serving.plane import Plane
+from lockgate.serving.watch import Watcher
+
+_GRACE_S = 10
+_SWITCH_S = 0.0001
+"""How long a loading thread may keep a request waiting for the interpreter (the default is 5 ms)."""
+
+
+class Options(NamedTuple):
+    """The command line.
+
+    Attributes:
+        trust: public key files per environment.
+        port: 0 for any free one.
+    """
+
+    run_dir: Path
+    store: Path
+    trust: dict[str, tuple[Path, ...]]
+    host: str
+    port: int
+    reuse_port: bool
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serve until a signal; returns the exit code: 0 ended, 2 wrong usage, 6 port or directory unusable."""
+    options = parse(argv)
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s %(message)s")
+    sys.setswitchinterval(_SWITCH_S)
+    try:
+        listener = listen(options)
+        loader = build_loader(options)
+        presence = Presence(options.run_dir, pid=os.getpid(), token=time.time_ns() // 1_000)
+    except LockgateError as error:
+        sys.stderr.write(f"{error.message}\n{error.remedy}\n")
+        return 6 if error.retryable else 2
+    except OSError as error:
+        sys.stderr.write(f"the data plane cannot start: {error}\n")
+        return 6
+    plane = Plane(ids=_request_ids(presence.token))
+    watcher = Watcher(plane, presence, options.run_dir, loader)
+    watcher.start()
+    try:
+        uvloop.run(_serve(plane, listener))
+    finally:
+        watcher.stop()
+    return 0
+
+
+def parse(argv: Sequence[str] | None) -> Options:
+    """Read the command line; argparse prints usage and exits with 2 when it is wrong."""
+    parser = argparse.ArgumentParser(
+        prog="lockgate.app.dataplane", description="Serve packages on this machine."
+    )
+    parser.add_argument("--run-dir", type=Path, required=True, help="directory of the control files")
+    parser.add_argument("--store", type=Path, required=True, help="directory of the packages (OCI layout)")
+    parser.add_argument(
+        "--trust",
+        action="append",
+        default=[],
+        metavar="ENV=PEM[,PEM]",
+        help="public keys whose packages may be served in ENV; repeat for each environment",
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to bind (default: loopback only)")
+    parser.add_argument("--port", type=int, default=8080, help="0 for any free port")
+    parser.add_argument("--reuse-port", action="store_true", help="share the port with other workers")
+    given = parser.parse_args(argv)
+    trust: dict[str, tuple[Path, ...]] = {}
+    for item in given.trust:
+        environment, _, files = item.partition("=")
+        try:
+            check_part(environment, what="environment")
+        except LockgateError as error:
+            parser.error(f"--trust {item}: {error.message}")
+        if not files:
+            parser.error(f"--trust {item}: write ENV=PEMFILE")
+        trust[environment] = trust.get(environment, ()) + tuple(Path(file) for file in files.split(","))
+    return Options(given.run_dir, given.store, trust, given.host, given.port, given.reuse_port)
+
+
+def build_loader(options: Options) -> PackageLoader:
+    """Assemble the store, the engines and the keys. Raises the keys' and the store's own errors."""
+    engine = OnnxEngine()
+    trust = {
+        environment: [PublicKey.from_file(file) for file in files]
+        for environment, files in options.trust.items()
+    }
+    return PackageLoader(DirectoryBlobs(options.store), {engine.format: engine}, trust)
+
+
+def listen(options: Options) -> socket.socket:
+    """A bound socket, so that a port that is taken is known before anything is loaded."""
+    family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if options.reuse_port:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    try:
+        listener.bind((options.host, options.port))
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, but it announces itself, and ends by returning instead of raising the signal
+    again."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started and sockets:
+            port = sockets[0].getsockname()[1]
+            sys.stdout.write(json.dumps({"ready": True, "port": port, "pid": os.getpid()}) + "\n")
+            sys.stdout.flush()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._leave)
+        yield
+
+    def _leave(self) -> None:
+        self.should_exit = True
+
+
+async def _serve(plane: Plane, listener: socket.socket) -> None:
+    config = uvicorn.Config(
+        PlaneApp(plane),
+        http=GuardedHttp,
+        ws="none",
+        lifespan="off",
+        interface="asgi3",
+        log_config=None,
+        # Its warnings are about malformed requests: anybody could fill a disk with them.
+        log_level="error",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        backlog=2_048,
+        timeout_graceful_shutdown=_GRACE_S,
+    )
+    # What is alive now lives as long as the process: the collector need not look at it again.
+    gc.collect()
+    gc.freeze()
+    await _Server(config).serve(sockets=[listener])
+
+
+def _request_ids(token: int) -> Callable[[], str]:
+    count = itertools.count(1)
+    prefix = f"{token:x}-"
+    return lambda: f"{prefix}{next(count):x}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

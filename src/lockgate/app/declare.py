@@ -1,0 +1,68 @@
+"""Bringing the reviewed half of a project into the hub: environments, models, endpoints, the policy."""
+
+from __future__ import annotations
+
+from importlib import resources
+
+from lockgate.app.control import Control
+from lockgate.core.messages import Command
+from lockgate.core.names import EndpointName, ModelName
+from lockgate.delivery.messages import DeclareEndpoint, DeclareEnvironment
+from lockgate.governance.messages import AdoptPolicy
+from lockgate.governance.policy import Policy, parse_policy
+from lockgate.governance.state import POLICY
+from lockgate.hub.kernel import Hub, require
+from lockgate.registry.messages import DeclareModel
+
+
+def default_policy() -> Policy:
+    """The policy pack that ships with Lockgate."""
+    text = resources.files("lockgate.app").joinpath("policies/default.toml").read_text()
+    return parse_policy(text, where="policies/default.toml")
+
+
+def adopt_policy(control: Control, hub: Hub, policy: Policy) -> None:
+    namespace = control.config.project.namespace
+    require(hub.execute(AdoptPolicy(id=control.ids.new(), namespace=namespace, policy=policy)))
+
+
+def declare(control: Control, hub: Hub) -> None:
+    """Make the hub know what lockgate.toml says; what it already knows is no news."""
+    config = control.config
+    namespace = config.project.namespace
+    if control.journal.document(POLICY.name, namespace) is None:
+        adopt_policy(control, hub, default_policy())
+    commands: list[Command] = [
+        DeclareEnvironment(
+            id=control.ids.new(),
+            environment=name,
+            order=table.order,
+            sensitivity=table.sensitivity,
+            target=table.target,
+            trust=table.trust,
+        )
+        for name, table in config.environments.items()
+    ]
+    commands += [
+        DeclareModel(
+            id=control.ids.new(),
+            model=str(ModelName(namespace, name)),
+            tier=model.tier,
+            owner=model.owner,
+            purpose=model.purpose,
+        )
+        for name, model in config.models.items()
+    ]
+    for name, endpoint in config.endpoints.items():
+        environment, _, bare = name.partition("/")
+        commands.append(
+            DeclareEndpoint(
+                id=control.ids.new(),
+                endpoint=str(EndpointName(environment, ModelName(namespace, bare))),
+                fallback=endpoint.fallback,
+                consumers=endpoint.consumers,
+                dashboards=endpoint.dashboards,
+            )
+        )
+    for command in commands:
+        require(hub.execute(command))

@@ -1,0 +1,310 @@
+"""The hub's HTTP server: two generic routes over the table of messages.
+
+    POST /v1/execute   a command, tagged by its `type`     -> its Receipt
+    POST /v1/ask       a query, tagged by its `type`       -> its answer
+    GET  /v1/health    whether the process answers
+
+A refusal by a gate or a policy is an answer (200, inside the receipt); everything else that goes wrong is a problem
+document. Who asks stands in the header `Lockgate-Actor`, percent-encoded, and is believed: nobody proves a name
+here yet. Therefore the server listens on the loopback interface only, and takes no request that was addressed to
+another host name, which is how a web page in a browser on this machine would come in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import json
+import logging
+import os
+import re
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
+from urllib.parse import unquote, urlsplit
+
+import anyio
+import anyio.to_thread
+import msgspec
+import uvicorn
+from litestar import Litestar, Request, Response, get, post
+from litestar.exceptions import HTTPException
+
+from lockgate.app.http.problems import (
+    MEDIA_TYPE,
+    ActorMissing,
+    BodyTooLarge,
+    ContentTypeRefused,
+    HostRefused,
+    HubFailed,
+    MessageMalformed,
+    MethodRefused,
+    RequestRefused,
+    UnknownMessage,
+    UnknownRoute,
+    problem,
+)
+from lockgate.core.digests import canonical
+from lockgate.core.errors import LockgateError, Unavailable, Unsupported, did_you_mean, near_matches
+from lockgate.core.messages import Command, Query, Receipt
+from lockgate.hub.kernel import Hub
+from lockgate.hub.table import COMMAND_BY_TAG, QUERY_BY_TAG
+from lockgate.serving.guarded_http import GuardedHttp
+
+ACTOR_HEADER = "Lockgate-Actor"
+PROTOCOL = "lockgate.hub/1"
+MAX_BODY_BYTES = 1_048_576
+LOOPBACK = "127.0.0.1"
+_GRACE_S = 10
+# Commands may wait for a data plane for up to a minute; questions must not queue behind them.
+_N_COMMAND_THREADS = 16
+_N_QUERY_THREADS = 16
+_LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+_ACTOR = re.compile(r"[^\s\x00-\x1f\x7f](?:[^\x00-\x1f\x7f]{0,126}[^\s\x00-\x1f\x7f])?\Z")
+_log = logging.getLogger("lockgate.hub")
+
+HubFor = Callable[[str], Hub]
+AnyRequest = Request[Any, Any, Any]
+M = TypeVar("M", Command, Query)
+
+
+class IdentitiesUnproven(Unsupported):
+    """Whoever can reach the port could act in any name."""
+
+    code = "http.identities-unproven"
+
+
+class PortTaken(Unavailable):
+    code = "http.port-taken"
+
+
+def create_app(hub_for: HubFor) -> Litestar:
+    """The application.
+
+    Args:
+        hub_for: the hub in the name of an actor; called for each request, in a worker thread.
+    """
+    commands = anyio.CapacityLimiter(_N_COMMAND_THREADS)
+    queries = anyio.CapacityLimiter(_N_QUERY_THREADS)
+
+    @post("/v1/execute", status_code=200)
+    async def execute(request: AnyRequest) -> Response[bytes]:
+        actor = _actor(request)
+        command = _message(await _body(request), COMMAND_BY_TAG, "command")
+
+        def carry_out() -> Receipt:
+            return hub_for(actor).execute(command)
+
+        return _answer(await anyio.to_thread.run_sync(carry_out, limiter=commands))
+
+    @post("/v1/ask", status_code=200)
+    async def ask(request: AnyRequest) -> Response[bytes]:
+        actor = _actor(request)
+        query = _message(await _body(request), QUERY_BY_TAG, "query")
+
+        def look_up() -> Any:
+            return hub_for(actor).ask(query)
+
+        return _answer(await anyio.to_thread.run_sync(look_up, limiter=queries))
+
+    @get("/v1/health")
+    async def health() -> dict[str, str]:
+        return {"status": "ok", "protocol": PROTOCOL}
+
+    return Litestar(
+        [execute, ask, health],
+        request_max_body_size=MAX_BODY_BYTES,
+        exception_handlers={Exception: _failed},
+        openapi_config=None,
+        logging_config=None,
+    )
+
+
+def _actor(request: AnyRequest) -> str:
+    host = request.headers.get("host", "")
+    if urlsplit(f"//{host}").hostname not in _LOCAL_NAMES:
+        raise HostRefused(
+            f"this hub does not answer for the host {host!r}", remedy=f"address it as {LOOPBACK}", host=host
+        )
+    actor = unquote(request.headers.get(ACTOR_HEADER, ""))
+    if _ACTOR.match(actor) is None:
+        raise ActorMissing(
+            f"the header {ACTOR_HEADER} names nobody",
+            remedy=f"send {ACTOR_HEADER}: NAME, percent-encoded, at most 128 characters",
+        )
+    return actor
+
+
+async def _body(request: AnyRequest) -> bytes:
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "application/json":
+        raise ContentTypeRefused(
+            f"a message is application/json, not {media_type or 'nothing'}",
+            remedy="send Content-Type: application/json",
+        )
+    return await request.body()
+
+
+class _Tagged(msgspec.Struct):
+    type: str
+
+
+def _message(body: bytes, known: Mapping[str, type[M]], what: str) -> M:
+    """The message in a body, of one of the `known` types by tag."""
+    try:
+        tag = msgspec.json.decode(body, type=_Tagged).type
+        if tag not in known:
+            near = near_matches(tag, known)
+            raise UnknownMessage(
+                f"there is no {what} {tag!r}", remedy=did_you_mean(tag, known), type=tag, near=near
+            )
+        return msgspec.json.decode(body, type=known[tag])
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise MessageMalformed(f"the body is no {what}: {error}", remedy=f"correct the {what}") from error
+
+
+def _answer(value: Any) -> Response[bytes]:
+    return Response(canonical(value), media_type="application/json")
+
+
+def _failed(request: AnyRequest, error: Exception) -> Response[bytes]:
+    status, body = problem(_translated(request, error))
+    return Response(body, status_code=status, media_type=MEDIA_TYPE)
+
+
+def _translated(request: AnyRequest, error: Exception) -> LockgateError:
+    """Litestar's own refusals in the words of the house; anything unforeseen without its inside."""
+    if isinstance(error, LockgateError):
+        return error
+    path = request.url.path
+    if not isinstance(error, HTTPException) or error.status_code >= 500:
+        _log.error("%s %s failed", request.method, path, exc_info=error)
+        return HubFailed("the hub failed at this request", remedy="look into the hub's log", path=path)
+    if error.status_code == 404:
+        routes = ("/v1/execute", "/v1/ask", "/v1/health")
+        return UnknownRoute(f"there is no route {path}", remedy=did_you_mean(path, routes), path=path)
+    if error.status_code == 405:
+        return MethodRefused(
+            f"{path} does not take {request.method}", remedy="use POST for messages", path=path
+        )
+    if error.status_code == 413:
+        return BodyTooLarge(
+            f"a message has at most {MAX_BODY_BYTES} bytes",
+            remedy="put large things into the blob store and name their digest",
+            limit_bytes=MAX_BODY_BYTES,
+        )
+    return RequestRefused(
+        f"the request cannot be read: {error.detail}", remedy="correct the request", path=path
+    )
+
+
+class HubServer(uvicorn.Server):
+    """A server over a port that is already bound, so that its number is known before it runs.
+
+    Args:
+        port: 0 for any free one.
+        host: an address of the loopback interface.
+        ready: called once, when requests are answered.
+
+    Raises:
+        IdentitiesUnproven: the host is not of the loopback interface.
+        PortTaken: somebody else listens there.
+    """
+
+    def __init__(
+        self,
+        app: Litestar,
+        port: int,
+        *,
+        host: str = LOOPBACK,
+        ready: Callable[[int], None] = lambda port: None,
+    ) -> None:
+        self._listener = _listen(host, port)
+        self._ready = ready
+        self.port: int = self._listener.getsockname()[1]
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=GuardedHttp,
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                timeout_graceful_shutdown=_GRACE_S,
+            )
+        )
+
+    @property
+    def url(self) -> str:
+        host = self._listener.getsockname()[0]
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        """Answer until `stop`, or until SIGTERM or SIGINT when this is the main thread."""
+        super().run(sockets or [self._listener])
+
+    def stop(self) -> None:
+        """Finish what was begun, then return from `run`. From any thread, or a signal."""
+        self.should_exit = True
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._ready(self.port)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """uvicorn's own would raise the signal again at the end and turn a clean stop into a killed process."""
+        if threading.current_thread() is threading.main_thread():
+            loop = asyncio.get_running_loop()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, self.stop)
+        yield
+
+
+def serve(app: Litestar, port: int, *, host: str = LOOPBACK) -> None:
+    """Serve until SIGTERM or SIGINT. Prints `{"ready": true, "port": N, "pid": N}` on one line when it listens.
+
+    Raises as `HubServer` does.
+    """
+    HubServer(app, port, host=host, ready=_announce).run()
+
+
+def _announce(port: int) -> None:
+    sys.stdout.write(json.dumps({"ready": True, "port": port, "pid": os.getpid()}) + "\n")
+    sys.stdout.flush()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    if not _is_loopback(host):
+        raise IdentitiesUnproven(
+            f"the hub does not listen on {host}: anybody who reaches it could claim any name",
+            remedy=f"listen on {LOOPBACK}",
+            host=host,
+        )
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise PortTaken(
+            f"port {port} of {host} cannot be had: {error.strerror}",
+            remedy="choose another port, or 0 for any free one",
+            port=port,
+        ) from error
+    return listener
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        # A name is whatever the resolver makes of it.
+        return False

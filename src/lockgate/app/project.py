@@ -1,0 +1,358 @@
+"""`lockgate.toml`: the reviewed half of a project, read strictly.
+
+The other half, the code, is never imported to answer a question about the configuration. Every complaint names
+the line and the key; an unknown key gets its near matches.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from lockgate.core.errors import Invalid, NotFound, did_you_mean
+from lockgate.core.names import ModelName, check_part
+from lockgate.core.secrets import parse_secret_ref
+from lockgate.governance.policy import Sensitivity
+from lockgate.registry.messages import Tier
+from lockgate.traffic.plan import Fallback
+
+FILE = "lockgate.toml"
+
+
+class ConfigInvalid(Invalid):
+    code = "project.config-invalid"
+
+
+class NoProject(NotFound):
+    code = "project.not-found"
+
+
+class UnknownModel(NotFound):
+    code = "project.unknown-model"
+
+
+class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    pass
+
+
+class ProjectTable(_Table, frozen=True, kw_only=True):
+    name: str
+    namespace: str = "main"
+
+
+class SigningTable(_Table, frozen=True, kw_only=True):
+    """Where the package signing key is: a secret reference, `file:` or `env:`."""
+
+    key: str = "file:.lockgate/keys/signing.pem"
+
+
+class AuditTable(_Table, frozen=True, kw_only=True):
+    """The key that signs checkpoints, and the file they are appended to; both outside the database."""
+
+    checkpoint_key: str = "file:.lockgate/keys/checkpoint.pem"
+    sink: str = "file:.lockgate/checkpoints"
+
+
+class EnvironmentTable(_Table, frozen=True, kw_only=True):
+    order: int
+    trust: tuple[str, ...]
+    sensitivity: Sensitivity = "guarded"
+    target: str = "local"
+
+
+class DatasetTable(_Table, frozen=True, kw_only=True):
+    source: str
+    contract: str
+
+
+class StepsTable(_Table, frozen=True, kw_only=True):
+    """Names of the project's functions, `package.module:function`."""
+
+    examples: str
+    train: str
+    evaluation_set: str
+
+
+class OutputTable(_Table, frozen=True, kw_only=True):
+    """What the model answers; `name` is how an answer is called."""
+
+    name: str
+    kind: Literal["probability", "value"] = "probability"
+    minimum: float | None = None
+    maximum: float | None = None
+
+
+class AbsoluteGate(_Table, frozen=True, kw_only=True):
+    """A floor (`minimum`) for a metric that grows with quality, a ceiling (`maximum`) for a loss."""
+
+    metric: str
+    minimum: float | None = None
+    maximum: float | None = None
+
+
+class ChampionGate(_Table, frozen=True, kw_only=True):
+    metric: str = "auc"
+    margin: float = 0.005
+
+
+class ParityGate(_Table, frozen=True, kw_only=True):
+    tolerance: float = 1e-6
+
+
+class LatencyGate(_Table, frozen=True, kw_only=True):
+    p99_us: float = 5000.0
+
+
+class GatesTable(_Table, frozen=True, kw_only=True):
+    """The limits of the gates; the keys are the gates' own names."""
+
+    absolute: AbsoluteGate | tuple[AbsoluteGate, ...] = msgspec.field(name="perf.absolute")
+    champion: ChampionGate = msgspec.field(name="perf.vs_champion", default=ChampionGate())
+    parity: ParityGate = msgspec.field(name="model.parity", default=ParityGate())
+    latency: LatencyGate = LatencyGate()
+
+    @property
+    def absolutes(self) -> tuple[AbsoluteGate, ...]:
+        return (self.absolute,) if isinstance(self.absolute, AbsoluteGate) else self.absolute
+
+
+class ArtifactTable(_Table, frozen=True, kw_only=True):
+    """Further files that belong to the artifact: prompts, infrastructure, evaluation code."""
+
+    include: tuple[str, ...] = ()
+
+
+class ModelTable(_Table, frozen=True, kw_only=True):
+    tier: Tier
+    owner: str
+    purpose: str
+    service: str
+    definitions: str
+    label: str
+    output: OutputTable
+    steps: StepsTable
+    gates: GatesTable
+    params: dict[str, bool | int | float | str] = {}
+    environment: str = "requirements.lock"
+    artifact: ArtifactTable = ArtifactTable()
+
+
+class EndpointTable(_Table, frozen=True, kw_only=True):
+    fallback: Fallback = Fallback()
+    consumers: tuple[str, ...] = ()
+    dashboards: tuple[str, ...] = ()
+
+
+class Config(_Table, frozen=True, kw_only=True):
+    """The whole file."""
+
+    schema: int
+    project: ProjectTable
+    environments: dict[str, EnvironmentTable]
+    datasets: dict[str, DatasetTable]
+    models: dict[str, ModelTable]
+    endpoints: dict[str, EndpointTable] = {}
+    signing: SigningTable = SigningTable()
+    audit: AuditTable = AuditTable()
+
+    def model_name(self, name: str) -> ModelName:
+        """The full name of one of the project's models. Raises `UnknownModel` with near matches."""
+        bare = name.removeprefix(self.project.namespace + "/")
+        if bare not in self.models:
+            raise UnknownModel(
+                f"the project has no model {name!r}", remedy=did_you_mean(bare, self.models), model=name
+            )
+        return ModelName(self.project.namespace, bare)
+
+    def only_model(self) -> str:
+        """The project's model when it has one only; otherwise the caller must choose."""
+        if len(self.models) != 1:
+            raise ConfigInvalid(
+                f"the project has {len(self.models)} models", remedy="name one: " + ", ".join(self.models)
+            )
+        return next(iter(self.models))
+
+
+def find_project(start: Path) -> Path:
+    """The nearest folder at or above `start` that holds a lockgate.toml."""
+    for folder in (start, *start.parents):
+        if (folder / FILE).is_file():
+            return folder
+    raise NoProject(
+        f"there is no {FILE} in {start} or above it",
+        remedy="lockgate init NAME --template flights",
+        folder=str(start),
+    )
+
+
+def parse_config(text: str, *, where: str = FILE) -> Config:
+    """Read and check the file.
+
+    Raises:
+        ConfigInvalid: not TOML, an unknown or missing key, a wrong type or name; names line and key.
+    """
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigInvalid(f"{where} is not TOML: {error}", remedy=f"correct {where}", file=where) from error
+    try:
+        config = msgspec.convert(raw, Config)
+    except msgspec.ValidationError as error:
+        raise _explained(str(error), raw, text, where) from error
+    _check_names(config, text, where)
+    return config
+
+
+def _check_names(config: Config, text: str, where: str) -> None:
+    if config.schema != 1:
+        raise ConfigInvalid(
+            f"{where}:{_line(text, ['schema'])}: schema {config.schema} is not known",
+            remedy="write schema = 1, or upgrade Lockgate",
+            file=where,
+            key="schema",
+        )
+    check_part(config.project.namespace, what="namespace")
+    for kind, table in (
+        ("environment", config.environments),
+        ("dataset", config.datasets),
+        ("model", config.models),
+    ):
+        for name in table:
+            check_part(name, what=kind)
+    for name in config.endpoints:
+        environment, _, model = name.partition("/")
+        for part, known in ((environment, config.environments), (model, config.models)):
+            if part not in known:
+                raise ConfigInvalid(
+                    f"{where}:{_line(text, ['endpoints', name])}: endpoint {name!r} names {part!r}, "
+                    "which is not declared",
+                    remedy=did_you_mean(part, known),
+                    file=where,
+                    key=f"endpoints.{name}",
+                )
+    parse_secret_ref(config.signing.key, where=f"{where}: signing.key")
+    parse_secret_ref(config.audit.checkpoint_key, where=f"{where}: audit.checkpoint_key")
+    if not config.audit.sink.startswith("file:"):
+        raise ConfigInvalid(
+            f"{where}:{_line(text, ['audit', 'sink'])}: audit.sink {config.audit.sink!r} is not supported",
+            remedy="write file:PATH",
+            file=where,
+            key="audit.sink",
+        )
+
+
+_AT = re.compile(r" - at `\$(?P<path>.*)`\Z")
+_UNKNOWN = re.compile(r"Object contains unknown field `(?P<key>[^`]*)`")
+_MISSING = re.compile(r"Object missing required field `(?P<key>[^`]*)`")
+
+
+def _explained(message: str, raw: Mapping[str, Any], text: str, where: str) -> ConfigInvalid:
+    """Turn msgspec's path into file, line and key, and offer near matches for an unknown key."""
+    at = _AT.search(message)
+    tables = _keys(at["path"] if at else "", raw)
+    complaint = _AT.sub("", message)
+    unknown, missing = _UNKNOWN.search(message), _MISSING.search(message)
+    if unknown:
+        tables.append(unknown["key"])
+        complaint, remedy = "unknown key", did_you_mean(unknown["key"], _known_keys(tables))
+    elif missing:
+        complaint = f"missing key {missing['key']!r}"
+        remedy = f"add {missing['key']} = ... there"
+    else:
+        remedy = "correct the value"
+    key = ".".join(tables) or "(top level)"
+    line = _line(text, tables)
+    return ConfigInvalid(f"{where}:{line}: {key}: {complaint}", remedy=remedy, file=where, line=line, key=key)
+
+
+def _keys(path: str, raw: Mapping[str, Any]) -> list[str]:
+    """`.models[...].tier` to real keys: msgspec does not name the keys of a mapping, the data does."""
+    keys: list[str] = []
+    at: Any = raw
+    for token in re.findall(r"\.([^.\[]+)|(\[\.\.\.\])|\[(\d+)\]", path):
+        name = token[0] or token[2]
+        if token[1]:
+            name = next(iter(at), "") if isinstance(at, Mapping) else ""
+            if isinstance(at, Mapping) and len(at) > 1:
+                name = _culprit(at, keys) or name
+        keys.append(name)
+        at = at.get(name) if isinstance(at, Mapping) else None
+    return keys
+
+
+def _culprit(table: Mapping[str, Any], keys: list[str]) -> str | None:
+    """Which entry of a mapping is the one that does not convert."""
+    types: dict[str, Any] = {
+        "models": ModelTable,
+        "datasets": DatasetTable,
+        "environments": EnvironmentTable,
+        "endpoints": EndpointTable,
+        "params": bool | int | float | str,
+    }
+    kind = types.get(keys[-1]) if keys else None
+    for name, value in table.items():
+        try:
+            msgspec.convert(value, kind)
+        except msgspec.ValidationError:
+            return name
+    return None
+
+
+_TABLES: dict[str, type[msgspec.Struct]] = {
+    "": Config,
+    "project": ProjectTable,
+    "signing": SigningTable,
+    "audit": AuditTable,
+    "environments.*": EnvironmentTable,
+    "datasets.*": DatasetTable,
+    "models.*": ModelTable,
+    "models.*.steps": StepsTable,
+    "models.*.gates": GatesTable,
+    "models.*.output": OutputTable,
+    "models.*.gates.perf.absolute": AbsoluteGate,
+    "models.*.gates.perf.vs_champion": ChampionGate,
+    "models.*.gates.model.parity": ParityGate,
+    "models.*.gates.latency": LatencyGate,
+    "models.*.artifact": ArtifactTable,
+    "endpoints.*": EndpointTable,
+    "endpoints.*.fallback": Fallback,
+}
+
+
+def _known_keys(keys: list[str]) -> tuple[str, ...]:
+    tables = keys[:-1]
+    pattern = ".".join(
+        "*" if place == 1 and tables[0] in ("environments", "datasets", "models", "endpoints") else part
+        for place, part in enumerate(tables)
+    )
+    found = _TABLES.get(pattern)
+    return found.__struct_encode_fields__ if found is not None else ()
+
+
+def _line(text: str, keys: list[str]) -> int:
+    """The line where `keys` is set, or else where its nearest table begins; 1 when nothing is found."""
+    table: list[str] = []
+    best, depth = 1, 0
+    for number, line in enumerate(text.splitlines(), start=1):
+        header = re.match(r"\s*\[+\s*(.+?)\s*\]+\s*(?:#.*)?$", line)
+        if header:
+            table = _split(header[1])
+            here = table
+        else:
+            assigned = re.match(r"\s*([\w\"'./-]+)\s*=", line)
+            here = [*table, *_split(assigned[1])] if assigned else []
+        common = 0
+        while common < min(len(here), len(keys)) and here[common] == keys[common]:
+            common += 1
+        if common == len(here) and common > depth:
+            best, depth = number, common
+    return best
+
+
+def _split(dotted: str) -> list[str]:
+    return [part.strip().strip("\"'") for part in re.findall(r"\"[^\"]*\"|'[^']*'|[^.]+", dotted)]

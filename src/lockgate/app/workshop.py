@@ -1,0 +1,461 @@
+"""The composition root of training: reads a project, plans, runs, packages, judges.
+
+Long work happens here, in the client's process; what it amounts to is told to the hub in short commands.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Collection, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from lockgate.adapters.engines.convert import lightgbm_to_onnx
+from lockgate.adapters.engines.duckdb_tables import DuckDBTables
+from lockgate.adapters.engines.lightgbm_engine import LightGbmEngine
+from lockgate.adapters.engines.onnx_engine import OnnxEngine
+from lockgate.adapters.runners.artifacts import load
+from lockgate.adapters.runners.builtin import Builtins, Tools, load_definitions
+from lockgate.adapters.runners.judging import Champion, CheckedDataset, Judge
+from lockgate.adapters.runners.local import LocalRunner
+from lockgate.adapters.runners.project import read_sources
+from lockgate.adapters.sql.step_cache import SqliteStepCache
+from lockgate.app.control import Control
+from lockgate.app.git import commit_of
+from lockgate.app.project import ModelTable
+from lockgate.core.digests import Digest, canonical, digest_of
+from lockgate.core.errors import Invalid, NotFound
+from lockgate.core.messages import Receipt
+from lockgate.core.names import ModelName
+from lockgate.core.version import VERSION_OF_LOCKGATE
+from lockgate.data.messages import RecordContractCheck, RecordSnapshot
+from lockgate.features.definition import Definitions
+from lockgate.gates.evidence import Evidence, line_of
+from lockgate.gates.messages import RecordEvidence
+from lockgate.governance.messages import ValidateVersion
+from lockgate.hub.kernel import Hub
+from lockgate.hub.messages import (
+    ExplainVersion,
+    PackageVersionAnswer,
+    Standing,
+    StandingAnswer,
+    VersionAnswer,
+    VersionOfPackage,
+)
+from lockgate.pipeline.artifact import Artifact, RunRecord
+from lockgate.pipeline.execute import EVERY_STAGE, Progress, execute
+from lockgate.pipeline.graph import Node, Stage
+from lockgate.pipeline.messages import RecordRun
+from lockgate.pipeline.plan import Plan, plan
+from lockgate.pipeline.recipe import EVIDENCE_STEP, PACKAGE_STEP, Recipe, Sources, graph_of
+from lockgate.pipeline.source import SourceTree
+from lockgate.registry.contract import OutputField
+from lockgate.registry.messages import RegisterVersion
+from lockgate.registry.package import BuiltPackage
+from lockgate.registry.ports import Engine
+from lockgate.registry.signing import signature_envelope, store_signature
+
+Observer = Callable[[Progress], None]
+
+
+class LockMissing(NotFound):
+    code = "project.no-lock"
+
+
+class FileMissing(NotFound):
+    code = "project.file-missing"
+
+
+class ContractViolated(Invalid):
+    """A dataset breaks its data contract; nothing that depends on it was run."""
+
+    code = "data.contract-violated"
+
+
+class RefusedCommand(Exception):
+    """A command of the workshop was refused; carries the refusal to whoever shows it."""
+
+    def __init__(self, refusal: Any) -> None:
+        super().__init__(refusal.reasons[0].message)
+        self.refusal = refusal
+
+
+class Workshop:
+    """Builds one model of one project. Reading the project happens once, on first use."""
+
+    def __init__(self, control: Control, name: ModelName) -> None:
+        self.control = control
+        self.name = name
+        self.root: Path = control.layout.root
+        self.table: ModelTable = control.config.models[name.name]
+        self._cache = SqliteStepCache(control.layout.steps, str(name))
+
+    @cached_property
+    def sources(self) -> Sources:
+        lock = self.root / self.table.environment
+        if not lock.is_file():
+            raise LockMissing(
+                f"the environment lock {self.table.environment} is missing",
+                remedy="write one with: uv pip compile --generate-hashes --no-emit-index-url pyproject.toml "
+                f"-o {self.table.environment}",
+                path=self.table.environment,
+            )
+        return Sources(
+            code=SourceTree(_project_code(self.root)),
+            contracts={
+                table.contract: self._read(table.contract) for table in self.control.config.datasets.values()
+            },
+            include=self._included(),
+            lock=lock.read_bytes(),
+            lockgate=VERSION_OF_LOCKGATE,
+        )
+
+    def _read(self, path: str) -> bytes:
+        try:
+            return (self.root / path).read_bytes()
+        except OSError as error:
+            raise FileMissing(
+                f"{path} cannot be read: {error.strerror}", remedy="correct lockgate.toml", path=path
+            ) from error
+
+    def _included(self) -> dict[str, bytes]:
+        found: dict[str, bytes] = {}
+        for pattern in self.table.artifact.include:
+            matches = sorted(path for path in self.root.glob(pattern) if path.is_file())
+            if not matches:
+                raise FileMissing(
+                    f"[artifact] include {pattern!r} matches no file",
+                    remedy="correct the pattern in lockgate.toml",
+                    pattern=pattern,
+                )
+            found |= {path.relative_to(self.root).as_posix(): path.read_bytes() for path in matches}
+        return found
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        table, datasets = self.table, self.control.config.datasets
+        return Recipe(
+            model=str(self.name),
+            datasets={
+                name: {"source": one.source, "contract": one.contract} for name, one in datasets.items()
+            },
+            definitions=table.definitions,
+            service=table.service,
+            examples=table.steps.examples,
+            train=table.steps.train,
+            evaluation_set=table.steps.evaluation_set,
+            label=table.label,
+            output=msgspec.convert(msgspec.to_builtins(table.output), OutputField),
+            params=dict(table.params),
+            include=table.artifact.include,
+            environment=table.environment,
+        )
+
+    @cached_property
+    def definitions(self) -> Definitions:
+        return load_definitions(self.root, self.sources.code, self.table.definitions)
+
+    @cached_property
+    def nodes(self) -> tuple[Node, ...]:
+        return graph_of(
+            self.recipe,
+            self.sources,
+            self.definitions,
+            {gate: self.limits[gate] for gate in ("perf.absolute", "model.parity")},
+        )
+
+    @property
+    def limits(self) -> dict[str, Any]:
+        """The gates' limits, by gate."""
+        gates = self.table.gates
+        return {
+            "perf.absolute": [
+                {"metric": gate.metric, "limit": gate.maximum if gate.minimum is None else gate.minimum}
+                for gate in gates.absolutes
+            ],
+            "perf.vs_champion": {"metric": gates.champion.metric, "margin": gates.champion.margin},
+            "model.parity": {"tolerance": gates.parity.tolerance},
+            "latency": {"p99_us": gates.latency.p99_us},
+        }
+
+    @property
+    def environment(self) -> Digest:
+        """What third-party code the steps run on: the lock and the Python that reads it."""
+        return environment_of(self.sources.lock)
+
+    def plan(self, force: Collection[str] = ()) -> Plan:
+        return plan(self.nodes, self._cache, self.environment, force, available=self._available)
+
+    def _available(self, artifact: Artifact) -> bool:
+        return self.control.blobs.has(artifact.digest)
+
+    def run(
+        self,
+        hub: Hub,
+        observer: Observer,
+        *,
+        stages: Collection[Stage] = EVERY_STAGE,
+        force: Collection[str] = (),
+        only_data: bool = False,
+    ) -> RunRecord:
+        """Bring data, contracts and then (unless `only_data`) everything else up to date.
+
+        Raises:
+            ContractViolated: a dataset breaks its contract; nothing later has run.
+        """
+        runner = self._runner()
+        data = [node for node in self.nodes if node.kind in ("dataset", "contract")]
+        names = {node.name for node in data}
+        first = self._execute(data, runner, observer, stages, [name for name in force if name in names])
+        self._record_data(hub, first)
+        if only_data:
+            return first
+        return self._execute(self.nodes, runner, _quiet(observer, names), stages, _without(force, names))
+
+    def _runner(self) -> LocalRunner:
+        tools = Tools(tables=DuckDBTables(), engines=engines(), convert=lightgbm_to_onnx)
+        builtins = Builtins(self.root, self.control.blobs, self.recipe, self.sources, self.definitions, tools)
+        return LocalRunner(self.root, self.control.blobs, sources=self.sources.code, builtin=builtins.kinds())
+
+    def _execute(
+        self,
+        nodes: Collection[Node],
+        runner: LocalRunner,
+        observer: Observer,
+        stages: Collection[Stage],
+        force: Collection[str],
+    ) -> RunRecord:
+        return execute(
+            nodes,
+            self._cache,
+            runner,
+            self.environment,
+            self.control.clock,
+            observer,
+            stages,
+            force,
+            model=str(self.name),
+            settings=runner.settings,
+        )
+
+    def _record_data(self, hub: Hub, record: RunRecord) -> None:
+        """Journal each snapshot and how it fared; stop at the first dataset that breaks its contract."""
+        broken: list[CheckedDataset] = []
+        for checked in self.checked(record):
+            self._tell(
+                hub,
+                RecordSnapshot(
+                    id=self.control.ids.new(),
+                    dataset=checked.dataset,
+                    snapshot=checked.snapshot,
+                    n_rows=checked.n_rows,
+                    extracted_at=self.control.clock.now(),
+                    source=checked.source,
+                    transformation=checked.transformation,
+                    storage=f"blobs:{checked.snapshot}",
+                ),
+            )
+            violations = _violations(checked)
+            self._tell(
+                hub,
+                RecordContractCheck(
+                    id=self.control.ids.new(),
+                    dataset=checked.dataset,
+                    snapshot=checked.snapshot,
+                    contract=checked.report.contract,
+                    violations=violations,
+                ),
+            )
+            if violations:
+                broken.append(checked)
+        if broken:
+            raise _violated(broken)
+
+    def checked(self, record: RunRecord) -> list[CheckedDataset]:
+        """The checked datasets of a run, by name."""
+        found = []
+        for name in sorted(self.recipe.datasets):
+            artifact = record.output(f"{name}.contract")
+            found.append(msgspec.json.decode(self.control.blobs.get(artifact.digest), type=CheckedDataset))
+        return found
+
+    def _tell(self, hub: Hub, command: Any) -> Any:
+        receipt = hub.execute(command)
+        if receipt.refusal is not None:
+            raise RefusedCommand(receipt.refusal)
+        return receipt
+
+    def register(self, hub: Hub, record: RunRecord, version: str | None = None) -> str:
+        """Sign the run's package, enter it in the registry with its evidence; returns the full version name.
+
+        A package that has a number keeps it; its evidence is recorded again, which renews its date.
+        """
+        package = record.output(PACKAGE_STEP).digest
+        self.control.blobs.put(canonical(record))
+        commit = commit_of(self.root)
+        snapshots = {one.dataset: one.snapshot for one in self.checked(record)}
+        self._tell(
+            hub,
+            RecordRun(
+                id=self.control.ids.new(),
+                model=str(self.name),
+                run=record.id,
+                package=package,
+                commit=commit.sha,
+                dirty=commit.dirty,
+                snapshots=snapshots,
+            ),
+        )
+        known = self.version_of(hub, package)
+        if known is None:
+            self._tell(
+                hub,
+                RegisterVersion(
+                    id=self.control.ids.new(),
+                    model=str(self.name),
+                    package=package,
+                    run=record.id,
+                    signatures=(self._sign(package),),
+                    version=version,
+                    commit=commit.sha,
+                    dirty=commit.dirty,
+                ),
+            )
+            known = self.version_of(hub, package)
+            assert known is not None
+        self._tell(
+            hub,
+            RecordEvidence(
+                id=self.control.ids.new(),
+                version=known,
+                package=package,
+                lines=tuple(line_of(item) for item in self.evidence(record)),
+            ),
+        )
+        return known
+
+    def version_of(self, hub: Hub, package: Digest) -> str | None:
+        answer: PackageVersionAnswer = hub.ask(VersionOfPackage(model=str(self.name), package=package))
+        return answer.version
+
+    def evidence(self, record: RunRecord) -> list[Evidence]:
+        data = self.control.blobs.get(record.output(EVIDENCE_STEP).digest)
+        return msgspec.json.decode(data, type=list[Evidence])
+
+    def validate(self, hub: Hub, version: str) -> Receipt:
+        """Ask for the version to be validated; returns the receipt, refusal and all."""
+        return hub.execute(ValidateVersion(id=self.control.ids.new(), version=version))
+
+    def judge(self, hub: Hub, version: str, environment: str | None) -> list[Evidence]:
+        """Make evidence on a registered version anew and record it.
+
+        Args:
+            environment: None for evidence on the version alone; else also against what runs there.
+        """
+        known: VersionAnswer = hub.ask(ExplainVersion(version=version))
+        package = known.version.package
+        run = msgspec.json.decode(self.control.blobs.get(known.version.run), type=RunRecord)
+        artifact = run.output(self.recipe.evaluation_set.partition(":")[2])
+        evaluation: Any = load(artifact, self.control.blobs)
+        judge = Judge(self.control.blobs, engines())
+        baseline: str | None = None
+        if environment is None:
+            found = judge.intrinsic(
+                package, evaluation, dataset=artifact.digest, checked=self.checked(run), limits=self.limits
+            )
+        else:
+            standing: StandingAnswer = hub.ask(Standing(version=version, environment=environment))
+            baseline = standing.baseline or ""
+            champion = (
+                Champion(version=standing.baseline_version or "", package=standing.baseline)
+                if standing.baseline
+                else None
+            )
+            found = judge.relative(
+                package,
+                evaluation,
+                dataset=artifact.digest,
+                environment=environment,
+                champion=champion,
+                limits=self.limits,
+            )
+        self._tell(
+            hub,
+            RecordEvidence(
+                id=self.control.ids.new(),
+                version=version,
+                package=package,
+                environment=environment or "",
+                baseline=baseline,
+                lines=tuple(line_of(item) for item in found),
+            ),
+        )
+        return found
+
+    def _sign(self, package: Digest) -> Digest:
+        manifest = self.control.blobs.get(package)
+        envelope = signature_envelope(package, self.control.signer(), model=str(self.name))
+        built = BuiltPackage(digest=package, manifest=manifest, blobs={})
+        return store_signature(built.descriptor, envelope, self.control.blobs).envelope
+
+
+def engines() -> dict[str, Engine]:
+    """The inference engines for judging and building."""
+    return {"onnx": OnnxEngine(), "lightgbm-text": LightGbmEngine()}
+
+
+def environment_of(lock: bytes) -> Digest:
+    major, minor, _ = platform.python_version_tuple()
+    return digest_of({"lock": lock.decode(), "python": f"{major}.{minor}"})
+
+
+def _project_code(root: Path) -> Mapping[str, bytes]:
+    """The project's own code; its tests are not part of any model."""
+    return {path: data for path, data in read_sources(str(root)).items() if not path.startswith("tests/")}
+
+
+def _quiet(observer: Observer, names: Collection[str]) -> Observer:
+    """Do not tell of the data steps a second time."""
+
+    def tell(progress: Progress) -> None:
+        if progress.name not in names:
+            observer(progress)
+
+    return tell
+
+
+def _without(force: Collection[str], names: Collection[str]) -> list[str]:
+    return [name for name in force if name not in names]
+
+
+def _violations(checked: CheckedDataset) -> tuple[str, ...]:
+    blocking = [check for check in checked.report.checks if check.verdict in ("fail", "error")]
+    if not blocking:
+        return ()
+    told = tuple(
+        violation.message for violation in checked.report.violations if violation.severity == "error"
+    )
+    return told or tuple(check.message for check in blocking)
+
+
+def _violated(broken: list[CheckedDataset]) -> ContractViolated:
+    lines = []
+    for checked in broken:
+        for violation in checked.report.violations:
+            where = f"{checked.dataset}.{violation.column}" if violation.column else checked.dataset
+            lines.append(f"{where}: {violation.rule}: {violation.message}")
+            lines += [f"    example row: {row}" for row in violation.examples]
+        lines += [
+            f"{checked.dataset}: {check.rule}: {check.message}"
+            for check in checked.report.checks
+            if check.verdict == "error" and not checked.report.violations
+        ]
+    return ContractViolated(
+        f"{len(broken)} dataset broke its contract\n" + "\n".join(lines),
+        remedy="correct the source, or change the contract with its owner; then run it again",
+        datasets=[checked.dataset for checked in broken],
+        violations=[msgspec.to_builtins(item) for checked in broken for item in checked.report.violations],
+    )

@@ -1,0 +1,52 @@
+"""Loading packages for an environment: only what its trusted keys have signed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from lockgate.core.blobs import BlobStore
+from lockgate.core.names import parse_version
+from lockgate.registry.load import load_package
+from lockgate.registry.ports import Engine, Verifier
+from lockgate.serving.errors import PackageMisplaced, PackageUntrusted
+from lockgate.serving.ports import ReadyPackage
+from lockgate.traffic.plan import PackageRef
+
+
+class PackageLoader:
+    """Loads through `registry.load_package`: signature, digests, allowlist of formats, golden rows.
+
+    Args:
+        blobs: where manifests, layers and signatures are.
+        engines: by model format; only these formats load.
+        trust: verifiers per environment; an environment without any loads nothing.
+    """
+
+    def __init__(
+        self,
+        blobs: BlobStore,
+        engines: Mapping[str, Engine],
+        trust: Mapping[str, Sequence[Verifier]],
+    ) -> None:
+        self._blobs = blobs
+        self._engines = engines
+        self._trust = trust
+
+    def load(self, ref: PackageRef, environment: str) -> ReadyPackage:
+        verifiers = self._trust.get(environment, ())
+        if not verifiers:
+            raise PackageUntrusted(
+                f"no trusted keys are configured for {environment!r}, so {ref.version} cannot be verified",
+                remedy=f"start the data plane with --trust {environment}=PEMFILE",
+                environment=environment,
+            )
+        envelopes = [self._blobs.get(signature) for signature in ref.signatures]
+        loaded = load_package(ref.digest, self._blobs, envelopes, verifiers, self._engines)
+        model = str(parse_version(ref.version).model)
+        if loaded.config.model != model:
+            raise PackageMisplaced(
+                f"package {ref.digest} holds {loaded.config.model}, the plan says {ref.version}",
+                remedy="apply a plan that names the right package",
+                package=ref.digest,
+            )
+        return ReadyPackage(loaded.digest, loaded.config.contract, loaded.predictor.predict)

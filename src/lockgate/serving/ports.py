@@ -1,0 +1,34 @@
+"""What serving needs from outside: something that turns a package reference into something that answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from lockgate.core.digests import Digest
+from lockgate.registry.contract import Matrix, ModelContract
+from lockgate.traffic.plan import PackageRef
+
+Predict = Callable[[Matrix], npt.NDArray[np.float64]]
+"""float32 (n, k) -> float64 (n,)."""
+
+
+class ReadyPackage(NamedTuple):
+    """A package in memory: verified, warmed, ready to answer."""
+
+    digest: Digest
+    contract: ModelContract
+    predict: Predict
+
+
+class Loader(Protocol):
+    def load(self, ref: PackageRef, environment: str) -> ReadyPackage:
+        """Load, verify and warm a package for an environment. Called on a background thread.
+
+        Raises:
+            LockgateError: it may not or cannot be loaded; the message says which blob or rule.
+        """
+        ...

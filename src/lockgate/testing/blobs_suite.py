@@ -1,0 +1,101 @@
+"""The contract of `core.blobs.BlobStore`, as tests. An adapter passes by subclassing and saying how it is made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from lockgate.core.blobs import BlobCorrupt, BlobMissing, BlobStore
+from lockgate.core.digests import BadDigest, Digest, sha256
+
+_ABSENT = sha256(b"never put")
+Damage = Callable[[Digest], None]
+
+
+class BlobStoreContract:
+    """Override both fixtures."""
+
+    @pytest.fixture
+    def make(self) -> BlobStore:
+        """An empty store."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def damage(self, make: BlobStore) -> Damage:
+        """Changes one byte of a stored blob behind the back of the store `make` returned."""
+        raise NotImplementedError
+
+    @pytest.mark.parametrize(
+        "data", [b"", b"hello", bytes(range(256)) * 4096], ids=["empty", "small", "1 MiB"]
+    )
+    def test_what_was_put_is_got(self, make: BlobStore, data: bytes) -> None:
+        digest = make.put(data)
+        assert digest == sha256(data)
+        assert make.get(digest) == data
+        assert Path(make.path(digest)).read_bytes() == data
+        assert make.has(digest)
+        assert list(make.digests()) == [digest]
+
+    def test_putting_twice_is_putting_once(self, make: BlobStore) -> None:
+        assert make.put(b"hello") == make.put(b"hello")
+        assert len(list(make.digests())) == 1
+
+    def test_an_absent_blob_is_missing(self, make: BlobStore) -> None:
+        assert not make.has(_ABSENT)
+        for read in (make.get, make.path):
+            with pytest.raises(BlobMissing) as caught:
+                read(_ABSENT)
+            assert caught.value.facts["digest"] == _ABSENT
+
+    @pytest.mark.parametrize("name", ["hello", "sha256:../../../etc/passwd", "md5:00", "sha256:" + "A" * 64])
+    def test_what_is_no_digest_is_never_a_path(self, make: BlobStore, name: str) -> None:
+        try:
+            make.get(name)
+        except (BadDigest, BlobMissing):
+            return
+        pytest.fail("got something")
+
+    def test_damaged_bytes_are_never_returned(self, make: BlobStore, damage: Damage) -> None:
+        digest = make.put(b"hello")
+        damage(digest)
+        for read in (make.get, make.path):
+            with pytest.raises(BlobCorrupt) as caught:
+                read(digest)
+            assert caught.value.facts["digest"] == digest
+            assert digest in caught.value.message
+
+    def test_damage_after_a_first_reading_is_noticed(self, make: BlobStore, damage: Damage) -> None:
+        digest = make.put(b"hello")
+        make.path(digest)
+        damage(digest)
+        with pytest.raises(BlobCorrupt):
+            make.path(digest)
+
+    def test_putting_the_original_bytes_heals(self, make: BlobStore, damage: Damage) -> None:
+        digest = make.put(b"hello")
+        damage(digest)
+        assert make.put(b"hello") == digest
+        assert make.get(digest) == b"hello"
+        assert Path(make.path(digest)).read_bytes() == b"hello"
+
+    def test_deleting(self, make: BlobStore) -> None:
+        digest = make.put(b"hello")
+        make.path(digest)
+        make.delete(digest)
+        make.delete(digest)
+        assert not make.has(digest)
+        assert list(make.digests()) == []
+        with pytest.raises(BlobMissing):
+            make.path(digest)
+        make.put(b"hello")
+        assert make.get(digest) == b"hello"
+
+    def test_many_threads_put_the_same_blobs(self, make: BlobStore) -> None:
+        blobs = [bytes([number]) * 1000 for number in range(8)]
+        with ThreadPoolExecutor(4) as pool:
+            digests = list(pool.map(make.put, blobs * 4))
+        assert set(make.digests()) == set(digests) == {sha256(data) for data in blobs}
+        assert all(make.get(sha256(data)) == data for data in blobs)

@@ -1,0 +1,196 @@
+"""The contract suite of the `Hub` protocol: what every hub promises, in this process or over a wire.
+
+Subclass `HubContract` and override `connect`: a way to get the hub of any actor over one fresh, empty store that
+knows the package facts of `HubWorld`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from lockgate.core.errors import Conflict, Invalid, NotFound
+from lockgate.core.messages import Receipt
+from lockgate.delivery.messages import PromoteVersion
+from lockgate.hub.kernel import Hub
+from lockgate.hub.messages import (
+    ChangesAnswer,
+    ChangesSince,
+    ExplainVersion,
+    Lineage,
+    ListVersions,
+    Standing,
+    Status,
+    StatusAnswer,
+    VerifyAudit,
+    VersionAnswer,
+    VersionOfPackage,
+)
+from lockgate.registry.messages import DeclareModel, QuarantineVersion, RejectVersion
+from lockgate.testing.hub_world import AUTHOR, MODEL_NAME, PLATFORM, Story, accepted, named_digest, rules_of
+
+V1, V2 = f"{MODEL_NAME}@1.0.0", f"{MODEL_NAME}@1.0.1"
+
+
+class HubContract:
+    """Every promise of `Hub`, as tests."""
+
+    @pytest.fixture
+    def connect(self) -> Callable[[str], Hub]:
+        raise NotImplementedError("override the fixture `connect` to return the hub of an actor")
+
+    @pytest.fixture
+    def story(self, connect: Callable[[str], Hub]) -> Story:
+        story = Story(connect)
+        story.found()
+        return story
+
+    def test_a_session_is_whose_it_is(self, connect: Callable[[str], Hub]) -> None:
+        assert connect("ann").session.actor == "ann"
+
+    def test_a_receipt_holds_the_events(self, story: Story) -> None:
+        receipt = accepted(story.register("one"))
+        assert [event["type"] for event in receipt.events] == ["registry.version-registered/1"]
+        assert receipt.events[0]["version"] == V1
+        assert receipt.effects == "done"
+
+    def test_a_refusal_is_a_value_with_all_its_reasons(self, story: Story) -> None:
+        accepted(story.register("one"))
+        receipt = story.promote(V1, "prod")
+        assert rules_of(receipt) == [
+            "registry.state",
+            "delivery.ladder",
+            "perf.absolute",
+            "perf.vs_champion",
+            "governance.approval",
+        ]
+        assert [event["type"] for event in receipt.events] == ["hub.command-refused/1"]
+
+    def test_a_retry_returns_the_first_receipt_and_does_nothing(
+        self, story: Story, connect: Callable[[str], Hub]
+    ) -> None:
+        command = story.registering("one")
+        first = connect(AUTHOR).execute(command)
+        assert connect(AUTHOR).execute(command) == first
+        assert connect("olga").ask(ChangesSince()).head == first.head
+
+    def test_a_refused_command_stays_refused(self, story: Story, connect: Callable[[str], Hub]) -> None:
+        accepted(story.register("one"))
+        command = PromoteVersion(id="late", version=V1, environment="prod")
+        first = connect("olga").execute(command)
+        accepted(story.judge(V1))
+        accepted(story.validate(V1))
+        assert connect("olga").execute(command) == first
+
+    def test_an_id_belongs_to_one_command(self, story: Story, connect: Callable[[str], Hub]) -> None:
+        declare = DeclareModel(id="same", model=MODEL_NAME, tier="high", owner="team", purpose="other")
+        accepted(connect(PLATFORM).execute(declare))
+        with pytest.raises(Conflict) as caught:
+            connect(PLATFORM).execute(RejectVersion(id="same", version=V1, reason="x"))
+        assert caught.value.code == "hub.command-id-reused"
+        assert caught.value.facts == {"command": "same"}
+        assert not caught.value.retryable
+
+    def test_an_id_belongs_to_one_person(self, story: Story, connect: Callable[[str], Hub]) -> None:
+        """Else a second approver could be told that his approval counts when nothing was recorded."""
+        declare = DeclareModel(id="same", model=MODEL_NAME, tier="high", owner="team", purpose="other")
+        accepted(connect("petra").execute(declare))
+        with pytest.raises(Conflict) as caught:
+            connect("paul").execute(declare)
+        assert caught.value.code == "hub.command-id-reused"
+
+    @pytest.mark.parametrize("command_id", ["", "x" * 129])
+    def test_an_id_has_a_length(self, connect: Callable[[str], Hub], command_id: str) -> None:
+        command = DeclareModel(id=command_id, model=MODEL_NAME, tier="low", owner="team", purpose="x")
+        with pytest.raises(Invalid) as caught:
+            connect(PLATFORM).execute(command)
+        assert caught.value.code == "hub.bad-command-id"
+
+    @pytest.mark.parametrize(
+        "model", ["flight-delay", "main/Flight", "main/x/y", "", "main/*", "*", "main/a b"]
+    )
+    def test_a_name_that_cannot_be_is_an_error_and_leaves_no_trace(
+        self, connect: Callable[[str], Hub], model: str
+    ) -> None:
+        command = DeclareModel(id="c1", model=model, tier="low", owner="team", purpose="x")
+        with pytest.raises(Invalid) as caught:
+            connect(PLATFORM).execute(command)
+        assert caught.value.code == "core.bad-name"
+        assert caught.value.remedy
+        assert connect("ann").ask(ChangesSince()).head == 0
+
+    @pytest.mark.parametrize("version", ["*", "main/*", f"{MODEL_NAME}@1.0.*"])
+    def test_a_star_names_nothing(self, story: Story, connect: Callable[[str], Hub], version: str) -> None:
+        accepted(story.register("one"))
+        with pytest.raises(Invalid):
+            connect("sam").execute(QuarantineVersion(id="c", version=version, reason="x"))
+
+    def test_what_is_not_there_says_what_is(self, story: Story, connect: Callable[[str], Hub]) -> None:
+        accepted(story.register("one"))
+        with pytest.raises(NotFound) as caught:
+            connect("ann").ask(ExplainVersion(version=f"{MODEL_NAME}@1.0.9"))
+        assert caught.value.code == "hub.unknown-name"
+        assert "flight-delay@1.0.0" in caught.value.remedy
+        assert caught.value.facts == {"name": "flight-delay@1.0.9"}
+
+    def test_every_question_has_an_answer_of_its_type(
+        self, story: Story, connect: Callable[[str], Hub]
+    ) -> None:
+        story.release("one", V1)
+        story.release("two", V2)
+        hub = connect("ann")
+        for query in (
+            Status(),
+            Status(endpoint=f"prod/{MODEL_NAME}"),
+            ExplainVersion(version=V1),
+            ExplainVersion(endpoint=f"prod/{MODEL_NAME}"),
+            ListVersions(model=MODEL_NAME),
+            Standing(version=V2, environment="prod"),
+            VersionOfPackage(model=MODEL_NAME, package=named_digest("package", "one")),
+            ChangesSince(seq=3, limit=2),
+            VerifyAudit(),
+            Lineage(ref=f"version:{V1}"),
+        ):
+            assert isinstance(hub.ask(query), type(query).answer)
+
+    def test_the_whole_way_and_back(self, story: Story) -> None:
+        story.release("one", V1)
+        story.release("two", V2)
+        line = _endpoint(story.ask(Status(endpoint=f"prod/{MODEL_NAME}")))
+        assert (line.live.version, line.previous.version) == ("flight-delay@1.0.1", "flight-delay@1.0.0")
+        assert line.live.approved_by == ("bob",)
+        assert accepted(story.roll_back("prod")).effects == "pending"
+        accepted(story.confirm("prod"))
+        line = _endpoint(story.ask(Status()), "prod/flight-delay")
+        assert (line.live.version, line.previous.version) == ("flight-delay@1.0.0", "flight-delay@1.0.1")
+
+        told: VersionAnswer = story.ask(ExplainVersion(version=V2))
+        assert [release.state for release in told.releases] == ["live", "rolled_back"]
+        told = story.ask(ExplainVersion(endpoint=f"prod/{MODEL_NAME}"))
+        assert told.version.version == V1
+        assert [release.state for release in told.releases] == ["superseded", "live"]
+        changes: ChangesAnswer = story.ask(ChangesSince(limit=1000))
+        assert [change.seq for change in changes.changes] == list(range(1, changes.head + 1))
+        assert all("\n" not in change.summary for change in changes.changes)
+        assert story.ask(VerifyAudit()).ok
+
+    def test_many_threads_at_once_lose_nothing(self, story: Story, connect: Callable[[str], Hub]) -> None:
+        commands = [story.registering(number) for number in range(12)]
+
+        def send(number: int) -> Receipt:
+            return connect(AUTHOR).execute(commands[number % 12])
+
+        # Every command twice, at the same time: still one version each.
+        with ThreadPoolExecutor(4) as pool:
+            receipts = list(pool.map(send, range(24)))
+        assert receipts[:12] == receipts[12:]
+        versions = story.ask(ListVersions(model=MODEL_NAME)).versions
+        assert [one.version for one in versions] == [f"{MODEL_NAME}@1.0.{n}" for n in range(12)]
+        assert story.ask(VerifyAudit()).ok
+
+
+def _endpoint(answer: StatusAnswer, name: str = "prod/flight-delay") -> Any:
+    return answer.endpoints[name]

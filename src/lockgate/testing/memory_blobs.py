@@ -1,0 +1,82 @@
+"""`MemoryBlobs`: the blob store for tests. Keeps every promise of the port but durability."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import threading
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+
+from lockgate.core.blobs import BlobCorrupt, BlobMissing, StorageFull
+from lockgate.core.digests import Digest, sha256
+
+
+class MemoryBlobs:
+    """Bytes in a dictionary.
+
+    Args:
+        capacity_bytes: how much fits before `put` raises `StorageFull`; None for no bound.
+    """
+
+    def __init__(self, capacity_bytes: int | None = None) -> None:
+        self._blobs: dict[Digest, bytes] = {}
+        self._capacity_bytes = capacity_bytes
+        self._lock = threading.Lock()
+        self._directory: Path | None = None
+
+    def put(self, data: bytes) -> Digest:
+        digest = sha256(data)
+        with self._lock:
+            held = self._blobs.get(digest)
+            if held is not None and sha256(held) == digest:
+                return digest
+            used = sum(map(len, self._blobs.values()))
+            if self._capacity_bytes is not None and used + len(data) > self._capacity_bytes:
+                raise StorageFull(
+                    f"no room for a blob of {len(data)} bytes", remedy="raise capacity_bytes", digest=digest
+                )
+            self._blobs[digest] = bytes(data)
+        return digest
+
+    def get(self, digest: Digest) -> bytes:
+        data = self._blobs.get(digest)
+        if data is None:
+            raise BlobMissing(f"no blob {digest}", remedy="put it first", digest=digest)
+        if sha256(data) != digest:
+            raise BlobCorrupt(
+                f"the bytes kept as {digest} do not hash to that name",
+                remedy="restore the blob from a backup or put the original bytes again",
+                digest=digest,
+            )
+        return data
+
+    def path(self, digest: Digest) -> str:
+        data = self.get(digest)
+        with self._lock:
+            if self._directory is None:
+                self._directory = Path(tempfile.mkdtemp(prefix="lockgate-blobs-"))
+                weakref.finalize(self, shutil.rmtree, self._directory, ignore_errors=True)
+            file = self._directory / digest.removeprefix("sha256:")
+            if not file.exists():
+                file.write_bytes(data)
+                file.chmod(0o444)
+        return str(file)
+
+    def has(self, digest: Digest) -> bool:
+        return digest in self._blobs
+
+    def digests(self) -> Iterator[Digest]:
+        return iter(tuple(self._blobs))
+
+    def delete(self, digest: Digest) -> None:
+        with self._lock:
+            self._blobs.pop(digest, None)
+
+    def flip_byte(self, digest: Digest, position: int = 0) -> None:
+        """Damage a blob as a bad disk would: one bit of the byte at `position` changes, the name stays."""
+        with self._lock:
+            data = bytearray(self._blobs[digest])
+            data[position] ^= 1
+            self._blobs[digest] = bytes(data)

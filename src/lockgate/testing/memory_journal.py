@@ -1,0 +1,166 @@
+"""Journal and outbox in memory. They pass the same suite as the real ones, so unit tests may trust them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from lockgate.core.clock import Micros
+from lockgate.core.errors import Bug
+from lockgate.core.journal import EMPTY_HEAD, Checkpoint, Head
+from lockgate.hub.ports import Commit, Edge, JournalBusy, OutboxRow, StoredDocument, StoredEntry
+
+_BUSY_S = 30
+
+
+class MemoryStore:
+    """What a process would keep in its database; journal and outbox share it.
+
+    `lock` is the head lock, held for a whole transaction; `latch` is held while a commit changes things and while
+    something is read, so that readers meet whole commits only and never wait for a decision.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.latch = threading.RLock()
+        self.head: Head = EMPTY_HEAD
+        self.entries: list[StoredEntry] = []
+        self.documents: dict[tuple[str, str], StoredDocument] = {}
+        self.edges: set[Edge] = set()
+        self.receipts: dict[str, bytes] = {}
+        self.outbox: dict[int, OutboxRow] = {}
+        self.leases: dict[int, Micros] = {}
+        self.n_outbox = 0
+
+
+class MemoryTransaction:
+    def __init__(self, journal: MemoryJournal, store: MemoryStore) -> None:
+        self._journal = journal
+        self._store = store
+        self.open = True
+
+    def head(self) -> Head:
+        return self._journal.head()
+
+    def receipt(self, command_id: str) -> bytes | None:
+        return self._journal.receipt(command_id)
+
+    def document(self, kind: str, key: str) -> StoredDocument | None:
+        return self._journal.document(kind, key)
+
+    def documents(self, kind: str, prefix: str) -> Sequence[StoredDocument]:
+        return self._journal.documents(kind, prefix)
+
+    def commit(self, commit: Commit) -> None:
+        if not self.open:
+            raise Bug("a transaction commits once, inside its block", remedy="report this")
+        self.open = False
+        with self._store.latch:
+            self._write(self._store, commit)
+
+    @staticmethod
+    def _write(store: MemoryStore, commit: Commit) -> None:
+        store.entries.extend(commit.entries)
+        store.head = commit.head
+        store.documents.update({(one.kind, one.key): one for one in commit.documents})
+        store.edges.update(commit.edges)
+        for subject, fence, body in commit.effects:
+            store.n_outbox += 1
+            store.outbox[store.n_outbox] = OutboxRow(store.n_outbox, subject, fence, body, 0)
+        store.receipts[commit.command_id] = commit.receipt
+
+
+class MemoryJournal:
+    def __init__(self, store: MemoryStore | None = None) -> None:
+        self.store = store or MemoryStore()
+
+    @contextmanager
+    def transaction(self) -> Iterator[MemoryTransaction]:
+        if not self.store.lock.acquire(timeout=_BUSY_S):
+            raise JournalBusy(f"the head lock stayed taken for {_BUSY_S} s", remedy="try again")
+        transaction = MemoryTransaction(self, self.store)
+        try:
+            yield transaction
+        finally:
+            transaction.open = False
+            self.store.lock.release()
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Makes commits wait, which the real ones do not: a copy of everything would be the other way."""
+        with self.store.latch:
+            yield
+
+    def head(self) -> Head:
+        with self.store.latch:
+            return self.store.head
+
+    def receipt(self, command_id: str) -> bytes | None:
+        with self.store.latch:
+            return self.store.receipts.get(command_id)
+
+    def entries(self, after: int, limit: int) -> Sequence[StoredEntry]:
+        with self.store.latch:
+            return self.store.entries[after : after + limit]
+
+    def document(self, kind: str, key: str) -> StoredDocument | None:
+        with self.store.latch:
+            return self.store.documents.get((kind, key))
+
+    def documents(self, kind: str, prefix: str = "", parent: str | None = None) -> Sequence[StoredDocument]:
+        with self.store.latch:
+            found = [
+                one
+                for one in self.store.documents.values()
+                if one.kind == kind and one.key.startswith(prefix) and parent in (None, one.parent)
+            ]
+        return sorted(found, key=lambda one: one.key)
+
+    def edges(self, *, source: str | None = None, target: str | None = None) -> Sequence[Edge]:
+        with self.store.latch:
+            return sorted(
+                edge
+                for edge in self.store.edges
+                if source in (None, edge.source) and target in (None, edge.target)
+            )
+
+
+class MemoryOutbox:
+    def __init__(self, store: MemoryStore) -> None:
+        self._store = store
+
+    def lease(self, now: Micros, until: Micros, *, subject: str | None = None) -> OutboxRow | None:
+        with self._store.latch:
+            for number, row in sorted(self._store.outbox.items()):
+                if self._store.leases.get(number, 0) <= now and subject in (None, row.subject):
+                    leased = row._replace(attempts=row.attempts + 1)
+                    self._store.outbox[number] = leased
+                    self._store.leases[number] = until
+                    return leased
+        return None
+
+    def settle(self, row: OutboxRow) -> None:
+        with self._store.latch:
+            self._store.outbox.pop(row.id, None)
+
+    def release(self, row: OutboxRow) -> None:
+        with self._store.latch:
+            held = self._store.outbox.get(row.id)
+            if held is not None and held.attempts == row.attempts:
+                self._store.leases[row.id] = 0
+
+    def open_rows(self, subject: str | None = None) -> int:
+        with self._store.latch:
+            return sum(subject in (None, row.subject) for row in self._store.outbox.values())
+
+
+class MemoryCheckpoints:
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def write(self, checkpoint: Checkpoint) -> None:
+        self.notes.append(checkpoint.note)
+
+    def read(self) -> Sequence[str]:
+        return self.notes

@@ -1,0 +1,16 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lockgate.adapters.sql.journal import SqliteJournal
+from lockgate.adapters.sql.outbox import SqliteOutbox
+from lockgate.adapters.sql.sqlite import SqliteStore
+from lockgate.testing.hub_world import HubWorld
+
+
+@pytest.fixture
+def sqlite_world(tmp_path: Path) -> HubWorld:
+    store = SqliteStore(tmp_path / "journal.db")
+    return HubWorld(SqliteJournal(store), SqliteOutbox(store))

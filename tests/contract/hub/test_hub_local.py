@@ -1,0 +1,23 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from lockgate.hub.kernel import Hub
+from lockgate.testing.hub_suite import HubContract
+from lockgate.testing.hub_world import HubWorld
+from lockgate.testing.memory_journal import MemoryJournal, MemoryOutbox
+
+
+class TestHubInMemory(HubContract):
+    @pytest.fixture
+    def connect(self) -> Callable[[str], Hub]:
+        journal = MemoryJournal()
+        return HubWorld(journal, MemoryOutbox(journal.store)).hub
+
+
+class TestHubOnSqlite(HubContract):
+    @pytest.fixture
+    def connect(self, sqlite_world: HubWorld) -> Callable[[str], Hub]:
+        return sqlite_world.hub

@@ -1,0 +1,23 @@
+from __future__ import annotations
+
+import pytest
+
+from lockgate.testing.journal_suite import JournalContract, OutboxContract, Store
+from lockgate.testing.memory_journal import MemoryJournal, MemoryOutbox
+
+
+def memory_store() -> Store:
+    journal = MemoryJournal()
+    return Store(journal, MemoryOutbox(journal.store))
+
+
+class TestMemoryJournal(JournalContract):
+    @pytest.fixture
+    def make(self) -> Store:
+        return memory_store()
+
+
+class TestMemoryOutbox(OutboxContract):
+    @pytest.fixture
+    def make(self) -> Store:
+        return memory_store()
