@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lockgate.adapters.runners.project import importable
+from lockgate.core.errors import LockgateError
 from lockgate.pipeline.closure import Closure, closure
 from lockgate.pipeline.source import SourceTree
 
@@ -205,9 +206,17 @@ def late():
     return lonely() + getattr(flights.clean, "FLOOR")
 """,
 }
-STEPS = (
-    "helper_two_calls_below constants containers nested_and_lambda classes registered starred configured late"
-).split()
+STEPS = [
+    "helper_two_calls_below",
+    "constants",
+    "containers",
+    "nested_and_lambda",
+    "classes",
+    "registered",
+    "starred",
+    "configured",
+    "late",
+]
 
 # (file, before, after, the steps that must change, a label that must be named)
 EDITS: list[tuple[str, str, str, str, str]] = [
@@ -299,11 +308,11 @@ def outcome(root: Path, files: Files, step: str) -> tuple[str, Any]:
     with importable(str(root), sources):
         try:
             function = getattr(importlib.import_module("flights.model"), step)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 -- any failure is an outcome
             return "unimportable", repr(error)
         try:
             return "value", function()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 -- any failure is an outcome
             return "raised", type(error).__name__
 
 
@@ -327,18 +336,18 @@ def test_an_edit_changes_the_steps_that_depend_on_it_and_no_others(
 class _Decorate(ast.NodeTransformer):
     """Other docstrings and annotations everywhere they mean nothing."""
 
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> Any:
         self.generic_visit(node)
         if not node.decorator_list:
             for argument in node.args.args:
                 argument.annotation = ast.Name("float", ast.Load())
         return self._document(node)
 
-    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
+    def visit_ClassDef(self, node: ast.ClassDef) -> Any:
         self.generic_visit(node)
         return self._document(node)
 
-    def _document(self, node: Any) -> ast.AST:
+    def _document(self, node: Any) -> Any:
         if ast.get_docstring(node) is not None:
             node.body = node.body[1:]
         node.body.insert(0, ast.Expr(ast.Constant("Another docstring.")))
@@ -417,10 +426,8 @@ def _changed(node: ast.AST, names: list[str]) -> Iterator[Any]:
 def mutants(source: str) -> Iterator[tuple[str, str]]:
     """(what was done, the source after it), for each small edit of one module."""
     tree = ast.parse(source)
-    names = sorted(
-        {getattr(node, field, None) for node in ast.walk(tree) for field in ("id", "attr", "name")}
-        - {None, "*"}
-    )
+    found = [getattr(node, field, None) for node in ast.walk(tree) for field in ("id", "attr", "name")]
+    names = sorted({name for name in found if isinstance(name, str)} - {"*"})
     for node in list(ast.walk(tree)):
         for field, value in list(ast.iter_fields(node)):
             items = value if isinstance(value, list) else [value]
@@ -478,10 +485,33 @@ def test_no_mutant_with_another_result_keeps_its_closure(path: str, tmp_path: Pa
 
 # -- projects nobody thought of
 
-KINDS = (
-    "constant function default nested lambda class inherited decorated dict list augmented guarded loop branch"
-).split()
-STYLES = "relative absolute_as module_as package dotted star local reexport getattr".split()
+KINDS = [
+    "constant",
+    "function",
+    "default",
+    "nested",
+    "lambda",
+    "class",
+    "inherited",
+    "decorated",
+    "dict",
+    "list",
+    "augmented",
+    "guarded",
+    "loop",
+    "branch",
+]
+STYLES = [
+    "relative",
+    "absolute_as",
+    "module_as",
+    "package",
+    "dotted",
+    "star",
+    "local",
+    "reexport",
+    "getattr",
+]
 
 
 class Thing:
@@ -667,16 +697,16 @@ def _answer(root: Path, files: Files, thing: Thing) -> tuple[str, Any]:
         try:
             module = importlib.import_module(f"flights.m{thing.module}")
             function = getattr(module, thing.name)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 -- any failure is an outcome
             return "unimportable", repr(error)
         try:
             return "value", function()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 -- any failure is an outcome
             return "raised", type(error).__name__
 
 
 def _digest(files: Files, call: str) -> str | None:
     try:
         return closure(tree_of(files), call).digest
-    except Exception:
+    except LockgateError:
         return None

@@ -53,6 +53,11 @@ def create(folder: Path, template: str) -> Layout:
     return layout
 
 
+def refresh(folder: Path, template: str) -> None:
+    """Put the template's files back as they were; keys, trust and the store stay."""
+    shutil.copytree(templates_folder() / template, folder, ignore=_IGNORED, dirs_exist_ok=True)
+
+
 def make_keys(layout: Layout) -> None:
     """Generate the signing and checkpoint keys where the configuration wants them; public halves go to trust/."""
     config = layout.config()

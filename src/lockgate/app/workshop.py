@@ -5,7 +5,6 @@ Long work happens here, in the client's process; what it amounts to is told to t
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable, Collection, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -13,20 +12,18 @@ from typing import Any
 
 import msgspec
 
-from lockgate.adapters.engines.convert import lightgbm_to_onnx
-from lockgate.adapters.engines.duckdb_tables import DuckDBTables
-from lockgate.adapters.engines.lightgbm_engine import LightGbmEngine
-from lockgate.adapters.engines.onnx_engine import OnnxEngine
 from lockgate.adapters.runners.artifacts import load
-from lockgate.adapters.runners.builtin import Builtins, Tools, load_definitions
+from lockgate.adapters.runners.builtin import load_definitions
 from lockgate.adapters.runners.judging import Champion, CheckedDataset, Judge
 from lockgate.adapters.runners.local import LocalRunner
 from lockgate.adapters.runners.project import read_sources
 from lockgate.adapters.sql.step_cache import SqliteStepCache
+from lockgate.app.assembly import assemble_runner, engines, environment_of
 from lockgate.app.control import Control
 from lockgate.app.git import commit_of
 from lockgate.app.project import ModelTable
-from lockgate.core.digests import Digest, canonical, digest_of
+from lockgate.app.unpacked import SideCache, rows_for
+from lockgate.core.digests import Digest, canonical
 from lockgate.core.errors import Invalid, NotFound
 from lockgate.core.messages import Receipt
 from lockgate.core.names import ModelName
@@ -55,7 +52,6 @@ from lockgate.pipeline.source import SourceTree
 from lockgate.registry.contract import OutputField
 from lockgate.registry.messages import RegisterVersion
 from lockgate.registry.package import BuiltPackage
-from lockgate.registry.ports import Engine
 from lockgate.registry.signing import signature_envelope, store_signature
 
 Observer = Callable[[Progress], None]
@@ -216,9 +212,7 @@ class Workshop:
         return self._execute(self.nodes, runner, _quiet(observer, names), stages, _without(force, names))
 
     def _runner(self) -> LocalRunner:
-        tools = Tools(tables=DuckDBTables(), engines=engines(), convert=lightgbm_to_onnx)
-        builtins = Builtins(self.root, self.control.blobs, self.recipe, self.sources, self.definitions, tools)
-        return LocalRunner(self.root, self.control.blobs, sources=self.sources.code, builtin=builtins.kinds())
+        return assemble_runner(self.root, self.control.blobs, self.recipe, self.sources, self.definitions)
 
     def _execute(
         self,
@@ -369,17 +363,12 @@ class Workshop:
         else:
             standing: StandingAnswer = hub.ask(Standing(version=version, environment=environment))
             baseline = standing.baseline or ""
-            champion = (
-                Champion(version=standing.baseline_version or "", package=standing.baseline)
-                if standing.baseline
-                else None
-            )
             found = judge.relative(
                 package,
                 evaluation,
                 dataset=artifact.digest,
                 environment=environment,
-                champion=champion,
+                champion=self._champion(standing, run, evaluation),
                 limits=self.limits,
             )
         self._tell(
@@ -395,21 +384,26 @@ class Workshop:
         )
         return found
 
+    def _champion(self, standing: StandingAnswer, run: RunRecord, evaluation: Any) -> Champion | None:
+        """What runs there now, with the features of its own definitions on the same rows."""
+        if standing.baseline is None:
+            return None
+        side = SqliteStepCache(self.control.layout.steps, f"judge:{self.name}")
+        rows = rows_for(
+            self.control.package(standing.baseline),
+            self.control.blobs,
+            SideCache(self._cache, side),
+            self.control.clock,
+            tables={name: run.output(name) for name in self.recipe.datasets},
+            rows=evaluation,
+        )
+        return Champion(version=standing.baseline_version or "", package=standing.baseline, rows=rows)
+
     def _sign(self, package: Digest) -> Digest:
         manifest = self.control.blobs.get(package)
         envelope = signature_envelope(package, self.control.signer(), model=str(self.name))
         built = BuiltPackage(digest=package, manifest=manifest, blobs={})
         return store_signature(built.descriptor, envelope, self.control.blobs).envelope
-
-
-def engines() -> dict[str, Engine]:
-    """The inference engines for judging and building."""
-    return {"onnx": OnnxEngine(), "lightgbm-text": LightGbmEngine()}
-
-
-def environment_of(lock: bytes) -> Digest:
-    major, minor, _ = platform.python_version_tuple()
-    return digest_of({"lock": lock.decode(), "python": f"{major}.{minor}"})
 
 
 def _project_code(root: Path) -> Mapping[str, bytes]:

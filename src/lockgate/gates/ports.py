@@ -31,5 +31,5 @@ class Probe(Protocol):
         ...
 
     def latencies_us(self, rows: Sequence[Mapping[str, object]], n_requests: int) -> npt.NDArray[np.float64]:
-        """(n_requests,) microseconds per request of one row, cycling through `rows`; warmed up beforehand."""
+        """(n_requests,) microseconds of work per request of one row, cycling through `rows`; warmed up beforehand."""
         ...

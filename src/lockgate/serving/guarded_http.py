@@ -12,12 +12,12 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-MAX_HEAD_BYTES = 65_536
-HEAD_TIMEOUT_S = 10.0
-
 
 class GuardedHttp(HttpToolsProtocol):
-    """Answers 431 to a head above `MAX_HEAD_BYTES`; closes a connection whose head takes `HEAD_TIMEOUT_S`."""
+    """Answers 431 to a head above `max_head_bytes`; closes a connection whose head takes `head_timeout_s`."""
+
+    max_head_bytes = 65_536
+    head_timeout_s = 10.0
 
     _head_bytes = 0
     _in_head = True
@@ -25,7 +25,7 @@ class GuardedHttp(HttpToolsProtocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self._head_too_slow)
+        self._head_timer = self.loop.call_later(self.head_timeout_s, self._head_too_slow)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
@@ -35,12 +35,12 @@ class GuardedHttp(HttpToolsProtocol):
         if self._in_head:
             self._head_bytes += len(data)
             # A body sent in one piece with its head is no long head: what counts is a head that does not end.
-            if self._head_bytes > MAX_HEAD_BYTES and b"\r\n\r\n" not in data:
+            if self._head_bytes > self.max_head_bytes and b"\r\n\r\n" not in data:
                 self._refuse_head()
                 return
         super().data_received(data)
         if self._in_head and self._head_bytes and self._head_timer is None:
-            self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self._head_too_slow)
+            self._head_timer = self.loop.call_later(self.head_timeout_s, self._head_too_slow)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()

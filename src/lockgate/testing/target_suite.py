@@ -8,27 +8,17 @@ class TestMyTarget(TargetContract):
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import pytest
 
 from lockgate.core.digests import Digest, sha256
+from lockgate.delivery.ports import Target
 from lockgate.traffic.errors import StalePlan
-from lockgate.traffic.observed import Observed
 from lockgate.traffic.plan import N_SLOTS, Fallback, PackageRef, Plan, Route
 
 ENDPOINT = "prod/main/flight-delay"
 _TIMEOUT_S = 20.0
-
-
-class Target(Protocol):
-    name: str
-
-    def apply(self, plan: Plan) -> None: ...
-
-    def observe(self, endpoint: str) -> Observed: ...
-
-    def wait(self, endpoint: str, generation: int, timeout_s: float) -> Observed: ...
 
 
 class TargetRig(NamedTuple):

@@ -191,7 +191,7 @@ def test_a_step_that_is_not_deterministic_is_noticed(world: World) -> None:
     assert before is not None
     world.runner.functions["train"] = lambda table, rounds: {"sum": 0, "rounds": 1}
     world.execute(chain(), force=["train"])
-    finished = [e for e in world.told if isinstance(e, StepFinished)][0]
+    finished = next(e for e in world.told if isinstance(e, StepFinished))
     assert finished.differs_from == before.output.digest
 
 

@@ -7,7 +7,7 @@ wants to go: the same rows through both, in one process.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -41,11 +41,16 @@ class CheckedDataset(msgspec.Struct, frozen=True, kw_only=True):
     report: ContractReport
 
 
-class Champion(msgspec.Struct, frozen=True, kw_only=True):
-    """What runs in the environment a version wants to enter."""
+class Champion(NamedTuple):
+    """What runs in the environment a version wants to enter.
+
+    Attributes:
+        rows: the evaluation rows in the same order, with the features of the champion's own definitions.
+    """
 
     version: str
     package: Digest
+    rows: pa.Table
 
 
 class Judge:
@@ -129,7 +134,7 @@ class Judge:
         found += latency(
             serving.latencies_us(rows, N_LATENCY_REQUESTS),
             limits["latency"]["p99_us"],
-            source="in process, one row",
+            source="CPU time in process, one row",
             subject=subject,
         )
         return self._kept(found)
@@ -153,7 +158,7 @@ class Judge:
                 metric,
                 _label(opened, evaluation),
                 serving.predict_columns(_columns(opened, evaluation)),
-                self._probe(other).predict_columns(_columns(other, evaluation)),
+                self._probe(other).predict_columns(_columns(other, champion.rows)),
                 margin,
                 champion=champion.version,
                 champion_digest=champion.package,

@@ -31,11 +31,12 @@ class PackageProbe:
         return self._predictor.predict(encode_columns(self._contract, columns))
 
     def latencies_us(self, rows: Sequence[Mapping[str, object]], n_requests: int) -> npt.NDArray[np.float64]:
+        # CPU time of this thread, which does all the work: what other processes do to the clock is not the model's.
         taken = np.empty(n_requests)
         for number in range(-_WARM_UP, n_requests):
             row = [rows[number % len(rows)]]
-            before = time.perf_counter_ns()
+            before = time.thread_time_ns()
             self._predictor.predict(self._encoder.encode(row))
             if number >= 0:
-                taken[number] = (time.perf_counter_ns() - before) / 1000
+                taken[number] = (time.thread_time_ns() - before) / 1000
         return taken

@@ -8,6 +8,7 @@ kill -9, the pipe closes and the worker ends too.
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import threading
 from pathlib import Path
@@ -81,8 +82,11 @@ def perform(job: Job) -> Outcome:
     return Outcome(format=format)
 
 
-def _end_with_parent() -> None:
-    """Watch the pipe from the parent; the step itself reads an empty standard input."""
+def _end_with_parent(folder: Path) -> None:
+    """Watch the pipe from the parent, and clear the job's folder in its place when it is gone.
+
+    The step itself reads an empty standard input.
+    """
     watched = os.dup(0)
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
@@ -91,6 +95,7 @@ def _end_with_parent() -> None:
     def watch() -> None:
         while os.read(watched, 1):
             pass
+        shutil.rmtree(folder, ignore_errors=True)
         os._exit(ORPHANED)
 
     threading.Thread(target=watch, daemon=True).start()
@@ -98,7 +103,7 @@ def _end_with_parent() -> None:
 
 def main(path: str) -> None:
     job = msgspec.msgpack.decode(Path(path).read_bytes(), type=Job)
-    _end_with_parent()
+    _end_with_parent(Path(path).parent)
     outcome = perform(job)
     # Written under another name first: a worker killed here has left no outcome, rather than half of one.
     partial = Path(job.outcome_path + ".part")

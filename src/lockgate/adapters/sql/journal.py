@@ -93,12 +93,13 @@ class SqliteJournal:
             return _documents(connection, kind, prefix, parent)
 
     def edges(self, *, source: str | None = None, target: str | None = None) -> Sequence[Edge]:
+        # Spelled out, because no index serves `? IS NULL OR source = ?`.
+        wanted = {"source": source, "target": target}
+        values = [value for value in wanted.values() if value is not None]
+        where = " AND ".join(f"{name} = ?" for name, value in wanted.items() if value is not None) or "true"
         with self._store.reading() as connection:
             rows = connection.execute(
-                "SELECT source, kind, target FROM edges "
-                "WHERE (?1 IS NULL OR source = ?1) AND (?2 IS NULL OR target = ?2) "
-                "ORDER BY source, kind, target",
-                (source, target),
+                f"SELECT source, kind, target FROM edges WHERE {where} ORDER BY source, kind, target", values
             )
             return [Edge(*row) for row in rows]
 

@@ -13,6 +13,7 @@ from lockgate.core.digests import short
 from lockgate.core.names import parse_endpoint, parse_version
 from lockgate.hub.messages import ExplainVersion, VersionAnswer
 from lockgate.registry.difference import differences
+from lockgate.registry.package import GOLDEN_PATH, decode_golden
 from lockgate.registry.signing import verify_any
 
 
@@ -74,7 +75,18 @@ def export(session: Session, ref: str, folder: str) -> None:
     )
 
 
-for one in (show, verify, export):
+@verb
+@click.argument("ref")
+def golden(session: Session, ref: str) -> None:
+    """The golden rows a package carries, with the answers every engine must give."""
+    control = session.control
+    opened = control.package(_version(session, ref).version.package)
+    found = decode_golden(opened.read(GOLDEN_PATH, control.blobs), opened.digest)
+    rows = [f"{answer:.6f}  {row}" for row, answer in zip(found.rows, found.predictions, strict=True)]
+    session.answer(found, "\n".join(rows))
+
+
+for one in (show, verify, export, golden):
     package.add_command(one)
 
 

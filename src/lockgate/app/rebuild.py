@@ -1,0 +1,93 @@
+"""`reproduce`: a version built again from its package and its snapshots alone.
+
+Nothing of the working tree is looked at. The package carries the code, the recipe, the contracts and the lock it was
+built with; the snapshots lie in the blob store by id. They are unpacked into an empty folder, every step runs anew
+without any cache, and the manifest digests are compared. When they differ, the first step whose output differs from
+the recorded run is named, with the first fact of the environment that does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from lockgate.adapters.sql.step_cache import SqliteStepCache
+from lockgate.app.assembly import assemble_runner, environment_of
+from lockgate.app.control import Control
+from lockgate.app.unpacked import given, unpacked
+from lockgate.core.digests import Digest
+from lockgate.data.snapshot import read_snapshot
+from lockgate.pipeline.artifact import Artifact, RunRecord
+from lockgate.pipeline.execute import Progress, execute
+from lockgate.pipeline.graph import Node
+from lockgate.pipeline.recipe import PACKAGE_STEP, rebuild_graph
+from lockgate.registry.package import Package
+
+
+class Rebuilt(msgspec.Struct, frozen=True, kw_only=True):
+    """The outcome: `identical`, or `different` with where it first parts.
+
+    `environment_matches` is false when this machine's lock or Python is another than the package's.
+    """
+
+    verdict: str
+    expected: Digest
+    rebuilt: Digest
+    first_difference: str | None
+    environment_matches: bool
+    n_steps: int
+
+
+def rebuild(control: Control, package: Package, run: Digest, observer: Callable[[Progress], None]) -> Rebuilt:
+    """Build `package` again and compare.
+
+    Args:
+        run: digest of the run record that made it.
+
+    Raises:
+        LayerCorrupt, BlobMissing, SnapshotCorrupt: what it would be rebuilt from does not hold.
+    """
+    with unpacked(package, control.blobs) as project:
+        nodes = rebuild_graph(project.recipe, project.sources, project.definitions, _tables(control, package))
+        runner = assemble_runner(
+            project.root, control.blobs, project.recipe, project.sources, project.definitions
+        )
+        environment = environment_of(project.sources.lock)
+        record = execute(
+            nodes,
+            SqliteStepCache(project.root / "steps.db", project.recipe.model),
+            runner,
+            environment,
+            control.clock,
+            observer,
+            model=project.recipe.model,
+            settings=runner.settings,
+        )
+    made = record.output(PACKAGE_STEP).digest
+    before = msgspec.json.decode(control.blobs.get(run), type=RunRecord)
+    return Rebuilt(
+        verdict="identical" if made == package.digest else "different",
+        expected=package.digest,
+        rebuilt=made,
+        first_difference=None if made == package.digest else _first_difference(before, record),
+        environment_matches=before.environment == environment,
+        n_steps=len(record.steps),
+    )
+
+
+def _tables(control: Control, package: Package) -> dict[str, Node]:
+    """Each dataset as it was, from its snapshot."""
+    nodes = {}
+    for name, snapshot_id in package.config.snapshots.items():
+        (file,) = read_snapshot(snapshot_id, control.blobs).files
+        nodes[name] = given(name, Artifact(digest=file.digest, format="parquet", n_bytes=file.n_bytes))
+    return nodes
+
+
+def _first_difference(before: RunRecord, after: RunRecord) -> str:
+    recorded = {step.name: step.output.digest for step in before.steps}
+    for step in after.steps:
+        if recorded.get(step.name) != step.output.digest:
+            return step.name
+    return PACKAGE_STEP
