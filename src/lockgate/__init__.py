@@ -35,7 +35,7 @@ _HOMES = {
     "step": "lockgate.pipeline.step",
 }
 
-__all__ = [  # noqa: RUF022
+__all__ = [
     "Entity",
     "Feature",
     "FeatureService",

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import mmap
 import random
+import select
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,16 +20,15 @@ from lockgate.traffic.plan import N_SLOTS, Plan
 
 N_KILLS = 8
 
-# Writes plans as fast as it can. `words` does the same stores in the same order, but eight bytes at a time, so
-# that nearly every kill lands in the middle of one.
+# Writes plans as fast as it can. `words` does the same stores in the same order, but eight bytes at a time; after
+# some plans it stops in the middle of one, says so, and waits to be killed there.
 WRITER = """
 import mmap, sys
 from lockgate.adapters.targets.local import LocalTarget
-from lockgate.testing.target_suite import ENDPOINT
 from lockgate.traffic import control_file as codec
 from test_dataplane_torn_writer import telling_plan
 
-how, run_dir, path = sys.argv[1:]
+how, run_dir, path, n_plans, cut = sys.argv[1:]
 target = LocalTarget(run_dir)
 with open(path, "r+b") as file:
     view = memoryview(mmap.mmap(file.fileno(), codec.SIZE_BYTES))
@@ -37,9 +39,14 @@ with open(path, "r+b") as file:
         if how == "apply":
             target.apply(plan)
             continue
-        for offset, data in codec.publish(view, plan):
-            for start in range(0, len(data), 8):
-                codec.carry_out(view, [codec.Store(offset + start, data[start : start + 8])])
+        stores = codec.publish(view, plan)
+        words = [(o + i, d[i : i + 8]) for o, d in stores for i in range(0, len(d), 8)]
+        n_plans = int(n_plans) - 1
+        for done, (offset, data) in enumerate(words):
+            if n_plans < 0 and done == 20 + int(cut) % (len(words) - 20):
+                print("in the middle", flush=True)
+                sys.stdin.read()
+            codec.carry_out(view, [codec.Store(offset, data)])
 """
 
 
@@ -51,42 +58,71 @@ def telling_plan(generation: int) -> Plan:
     return sample_plan(generation, versions | standby, salt=f"salt-{generation}")
 
 
-@pytest.mark.parametrize("how", ["apply", "words"])
-def test_a_killed_writer_leaves_a_whole_plan(tmp_path: Path, how: str) -> None:
+@pytest.fixture
+def control_file(tmp_path: Path) -> Iterator[memoryview]:
+    """The mapped control file of a fresh run directory, with the first telling plan in force."""
     LocalTarget(tmp_path).apply(telling_plan(1))
     path = tmp_path / codec.ENDPOINTS_DIR / codec.file_name(ENDPOINT)
-    chance = random.Random(how)
-    last, n_read, n_unfinished = 1, 0, 0
     with (
         path.open("rb") as file,
         mmap.mmap(file.fileno(), codec.SIZE_BYTES, access=mmap.ACCESS_READ) as mapped,
+        memoryview(mapped) as view,
     ):
-        view = memoryview(mapped)
-        for _ in range(N_KILLS):
-            command = [sys.executable, "-c", WRITER, how, str(tmp_path), str(path)]
-            writer = subprocess.Popen(command, cwd=Path(__file__).parent)
-            try:
-                end = last + chance.randint(2, 60)
-                n_extra = chance.randint(0, 30)
-                while writer.poll() is None and (last < end or n_extra > 0):
-                    n_extra -= last >= end
-                    reading = codec.read(view)
-                    assert reading.plan is not None and not reading.torn
-                    assert reading.plan == telling_plan(reading.plan.generation)
-                    assert reading.plan.generation >= last
-                    last, n_read = reading.plan.generation, n_read + 1
-                assert writer.poll() is None, "the writer failed"
-            finally:
-                writer.kill()
-                writer.wait(timeout=30)
-            reading = codec.read(view)
-            assert reading.plan == telling_plan(reading.word >> 1) and not reading.torn
-            n_unfinished += reading.before is None
-            last = reading.word >> 1
-        view.release()
-    assert n_read > N_KILLS
-    if how == "words":
-        # The area that was being written does not verify: the kills did land in the middle.
-        assert n_unfinished > N_KILLS // 2
+        yield view
+
+
+@contextmanager
+def writer(run_dir: Path, how: str, n_plans: int = 0, cut: int = 0) -> Iterator[subprocess.Popen[bytes]]:
+    """A writing process, killed at the end of the block."""
+    path = run_dir / codec.ENDPOINTS_DIR / codec.file_name(ENDPOINT)
+    command = [sys.executable, "-c", WRITER, how, str(run_dir), str(path), str(n_plans), str(cut)]
+    with subprocess.Popen(
+        command, cwd=Path(__file__).parent, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        try:
+            yield process
+            assert process.poll() is None, "the writer failed"
+        finally:
+            process.kill()
+
+
+def read_whole(view: memoryview) -> codec.Reading:
+    """One look, as a data plane takes it; what it shows is a plan that was written, and all of it."""
+    reading = codec.read(view)
+    assert reading.plan is not None and not reading.torn
+    assert reading.plan == telling_plan(reading.plan.generation)
+    return reading
+
+
+def test_a_target_that_is_killed_at_any_moment_leaves_a_whole_plan(
+    tmp_path: Path, control_file: memoryview
+) -> None:
+    chance, last = random.Random(1), 1
+    for _ in range(N_KILLS):
+        end, n_more = last + chance.randint(2, 60), chance.randint(0, 30)
+        with writer(tmp_path, "apply") as process:
+            while process.poll() is None and (last < end or n_more > 0):
+                n_more -= last >= end
+                generation = read_whole(control_file).word >> 1
+                assert generation >= last
+                last = generation
+        last = read_whole(control_file).word >> 1
     LocalTarget(tmp_path).apply(telling_plan(last + 1))
-    assert LocalTarget(tmp_path).observe(ENDPOINT).generation == last + 1
+    assert LocalTarget(tmp_path).observe(ENDPOINT).plan == telling_plan(last + 1)
+
+
+def test_a_writer_that_is_killed_between_two_words_leaves_the_plan_before(
+    tmp_path: Path, control_file: memoryview
+) -> None:
+    chance = random.Random(2)
+    for _ in range(N_KILLS):
+        n_plans = chance.randint(1, 40)
+        start = read_whole(control_file).word >> 1
+        with writer(tmp_path, "words", n_plans, chance.randint(0, 10_000)) as process:
+            assert process.stdout is not None
+            while not select.select([process.stdout], [], [], 0)[0]:
+                read_whole(control_file)
+        reading = read_whole(control_file)
+        assert reading.word >> 1 == start + n_plans
+        # The area that was being written holds neither plan any more.
+        assert reading.before is None

@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 
 from lockgate.adapters.runners.project import importable
 from lockgate.core.errors import LockgateError
-from lockgate.pipeline.closure import Closure, closure
-from lockgate.pipeline.source import SourceTree
+from lockgate.pipeline.code.closure import Closure, closure
+from lockgate.pipeline.code.source import SourceTree
 
 Files = dict[str, str]
 

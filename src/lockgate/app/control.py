@@ -12,15 +12,13 @@ from typing import Any
 import msgspec
 
 from lockgate.adapters.blobs.directory import DirectoryBlobs
+from lockgate.adapters.identity.checkpoints import FileSink, NotePrivate, NotePublic
 from lockgate.adapters.identity.keys import CheckpointKey, CheckpointPublicKey, FileKey, PublicKey
 from lockgate.adapters.sql.journal import SqliteJournal
 from lockgate.adapters.sql.outbox import SqliteOutbox
 from lockgate.adapters.sql.sqlite import SqliteStore
 from lockgate.adapters.targets.local import LocalTarget
-from lockgate.app.checkpoints import FileSink, NotePrivate, NotePublic
 from lockgate.app.effects import EffectRunner
-from lockgate.app.layout import Layout
-from lockgate.app.project import ConfigInvalid
 from lockgate.app.system import SystemClock, SystemIds
 from lockgate.core.digests import Digest
 from lockgate.core.journal import sign_checkpoint
@@ -35,6 +33,9 @@ from lockgate.registry.messages import RegisterVersion
 from lockgate.registry.package import BuiltPackage, Manifest, Package, open_package
 from lockgate.registry.signing import store_signature, verify_any
 from lockgate.registry.state import MODEL
+from lockgate.workshop.config import ConfigInvalid
+from lockgate.workshop.layout import Layout
+from lockgate.workshop.premises import Premises
 
 CONTROLLER = Session(actor="lockgate-controller", roles=CONTROLLER_ROLES, claimed=False)
 
@@ -83,6 +84,11 @@ class Control:
         head = self.journal.head()
         if head.seq > self.sink.last_size():
             self.sink.write(sign_checkpoint(head, NotePrivate(CheckpointKey(self._checkpoint_file()))))
+
+    @property
+    def premises(self) -> Premises:
+        """What the workshop needs of this store."""
+        return Premises(self.layout, self.config, self.blobs, self.clock, self.ids, self.signer)
 
     def signer(self) -> FileKey:
         """The package signing key.

@@ -9,11 +9,11 @@ from lockgate.adapters.sql.journal import SqliteJournal
 from lockgate.adapters.sql.outbox import SqliteOutbox
 from lockgate.adapters.sql.sqlite import SqliteStore
 from lockgate.adapters.targets.local import LocalTarget
-from lockgate.app.layout import Layout
 from lockgate.app.system import SystemClock
 from lockgate.hub.authority import embedded
 from lockgate.hub.kernel import Hub, LocalHub
 from lockgate.hub.questions import Questions
+from lockgate.workshop.layout import Layout
 
 
 def reading_hub(layout: Layout, actor: str) -> Hub:

@@ -23,8 +23,8 @@ import msgspec
 
 from lockgate.app.control import Control
 from lockgate.app.http.server import HubServer, create_app
-from lockgate.app.layout import Layout
 from lockgate.core.errors import Conflict, NotFound, Unavailable
+from lockgate.workshop.layout import Layout
 
 _TICK_S = 0.1
 _CHECKPOINT_EVERY_S = 60.0

@@ -232,7 +232,6 @@ def release_key(endpoint: str, release: int) -> str:
     return f"{endpoint}#{release:06d}"
 
 
-
 def _release_keys(event: Event) -> tuple[str, ...]:
     """The release an event is about, and the one that made room for it or came back."""
     match event:

@@ -15,8 +15,8 @@ import msgspec
 
 from lockgate.core.digests import Digest
 from lockgate.core.errors import Invalid, did_you_mean
-from lockgate.pipeline.closure import closure
-from lockgate.pipeline.source import SourceTree, find_function
+from lockgate.pipeline.code.closure import closure
+from lockgate.pipeline.code.source import SourceTree, find_function
 from lockgate.pipeline.step import BadStep, StepOptions
 
 Stage = Literal["fast", "slow"]

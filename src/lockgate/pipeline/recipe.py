@@ -21,9 +21,9 @@ import msgspec
 from lockgate.core.digests import Digest, digest_of, sha256
 from lockgate.features.definition import Definitions, service_fields, service_views
 from lockgate.features.hashes import semantic_hash, service_hash
-from lockgate.pipeline.closure import closure
+from lockgate.pipeline.code.closure import closure
+from lockgate.pipeline.code.source import SourceTree
 from lockgate.pipeline.graph import Node, in_order, wire_steps
-from lockgate.pipeline.source import SourceTree
 from lockgate.registry.contract import InputField, ModelContract, OutputField
 
 #: Built-in steps and the word they go by in an argument list or an input.
@@ -129,7 +129,11 @@ def graph_of(
         sources.code,
         calls,
         params=recipe.params,
-        given=[*given, *_placeholders(recipe, sources, definitions), _contract(recipe, definitions, "contract")],
+        given=[
+            *given,
+            *_placeholders(recipe, sources, definitions),
+            _contract(recipe, definitions, "contract"),
+        ],
     )
     project = [_renamed(node) for node in nodes if node.kind == "step"]
     return in_order(

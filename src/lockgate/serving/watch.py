@@ -94,8 +94,9 @@ class Watcher:
             return
         self._unreadable.pop(name, None)
         endpoint = Endpoint(name, control, report=self._write_report, wake=self._work.set)
-        endpoint.refresh()
+        # First known, then looked at: the loader that the look may wake must find the endpoint.
         self._plane.add(endpoint)
+        endpoint.refresh()
 
     def _load(self) -> None:
         while True:

@@ -24,7 +24,7 @@ from lockgate.pipeline.execute import execute
 from lockgate.pipeline.graph import Node, wire_steps
 from lockgate.pipeline.plan import plan
 from lockgate.pipeline.ports import StepFailed
-from lockgate.pipeline.source import SourceTree
+from lockgate.pipeline.code.source import SourceTree
 from lockgate.pipeline.step import StepOptions
 from lockgate.testing.clock import FakeClock
 from lockgate.testing.memory_blobs import MemoryBlobs

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from lockgate.pipeline.closure import Closure, closure
-from lockgate.pipeline.source import BadSource, NoSuchStep, SourceTree, steps_in
+from lockgate.pipeline.code.closure import Closure, closure
+from lockgate.pipeline.code.source import BadSource, NoSuchStep, SourceTree, steps_in
 from lockgate.pipeline.step import BadStep
 
 

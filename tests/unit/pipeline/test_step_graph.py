@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from lockgate.core.errors import LockgateError
+from lockgate.pipeline.code.source import SourceTree
 from lockgate.pipeline.graph import BadGraph, Node, in_order, wire_steps
-from lockgate.pipeline.source import SourceTree
 from lockgate.pipeline.step import BadStep
 
 SOURCE = """

@@ -29,7 +29,7 @@ from lockgate.features.hashes import service_hash
 from lockgate.features.join import cluster, join_as_of
 from lockgate.gates.parity import probe_rows
 from lockgate.pipeline.artifact import Artifact
-from lockgate.pipeline.closure import closure
+from lockgate.pipeline.code.closure import closure
 from lockgate.pipeline.graph import Node
 from lockgate.pipeline.recipe import Recipe, Sources, model_contract, upstream, view_hashes
 from lockgate.registry.contract import ModelContract

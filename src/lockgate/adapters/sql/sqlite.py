@@ -129,13 +129,13 @@ class SqliteStore:
     def writing(self) -> Iterator[sqlite3.Connection]:
         """A write transaction, exclusive from its first moment; rolled back unless the block commits."""
         with self.reading() as connection:
-            if connection.in_transaction:
+            if _is_open(connection):
                 raise Bug("a thread writes inside a transaction or snapshot of its own", remedy="report this")
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield connection
             finally:
-                if connection.in_transaction:
+                if _is_open(connection):
                     connection.execute("ROLLBACK")
 
     def _migrate(self) -> None:
@@ -161,6 +161,10 @@ class SqliteStore:
         finally:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
+
+
+def _is_open(connection: sqlite3.Connection) -> bool:
+    return connection.in_transaction
 
 
 def _statements(script: str) -> Iterator[str]:

@@ -13,7 +13,6 @@ from lockgate.app.cli.main import Exit, Refused
 from lockgate.app.cli.progress import Counts, watching
 from lockgate.app.cli.session import Session, verb
 from lockgate.app.declare import declare
-from lockgate.app.workshop import RefusedCommand
 from lockgate.core.digests import short
 from lockgate.core.messages import Refusal
 from lockgate.core.names import parse_version
@@ -22,6 +21,7 @@ from lockgate.features.sql import check_sql
 from lockgate.gates.evidence import explain
 from lockgate.pipeline.execute import EVERY_STAGE
 from lockgate.pipeline.recipe import view_hashes
+from lockgate.workshop.build import RefusedCommand
 
 _FORCE = click.option(
     "--force", multiple=True, metavar="STEP", help="Run this step whatever the cache holds."

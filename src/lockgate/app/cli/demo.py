@@ -22,10 +22,10 @@ import click
 
 from lockgate.app.cli.main import main
 from lockgate.app.cli.session import Session, verb
-from lockgate.app.layout import Layout
 from lockgate.app.supervise import running, stop
-from lockgate.app.templates import create, refresh
 from lockgate.core.errors import Bug
+from lockgate.workshop.layout import Layout
+from lockgate.workshop.templates import create, refresh
 
 AUTHOR, APPROVER = "ada", "grace"
 ENDPOINT = "prod/flight-delay"

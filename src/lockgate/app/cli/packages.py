@@ -1,4 +1,4 @@
-"""Verbs about packages: show, verify, export, diff."""
+"""Verbs about packages: show, verify, export, diff, reproduce."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 import click
 import msgspec
 
+from lockgate.app.cli.main import Exit
+from lockgate.app.cli.progress import Counts, watching
 from lockgate.app.cli.session import Session, verb
 from lockgate.core.digests import short
 from lockgate.core.names import parse_endpoint, parse_version
@@ -15,6 +17,7 @@ from lockgate.hub.messages import ExplainVersion, VersionAnswer
 from lockgate.registry.difference import differences
 from lockgate.registry.package import GOLDEN_PATH, decode_golden
 from lockgate.registry.signing import verify_any
+from lockgate.workshop.rebuild import rebuild
 
 
 def _version(session: Session, ref: str) -> VersionAnswer:
@@ -124,3 +127,27 @@ def _cut(text: str | None) -> str:
 
 def _values(answer: VersionAnswer) -> dict[str, str]:
     return {line.name: line.value for line in answer.evidence if line.gate.startswith("perf.")}
+
+
+@verb
+@click.argument("version")
+def reproduce(session: Session, version: str) -> None:
+    """Build a version again, from its package and snapshots alone, and compare the digests.
+
+    Says `identical`, or `different` and the first step that is. Exit 3 when different.
+    """
+    key = str(parse_version(version))
+    known: VersionAnswer = session.ask(ExplainVersion(version=key))
+    control = session.control
+    with watching(Counts()) as observer:
+        outcome = rebuild(
+            control.premises, control.package(known.version.package), known.version.run, observer
+        )
+    text = f"{outcome.verdict}: {version} rebuilt as {outcome.rebuilt}"
+    if outcome.first_difference:
+        text += f"\n  registered as {outcome.expected}\n  first different step: {outcome.first_difference}"
+    if not outcome.environment_matches:
+        text += "\n  the environment here is not the one it was built in"
+    session.answer(outcome, text)
+    if outcome.verdict != "identical":
+        raise Exit(3)

@@ -12,11 +12,11 @@ import click
 import msgspec
 
 from lockgate.app.cli.main import Refused
-from lockgate.app.layout import Layout, claimed_actor, here
 from lockgate.app.plugins import resolve
 from lockgate.core.messages import Command, Query, Receipt
 from lockgate.hub.authority import embedded
 from lockgate.hub.kernel import Hub
+from lockgate.workshop.layout import Layout, claimed_actor, here
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Session:
     def workshop(self, model: str | None) -> Any:
         config = self.control.config
         name = config.model_name(model or config.only_model())
-        return resolve("lockgate.app.workshop:Workshop")(self.control, name)
+        return resolve("lockgate.workshop.build:Workshop")(self.control.premises, name)
 
     def ask(self, query: Query) -> Any:
         return self.reading.ask(query)

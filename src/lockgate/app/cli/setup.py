@@ -14,10 +14,10 @@ import click
 from lockgate.app.cli.main import Exit
 from lockgate.app.cli.session import Session, verb
 from lockgate.app.declare import adopt_policy, default_policy
-from lockgate.app.templates import create
 from lockgate.core.errors import LockgateError
 from lockgate.core.secrets import parse_secret_ref
 from lockgate.governance.policy import parse_policy
+from lockgate.workshop.templates import create
 
 
 @verb

@@ -1,4 +1,4 @@
-"""Verbs that read: status, explain, evidence, lineage."""
+"""Verbs that read: status, explain, evidence, lineage, audit."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ from typing import Any
 import click
 import msgspec
 
+from lockgate.app.cli.main import Exit
 from lockgate.app.cli.session import Session, verb
 from lockgate.core.clock import iso
 from lockgate.core.digests import short
 from lockgate.core.names import parse_endpoint, parse_version
 from lockgate.gates.messages import EvidenceLine
 from lockgate.hub.messages import (
+    AuditAnswer,
+    ChangesAnswer,
+    ChangesSince,
     EndpointLine,
     ExplainVersion,
     Lineage,
@@ -21,6 +25,7 @@ from lockgate.hub.messages import (
     StandingAnswer,
     Status,
     StatusAnswer,
+    VerifyAudit,
     VersionAnswer,
 )
 
@@ -210,3 +215,35 @@ def lineage(session: Session, ref: str) -> None:
     answer = session.ask(Lineage(ref=key))
     rows = [f"{edge.source}  --{edge.kind}-->  {edge.target}" for edge in answer.edges]
     session.answer(answer, "\n".join(rows) or f"nothing is connected with {key}")
+
+
+@click.group()
+def audit() -> None:
+    """The journal: read it, verify it."""
+
+
+@verb
+@click.option("--since", default=0, help="Only events after this number.")
+@click.option("--limit", default=200, help="At most this many.")
+def log(session: Session, since: int, limit: int) -> None:
+    """What happened, oldest first."""
+    answer: ChangesAnswer = session.ask(ChangesSince(seq=since, limit=limit))
+    rows = [f"{one.seq:>6}  {when(one.at)}  {one.actor:<20} {one.summary}" for one in answer.changes]
+    session.answer(answer, "\n".join(rows) or "nothing happened yet")
+
+
+@verb
+def verify(session: Session) -> None:
+    """Re-hash the chain, fold every document again, check the signed checkpoints. Exit 7 when altered."""
+    hub = session.deciding
+    answer: AuditAnswer = hub.ask(VerifyAudit())
+    verdict = "ok" if answer.ok else "ALTERED"
+    rows = [f"{verdict}: {answer.events} events, {answer.checkpoints} checkpoints, head {answer.head[:16]}"]
+    rows += [f"  {finding}" for finding in answer.findings]
+    session.answer(answer, "\n".join(rows))
+    if not answer.ok:
+        raise Exit(7)
+
+
+audit.add_command(log)
+audit.add_command(verify)

@@ -18,11 +18,6 @@ from lockgate.adapters.runners.judging import Champion, CheckedDataset, Judge
 from lockgate.adapters.runners.local import LocalRunner
 from lockgate.adapters.runners.project import read_sources
 from lockgate.adapters.sql.step_cache import SqliteStepCache
-from lockgate.app.assembly import assemble_runner, engines, environment_of
-from lockgate.app.control import Control
-from lockgate.app.git import commit_of
-from lockgate.app.project import ModelTable
-from lockgate.app.unpacked import SideCache, rows_for
 from lockgate.core.digests import Digest, canonical
 from lockgate.core.errors import Invalid, NotFound
 from lockgate.core.messages import Receipt
@@ -43,16 +38,21 @@ from lockgate.hub.messages import (
     VersionOfPackage,
 )
 from lockgate.pipeline.artifact import Artifact, RunRecord
+from lockgate.pipeline.code.source import SourceTree
 from lockgate.pipeline.execute import EVERY_STAGE, Progress, execute
 from lockgate.pipeline.graph import Node, Stage
 from lockgate.pipeline.messages import RecordRun
 from lockgate.pipeline.plan import Plan, plan
 from lockgate.pipeline.recipe import EVIDENCE_STEP, PACKAGE_STEP, Recipe, Sources, graph_of
-from lockgate.pipeline.source import SourceTree
 from lockgate.registry.contract import OutputField
 from lockgate.registry.messages import RegisterVersion
-from lockgate.registry.package import BuiltPackage
+from lockgate.registry.package import BuiltPackage, open_package
 from lockgate.registry.signing import signature_envelope, store_signature
+from lockgate.workshop.assembly import assemble_runner, engines, environment_of
+from lockgate.workshop.config import ModelTable
+from lockgate.workshop.git import commit_of
+from lockgate.workshop.premises import Premises
+from lockgate.workshop.unpacked import SideCache, rows_for
 
 Observer = Callable[[Progress], None]
 
@@ -82,12 +82,12 @@ class RefusedCommand(Exception):
 class Workshop:
     """Builds one model of one project. Reading the project happens once, on first use."""
 
-    def __init__(self, control: Control, name: ModelName) -> None:
-        self.control = control
+    def __init__(self, premises: Premises, name: ModelName) -> None:
+        self.premises = premises
         self.name = name
-        self.root: Path = control.layout.root
-        self.table: ModelTable = control.config.models[name.name]
-        self._cache = SqliteStepCache(control.layout.steps, str(name))
+        self.root: Path = premises.layout.root
+        self.table: ModelTable = premises.config.models[name.name]
+        self._cache = SqliteStepCache(premises.layout.steps, str(name))
 
     @cached_property
     def sources(self) -> Sources:
@@ -102,7 +102,7 @@ class Workshop:
         return Sources(
             code=SourceTree(_project_code(self.root)),
             contracts={
-                table.contract: self._read(table.contract) for table in self.control.config.datasets.values()
+                table.contract: self._read(table.contract) for table in self.premises.config.datasets.values()
             },
             include=self._included(),
             lock=lock.read_bytes(),
@@ -132,7 +132,7 @@ class Workshop:
 
     @cached_property
     def recipe(self) -> Recipe:
-        table, datasets = self.table, self.control.config.datasets
+        table, datasets = self.table, self.premises.config.datasets
         return Recipe(
             model=str(self.name),
             datasets={
@@ -186,7 +186,7 @@ class Workshop:
         return plan(self.nodes, self._cache, self.environment, force, available=self._available)
 
     def _available(self, artifact: Artifact) -> bool:
-        return self.control.blobs.has(artifact.digest)
+        return self.premises.blobs.has(artifact.digest)
 
     def run(
         self,
@@ -212,7 +212,7 @@ class Workshop:
         return self._execute(self.nodes, runner, _quiet(observer, names), stages, _without(force, names))
 
     def _runner(self) -> LocalRunner:
-        return assemble_runner(self.root, self.control.blobs, self.recipe, self.sources, self.definitions)
+        return assemble_runner(self.root, self.premises.blobs, self.recipe, self.sources, self.definitions)
 
     def _execute(
         self,
@@ -227,7 +227,7 @@ class Workshop:
             self._cache,
             runner,
             self.environment,
-            self.control.clock,
+            self.premises.clock,
             observer,
             stages,
             force,
@@ -242,11 +242,11 @@ class Workshop:
             self._tell(
                 hub,
                 RecordSnapshot(
-                    id=self.control.ids.new(),
+                    id=self.premises.ids.new(),
                     dataset=checked.dataset,
                     snapshot=checked.snapshot,
                     n_rows=checked.n_rows,
-                    extracted_at=self.control.clock.now(),
+                    extracted_at=self.premises.clock.now(),
                     source=checked.source,
                     transformation=checked.transformation,
                     storage=f"blobs:{checked.snapshot}",
@@ -256,7 +256,7 @@ class Workshop:
             self._tell(
                 hub,
                 RecordContractCheck(
-                    id=self.control.ids.new(),
+                    id=self.premises.ids.new(),
                     dataset=checked.dataset,
                     snapshot=checked.snapshot,
                     contract=checked.report.contract,
@@ -273,7 +273,7 @@ class Workshop:
         found = []
         for name in sorted(self.recipe.datasets):
             artifact = record.output(f"{name}.contract")
-            found.append(msgspec.json.decode(self.control.blobs.get(artifact.digest), type=CheckedDataset))
+            found.append(msgspec.json.decode(self.premises.blobs.get(artifact.digest), type=CheckedDataset))
         return found
 
     def _tell(self, hub: Hub, command: Any) -> Any:
@@ -288,13 +288,13 @@ class Workshop:
         A package that has a number keeps it; its evidence is recorded again, which renews its date.
         """
         package = record.output(PACKAGE_STEP).digest
-        self.control.blobs.put(canonical(record))
+        self.premises.blobs.put(canonical(record))
         commit = commit_of(self.root)
         snapshots = {one.dataset: one.snapshot for one in self.checked(record)}
         self._tell(
             hub,
             RecordRun(
-                id=self.control.ids.new(),
+                id=self.premises.ids.new(),
                 model=str(self.name),
                 run=record.id,
                 package=package,
@@ -308,7 +308,7 @@ class Workshop:
             self._tell(
                 hub,
                 RegisterVersion(
-                    id=self.control.ids.new(),
+                    id=self.premises.ids.new(),
                     model=str(self.name),
                     package=package,
                     run=record.id,
@@ -323,7 +323,7 @@ class Workshop:
         self._tell(
             hub,
             RecordEvidence(
-                id=self.control.ids.new(),
+                id=self.premises.ids.new(),
                 version=known,
                 package=package,
                 lines=tuple(line_of(item) for item in self.evidence(record)),
@@ -336,12 +336,12 @@ class Workshop:
         return answer.version
 
     def evidence(self, record: RunRecord) -> list[Evidence]:
-        data = self.control.blobs.get(record.output(EVIDENCE_STEP).digest)
+        data = self.premises.blobs.get(record.output(EVIDENCE_STEP).digest)
         return msgspec.json.decode(data, type=list[Evidence])
 
     def validate(self, hub: Hub, version: str) -> Receipt:
         """Ask for the version to be validated; returns the receipt, refusal and all."""
-        return hub.execute(ValidateVersion(id=self.control.ids.new(), version=version))
+        return hub.execute(ValidateVersion(id=self.premises.ids.new(), version=version))
 
     def judge(self, hub: Hub, version: str, environment: str | None) -> list[Evidence]:
         """Make evidence on a registered version anew and record it.
@@ -351,10 +351,10 @@ class Workshop:
         """
         known: VersionAnswer = hub.ask(ExplainVersion(version=version))
         package = known.version.package
-        run = msgspec.json.decode(self.control.blobs.get(known.version.run), type=RunRecord)
+        run = msgspec.json.decode(self.premises.blobs.get(known.version.run), type=RunRecord)
         artifact = run.output(self.recipe.evaluation_set.partition(":")[2])
-        evaluation: Any = load(artifact, self.control.blobs)
-        judge = Judge(self.control.blobs, engines())
+        evaluation: Any = load(artifact, self.premises.blobs)
+        judge = Judge(self.premises.blobs, engines())
         baseline: str | None = None
         if environment is None:
             found = judge.intrinsic(
@@ -374,7 +374,7 @@ class Workshop:
         self._tell(
             hub,
             RecordEvidence(
-                id=self.control.ids.new(),
+                id=self.premises.ids.new(),
                 version=version,
                 package=package,
                 environment=environment or "",
@@ -388,22 +388,22 @@ class Workshop:
         """What runs there now, with the features of its own definitions on the same rows."""
         if standing.baseline is None:
             return None
-        side = SqliteStepCache(self.control.layout.steps, f"judge:{self.name}")
+        side = SqliteStepCache(self.premises.layout.steps, f"judge:{self.name}")
         rows = rows_for(
-            self.control.package(standing.baseline),
-            self.control.blobs,
+            open_package(standing.baseline, self.premises.blobs),
+            self.premises.blobs,
             SideCache(self._cache, side),
-            self.control.clock,
+            self.premises.clock,
             tables={name: run.output(name) for name in self.recipe.datasets},
             rows=evaluation,
         )
         return Champion(version=standing.baseline_version or "", package=standing.baseline, rows=rows)
 
     def _sign(self, package: Digest) -> Digest:
-        manifest = self.control.blobs.get(package)
-        envelope = signature_envelope(package, self.control.signer(), model=str(self.name))
+        manifest = self.premises.blobs.get(package)
+        envelope = signature_envelope(package, self.premises.signer(), model=str(self.name))
         built = BuiltPackage(digest=package, manifest=manifest, blobs={})
-        return store_signature(built.descriptor, envelope, self.control.blobs).envelope
+        return store_signature(built.descriptor, envelope, self.premises.blobs).envelope
 
 
 def _project_code(root: Path) -> Mapping[str, bytes]:

@@ -14,9 +14,9 @@ from typing import Any, Literal
 
 from lockgate.core.digests import Digest, sha256
 from lockgate.core.errors import Invalid, NotFound, did_you_mean
-from lockgate.pipeline import syntax
+from lockgate.pipeline.code import syntax
+from lockgate.pipeline.code.syntax import Ref, Target
 from lockgate.pipeline.step import BadStep, StepOptions, check_options
-from lockgate.pipeline.syntax import Ref, Target
 
 UnitKind = Literal["function", "class", "value", "import", "statement"]
 # Calls of these make values that nothing can change afterwards.

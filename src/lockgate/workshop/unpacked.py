@@ -17,19 +17,19 @@ import pyarrow as pa
 
 from lockgate.adapters.runners.artifacts import load, store
 from lockgate.adapters.runners.builtin import load_definitions
-from lockgate.app.assembly import assemble_runner, environment_of
 from lockgate.core.blobs import BlobStore
 from lockgate.core.clock import Clock
 from lockgate.core.digests import Digest
 from lockgate.core.version import VERSION_OF_LOCKGATE
 from lockgate.features.definition import Definitions, service_views
 from lockgate.pipeline.artifact import Artifact, StepRecord
+from lockgate.pipeline.code.source import SourceTree
 from lockgate.pipeline.execute import execute
 from lockgate.pipeline.graph import Node
 from lockgate.pipeline.ports import StepCache
 from lockgate.pipeline.recipe import TRAINING_SET_STEP, Recipe, Sources, graph_of
-from lockgate.pipeline.source import SourceTree
 from lockgate.registry.package import CODE_PATH, ENVIRONMENT_PATH, INCLUDE_PREFIX, Package, unpack_tar
+from lockgate.workshop.assembly import assemble_runner, environment_of
 
 
 @dataclass(frozen=True)

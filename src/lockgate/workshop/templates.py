@@ -6,10 +6,10 @@ import shutil
 from pathlib import Path
 
 from lockgate.adapters.identity.keys import generate_checkpoint_key, generate_key
-from lockgate.app.layout import Layout
-from lockgate.app.project import FILE
 from lockgate.core.errors import Conflict, NotFound, did_you_mean
 from lockgate.core.secrets import parse_secret_ref
+from lockgate.workshop.config import FILE
+from lockgate.workshop.layout import Layout
 
 _IGNORED = shutil.ignore_patterns("__pycache__", "*.pyc", ".lockgate", ".pytest_cache", "trust")
 
@@ -25,7 +25,7 @@ class FolderNotEmpty(Conflict):
 
 def templates_folder() -> Path:
     """Where templates lie: in the installed package, or beside the sources of a checkout."""
-    packed = Path(__file__).parent / "templates"
+    packed = Path(__file__).parents[1] / "app" / "templates"
     return packed if packed.is_dir() else Path(__file__).parents[3] / "examples"
 
 

@@ -13,9 +13,6 @@ from collections.abc import Callable
 import msgspec
 
 from lockgate.adapters.sql.step_cache import SqliteStepCache
-from lockgate.app.assembly import assemble_runner, environment_of
-from lockgate.app.control import Control
-from lockgate.app.unpacked import given, unpacked
 from lockgate.core.digests import Digest
 from lockgate.data.snapshot import read_snapshot
 from lockgate.pipeline.artifact import Artifact, RunRecord
@@ -23,6 +20,9 @@ from lockgate.pipeline.execute import Progress, execute
 from lockgate.pipeline.graph import Node
 from lockgate.pipeline.recipe import PACKAGE_STEP, rebuild_graph
 from lockgate.registry.package import Package
+from lockgate.workshop.assembly import assemble_runner, environment_of
+from lockgate.workshop.premises import Premises
+from lockgate.workshop.unpacked import given, unpacked
 
 
 class Rebuilt(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,7 +39,9 @@ class Rebuilt(msgspec.Struct, frozen=True, kw_only=True):
     n_steps: int
 
 
-def rebuild(control: Control, package: Package, run: Digest, observer: Callable[[Progress], None]) -> Rebuilt:
+def rebuild(
+    premises: Premises, package: Package, run: Digest, observer: Callable[[Progress], None]
+) -> Rebuilt:
     """Build `package` again and compare.
 
     Args:
@@ -48,10 +50,12 @@ def rebuild(control: Control, package: Package, run: Digest, observer: Callable[
     Raises:
         LayerCorrupt, BlobMissing, SnapshotCorrupt: what it would be rebuilt from does not hold.
     """
-    with unpacked(package, control.blobs) as project:
-        nodes = rebuild_graph(project.recipe, project.sources, project.definitions, _tables(control, package))
+    with unpacked(package, premises.blobs) as project:
+        nodes = rebuild_graph(
+            project.recipe, project.sources, project.definitions, _tables(premises, package)
+        )
         runner = assemble_runner(
-            project.root, control.blobs, project.recipe, project.sources, project.definitions
+            project.root, premises.blobs, project.recipe, project.sources, project.definitions
         )
         environment = environment_of(project.sources.lock)
         record = execute(
@@ -59,13 +63,13 @@ def rebuild(control: Control, package: Package, run: Digest, observer: Callable[
             SqliteStepCache(project.root / "steps.db", project.recipe.model),
             runner,
             environment,
-            control.clock,
+            premises.clock,
             observer,
             model=project.recipe.model,
             settings=runner.settings,
         )
     made = record.output(PACKAGE_STEP).digest
-    before = msgspec.json.decode(control.blobs.get(run), type=RunRecord)
+    before = msgspec.json.decode(premises.blobs.get(run), type=RunRecord)
     return Rebuilt(
         verdict="identical" if made == package.digest else "different",
         expected=package.digest,
@@ -76,11 +80,11 @@ def rebuild(control: Control, package: Package, run: Digest, observer: Callable[
     )
 
 
-def _tables(control: Control, package: Package) -> dict[str, Node]:
+def _tables(premises: Premises, package: Package) -> dict[str, Node]:
     """Each dataset as it was, from its snapshot."""
     nodes = {}
     for name, snapshot_id in package.config.snapshots.items():
-        (file,) = read_snapshot(snapshot_id, control.blobs).files
+        (file,) = read_snapshot(snapshot_id, premises.blobs).files
         nodes[name] = given(name, Artifact(digest=file.digest, format="parquet", n_bytes=file.n_bytes))
     return nodes
 

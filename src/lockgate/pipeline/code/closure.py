@@ -40,8 +40,8 @@ from typing import NamedTuple
 import msgspec
 
 from lockgate.core.digests import Digest, digest_of, sha256
-from lockgate.pipeline.source import Module, SourceTree, Unit, find_function
-from lockgate.pipeline.syntax import Callee, Ref, Target
+from lockgate.pipeline.code.source import Module, SourceTree, Unit, find_function
+from lockgate.pipeline.code.syntax import Callee, Ref, Target
 
 _BUILTINS = frozenset(dir(builtins))
 _WHOLE_MODULE = frozenset({"globals", "eval"})

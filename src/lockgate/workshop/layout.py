@@ -7,8 +7,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from lockgate.app.project import FILE, Config, find_project, parse_config
 from lockgate.core.errors import NotFound
+from lockgate.workshop.config import FILE, Config, find_project, parse_config
 
 
 class StoreMissing(NotFound):
