@@ -13,7 +13,7 @@ from house_rules import ROOMS
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / ".importlinter"
-EDGES = ("adapters", "serving", "app", "testing")
+EDGES = ("adapters", "serving", "workshop", "app", "testing")
 
 
 def lint_imports(where: Path, src: Path) -> tuple[bool, str]:

@@ -72,7 +72,7 @@ class Store(NamedTuple):
 
 @functools.cache
 def shared_store() -> Store:
-    """Built once per test run; tests that change it take `private_store`."""
+    """Built once per test run; a test that damages it works on a copy."""
     return build_store(Path(_temporary().name))
 
 

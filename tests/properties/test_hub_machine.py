@@ -48,6 +48,21 @@ from lockgate.testing.memory_journal import MemoryJournal, MemoryOutbox
 
 STEPS = ("received", "authorised", "established", "locked", "decided", "committed", "effected")
 ENVIRONMENTS = ("dev", "prod")
+SLIPS = (
+    "no relative evidence",
+    "bad relative evidence",
+    "old champion",
+    "no approval",
+    "new evidence",
+    "bad evidence",
+    "new policy",
+    "quarantined",
+    "too late",
+    "dev moved on",
+    "retired on the way",
+    "did not load",
+    "called off",
+)
 PEOPLE = st.sampled_from(["ann", "bob", "cy"])
 CRASH = st.sampled_from([None, None, *STEPS])
 
@@ -357,18 +372,42 @@ class HubMachine(RuleBasedStateMachine):
         return generation
 
     @some_versions
-    @rule(index=which, crash=CRASH)
-    def ship(self, index: int, crash: str | None) -> None:
-        """The whole way at once, so that long stories are common."""
+    @rule(index=which, slip=st.sampled_from(["", "", *SLIPS]), crash=CRASH)
+    def ship(self, index: int, slip: str, crash: str | None) -> None:
+        """The whole way at once, so that long stories are common; with `slip`, one thing goes wrong on it."""
         key = self.pick(index)
         others = [name for name in ("ann", "bob") if name != self.model.versions[key].author]
         self.judge(index, True, None)
         self.validate(index, None)
         self.promote(index, "dev", None)
         self._settle_all()
-        self.judge_for_prod(index, True, False, None)
-        self.approve(index, others[0], None, False)
+        if slip != "no relative evidence":
+            self.judge_for_prod(index, slip != "bad relative evidence", slip == "old champion", None)
+        if slip != "no approval":
+            self.approve(index, others[0], None, False)
+        match slip:
+            case "new evidence":
+                self.judge(index, True, None)
+            case "bad evidence":
+                self.judge(index, False, None)
+            case "new policy":
+                self.adopt_policy(self.model.policy % 3 + 1, None)
+            case "quarantined":
+                self.change_life(index, "cy", "quarantine", None)
+            case "too late":
+                self.time_passes()
+                self.time_passes()
+            case "dev moved on":
+                self.roll_back("dev", None)
+                self._settle_all()
         self.promote(index, "prod", crash)
+        match slip:
+            case "retired on the way":
+                self.change_life(index, "cy", "retire", None)
+            case "did not load":
+                self.carry_out(False, "prod", None)
+            case "called off":
+                self.roll_back("prod", crash)
         self._settle_all()
 
     def _settle_all(self) -> None:
@@ -507,11 +546,11 @@ def server() -> Iterator[None]:
 
 
 TestHubInMemory = MemoryMachine.TestCase
-TestHubInMemory.settings = settings(max_examples=200, stateful_step_count=40)
+TestHubInMemory.settings = settings(max_examples=100, stateful_step_count=30)
 TestHubOnSqlite = SqliteMachine.TestCase
-TestHubOnSqlite.settings = settings(max_examples=50, stateful_step_count=40)
+TestHubOnSqlite.settings = settings(max_examples=40, stateful_step_count=30)
 TestHubOverHttp = HttpMachine.TestCase
-TestHubOverHttp.settings = settings(max_examples=12, stateful_step_count=40)
+TestHubOverHttp.settings = settings(max_examples=12, stateful_step_count=30)
 
 
 def test_the_model_reaches_production() -> None:
@@ -520,7 +559,7 @@ def test_the_model_reaches_production() -> None:
     machine.found()
     for package in (1, 2):
         machine.register(package, "ann", "patch", None)
-        machine.ship(package - 1, "committed")
+        machine.ship(package - 1, "", "committed")
     machine.roll_back("prod", "locked")
     assert accepted(machine.story.confirm("prod"))
     assert [one.live for one in machine.model.endpoints.values()] == [

@@ -19,6 +19,7 @@ from lockgate.adapters.sql.outbox import SqliteOutbox
 from lockgate.adapters.sql.sqlite import SqliteStore
 from lockgate.adapters.targets.local import LocalTarget
 from lockgate.app.effects import EffectRunner
+from lockgate.app.plugins import resolve
 from lockgate.app.system import SystemClock, SystemIds
 from lockgate.core.digests import Digest
 from lockgate.core.journal import sign_checkpoint
@@ -88,7 +89,9 @@ class Control:
     @property
     def premises(self) -> Premises:
         """What the workshop needs of this store."""
-        return Premises(self.layout, self.config, self.blobs, self.clock, self.ids, self.signer)
+        return Premises(
+            self.layout, self.config, self.blobs, self.clock, self.ids, self.signer, _training_tools
+        )
 
     def signer(self) -> FileKey:
         """The package signing key.
@@ -169,3 +172,8 @@ def manifest_blobs(manifest: bytes) -> tuple[Digest, ...]:
     """The digests of everything a manifest names."""
     decoded = msgspec.json.decode(manifest, type=Manifest)
     return (decoded.config.digest, *(layer.digest for layer in decoded.layers))
+
+
+def _training_tools() -> Any:
+    """The tools of training; the libraries behind them take seconds to load."""
+    return resolve("lockgate.workshop.tools:tools")()

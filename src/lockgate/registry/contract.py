@@ -120,10 +120,17 @@ class ModelContract(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class RowEncoder:
-    """`encode_rows` prepared for one contract: build it once, use it for every request."""
+    """`encode_rows` prepared for one contract: build it once, use it for every request.
+
+    Attributes:
+        tolerated: names outside the contract that rows may hold all the same. A data plane puts the inputs of the
+            other versions it keeps loaded here, so that a caller who already sends a new version's inputs is
+            still answered after a rollback. May be replaced at any time, from any thread.
+    """
 
     def __init__(self, contract: ModelContract) -> None:
         self.contract = contract
+        self.tolerated: frozenset[str] = frozenset()
         self.n_inputs = len(contract.inputs)
         self._names = frozenset(contract.names)
         self._readers = tuple(
@@ -153,14 +160,15 @@ class RowEncoder:
                     else:
                         raise _Rejection("missing", name, None)
                 if n_known != len(row):
-                    raise _Rejection("unknown-field", *self._unknown(row))
+                    self._refuse_unknown(row)
             except _Rejection as rejection:
                 raise rejection.as_error(number, self._names) from None
         return np.array(cells, dtype=np.float32).reshape(len(rows), self.n_inputs)
 
-    def _unknown(self, row: Mapping[str, Any]) -> tuple[str, Any]:
-        name = next(name for name in row if name not in self._names)
-        return str(name), row[name]
+    def _refuse_unknown(self, row: Mapping[str, Any]) -> None:
+        for name in row:
+            if name not in self._names and name not in self.tolerated:
+                raise _Rejection("unknown-field", str(name), row[name])
 
 
 def encode_rows(contract: ModelContract, rows: Sequence[Mapping[str, Any]]) -> Matrix:

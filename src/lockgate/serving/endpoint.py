@@ -83,13 +83,24 @@ class Recorder:
 class Runtime:
     """One loaded version: everything a request needs of it."""
 
-    __slots__ = ("digest", "encode", "high", "low", "predict", "recorder", "version", "version_header")
+    __slots__ = (
+        "digest",
+        "encode",
+        "encoder",
+        "high",
+        "low",
+        "predict",
+        "recorder",
+        "version",
+        "version_header",
+    )
 
     def __init__(self, version: str, package: ReadyPackage, recorder: Recorder) -> None:
         self.digest = package.digest
         self.version = version
         self.version_header = (b"x-lockgate-version", version.encode())
-        self.encode = RowEncoder(package.contract).encode
+        self.encoder = RowEncoder(package.contract)
+        self.encode = self.encoder.encode
         self.predict = package.predict
         self.recorder = recorder
         output = package.contract.output
@@ -203,6 +214,7 @@ class Endpoint:
         with self._lock:
             recorder = self._recorders.setdefault(ref.digest, Recorder())
             self._loaded[ref.digest] = Runtime(version, package, recorder)
+            self._tolerate()
             if self._pending is not None:
                 self._settle(quick=False)
             else:
@@ -228,7 +240,16 @@ class Endpoint:
             gone = [digest for digest in self._loaded if digest not in kept]
             for digest in gone:
                 del self._loaded[digest]
+            self._tolerate()
             return bool(gone)
+
+    def _tolerate(self) -> None:
+        """Callers may send what any loaded version takes: they do not know which one will answer."""
+        names = frozenset(
+            name for runtime in self._loaded.values() for name in runtime.encoder.contract.names
+        )
+        for runtime in self._loaded.values():
+            runtime.encoder.tolerated = names
 
     def beat(self) -> None:
         """Bring the request count in the ack up to date."""

@@ -1,33 +1,22 @@
-"""Putting a runner together: the built-in steps and the tools they work with."""
+"""Putting a runner together: the built-in steps, with the tools they work with."""
 
 from __future__ import annotations
 
 import platform
 from pathlib import Path
 
-from lockgate.adapters.engines.convert import lightgbm_to_onnx
-from lockgate.adapters.engines.duckdb_tables import DuckDBTables
-from lockgate.adapters.engines.lightgbm_engine import LightGbmEngine
-from lockgate.adapters.engines.onnx_engine import OnnxEngine
 from lockgate.adapters.runners.builtin import Builtins, Tools
 from lockgate.adapters.runners.local import LocalRunner
 from lockgate.core.blobs import BlobStore
 from lockgate.core.digests import Digest, digest_of
 from lockgate.features.definition import Definitions
 from lockgate.pipeline.recipe import Recipe, Sources
-from lockgate.registry.ports import Engine
-
-
-def engines() -> dict[str, Engine]:
-    """The inference engines for judging and building."""
-    return {"onnx": OnnxEngine(), "lightgbm-text": LightGbmEngine()}
 
 
 def assemble_runner(
-    root: Path, blobs: BlobStore, recipe: Recipe, sources: Sources, definitions: Definitions
+    root: Path, blobs: BlobStore, tools: Tools, recipe: Recipe, sources: Sources, definitions: Definitions
 ) -> LocalRunner:
     """The runner of one model's graph."""
-    tools = Tools(tables=DuckDBTables(), engines=engines(), convert=lightgbm_to_onnx)
     builtins = Builtins(root, blobs, recipe, sources, definitions, tools)
     return LocalRunner(root, blobs, sources=sources.code, builtin=builtins.kinds())
 

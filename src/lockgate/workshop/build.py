@@ -48,7 +48,7 @@ from lockgate.registry.contract import OutputField
 from lockgate.registry.messages import RegisterVersion
 from lockgate.registry.package import BuiltPackage, open_package
 from lockgate.registry.signing import signature_envelope, store_signature
-from lockgate.workshop.assembly import assemble_runner, engines, environment_of
+from lockgate.workshop.assembly import assemble_runner, environment_of
 from lockgate.workshop.config import ModelTable
 from lockgate.workshop.git import commit_of
 from lockgate.workshop.premises import Premises
@@ -212,7 +212,10 @@ class Workshop:
         return self._execute(self.nodes, runner, _quiet(observer, names), stages, _without(force, names))
 
     def _runner(self) -> LocalRunner:
-        return assemble_runner(self.root, self.premises.blobs, self.recipe, self.sources, self.definitions)
+        premises = self.premises
+        return assemble_runner(
+            self.root, premises.blobs, premises.tools(), self.recipe, self.sources, self.definitions
+        )
 
     def _execute(
         self,
@@ -354,7 +357,7 @@ class Workshop:
         run = msgspec.json.decode(self.premises.blobs.get(known.version.run), type=RunRecord)
         artifact = run.output(self.recipe.evaluation_set.partition(":")[2])
         evaluation: Any = load(artifact, self.premises.blobs)
-        judge = Judge(self.premises.blobs, engines())
+        judge = Judge(self.premises.blobs, self.premises.tools().engines)
         baseline: str | None = None
         if environment is None:
             found = judge.intrinsic(
@@ -392,6 +395,7 @@ class Workshop:
         rows = rows_for(
             open_package(standing.baseline, self.premises.blobs),
             self.premises.blobs,
+            self.premises.tools(),
             SideCache(self._cache, side),
             self.premises.clock,
             tables={name: run.output(name) for name in self.recipe.datasets},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from lockgate.core.blobs import BlobStore
 from lockgate.core.clock import Clock, Ids
@@ -11,10 +12,14 @@ from lockgate.registry.ports import Signer
 from lockgate.workshop.config import Config
 from lockgate.workshop.layout import Layout
 
+if TYPE_CHECKING:  # Arrow and sqlglot stand behind it, and a rollback needs neither.
+    from lockgate.adapters.runners.builtin import Tools
+
 
 @dataclass(frozen=True)
 class Premises:
-    """`signer` is a function, so that the key is read only when something is signed."""
+    """`signer` and `tools` are functions: the key is read only when something is signed, the libraries are loaded only
+    when something is run."""
 
     layout: Layout
     config: Config
@@ -22,3 +27,4 @@ class Premises:
     clock: Clock
     ids: Ids
     signer: Callable[[], Signer]
+    tools: Callable[[], Tools]

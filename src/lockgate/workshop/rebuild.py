@@ -55,7 +55,12 @@ def rebuild(
             project.recipe, project.sources, project.definitions, _tables(premises, package)
         )
         runner = assemble_runner(
-            project.root, premises.blobs, project.recipe, project.sources, project.definitions
+            project.root,
+            premises.blobs,
+            premises.tools(),
+            project.recipe,
+            project.sources,
+            project.definitions,
         )
         environment = environment_of(project.sources.lock)
         record = execute(

@@ -16,7 +16,7 @@ import msgspec
 import pyarrow as pa
 
 from lockgate.adapters.runners.artifacts import load, store
-from lockgate.adapters.runners.builtin import load_definitions
+from lockgate.adapters.runners.builtin import Tools, load_definitions
 from lockgate.core.blobs import BlobStore
 from lockgate.core.clock import Clock
 from lockgate.core.digests import Digest
@@ -76,6 +76,7 @@ def given(name: str, artifact: Artifact) -> Node:
 def rows_for(
     package: Package,
     blobs: BlobStore,
+    tools: Tools,
     cache: StepCache,
     clock: Clock,
     *,
@@ -100,7 +101,9 @@ def rows_for(
         read = {source for node in nodes for source in node.inputs.values()} & set(tables)
         nodes += [given(name, tables[name]) for name in sorted(read)]
         nodes.append(given(examples, store(spine, blobs, step=examples)))
-        runner = assemble_runner(project.root, blobs, project.recipe, project.sources, project.definitions)
+        runner = assemble_runner(
+            project.root, blobs, tools, project.recipe, project.sources, project.definitions
+        )
         environment = environment_of(project.sources.lock)
         record = execute(nodes, cache, runner, environment, clock, model=project.recipe.model)
         joined = load(record.output(TRAINING_SET_STEP), blobs)

@@ -20,11 +20,11 @@ from lockgate.adapters.runners.project import read_sources
 from lockgate.adapters.sql.step_cache import SqliteStepCache
 from lockgate.core.digests import Digest, sha256
 from lockgate.pipeline.artifact import Artifact
+from lockgate.pipeline.code.source import SourceTree
 from lockgate.pipeline.execute import execute
 from lockgate.pipeline.graph import Node, wire_steps
 from lockgate.pipeline.plan import plan
 from lockgate.pipeline.ports import StepFailed
-from lockgate.pipeline.code.source import SourceTree
 from lockgate.pipeline.step import StepOptions
 from lockgate.testing.clock import FakeClock
 from lockgate.testing.memory_blobs import MemoryBlobs

@@ -128,7 +128,6 @@ def test_a_signature_that_is_no_base64_is_refused():
         journal.open_checkpoint(note[:-2] + "\n", Key())
 
 
-@pytest.mark.xfail(strict=True, reason="open_checkpoint does not look at the origin")
 def test_a_checkpoint_of_another_log_with_the_same_key_is_refused():
     key = Key()
     text = "another/log\n1\nAAAA\n"

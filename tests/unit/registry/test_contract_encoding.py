@@ -267,3 +267,12 @@ def test_a_looked_up_value_that_callers_must_now_send_breaks_them() -> None:
 
 def _renamed(contract: ModelContract) -> tuple[InputField, ...]:
     return (msgspec.structs.replace(contract.inputs[0], name="y"),)
+
+
+def test_what_is_tolerated_is_passed_over_and_nothing_else() -> None:
+    encoder = RowEncoder(CONTRACT)
+    encoder.tolerated = frozenset({"visibility", *CONTRACT.names})
+    with_more = encoder.encode([ROW | {"visibility": 3.0}])
+    np.testing.assert_array_equal(with_more, encode_rows(CONTRACT, [ROW]))
+    with pytest.raises(InputRejected, match="visiblity"):
+        encoder.encode([ROW | {"visibility": 3.0, "visiblity": 3.0}])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from lockgate.core.errors import LockgateError
+from lockgate.registry.contract import InputField, ModelContract
 from lockgate.serving.endpoint import Endpoint
 from lockgate.serving.ports import ReadyPackage
 from lockgate.testing.memory_target import ONE_NUMBER, constant
@@ -239,3 +240,26 @@ def test_errors_of_a_control_file_have_remedies() -> None:
         codec.check(b"")
     except LockgateError as error:
         assert error.remedy
+
+
+def test_callers_may_send_what_any_kept_version_takes() -> None:
+    """Somebody who already sends a new version's inputs must still be answered after a rollback."""
+    rig = Rig(sample_plan(1, "1.0.0"))
+    rig.load()
+    rig.apply(sample_plan(2, {"2.0.0": N_SLOTS, "1.0.0": 0}))
+    more = ModelContract(
+        inputs=(*ONE_NUMBER.inputs, InputField(name="wind", dtype="float")), output=ONE_NUMBER.output
+    )
+    ref = rig.endpoint.wanted(urgent=False)
+    assert ref is not None
+    rig.endpoint.provide(ref, ReadyPackage(ref.digest, more, constant(0.5)))
+    names = {name: 1.0 for name in more.names}
+
+    rig.apply(sample_plan(3, {"1.0.0": N_SLOTS, "2.0.0": 0}))
+
+    serving = rig.endpoint.serving
+    assert serving is not None
+    runtime = serving.runtime_for("anybody")
+    assert runtime is not None
+    assert runtime.version == "1.0.0"
+    assert runtime.encode([names]).shape == (1, len(ONE_NUMBER.inputs))

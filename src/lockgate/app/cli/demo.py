@@ -190,8 +190,8 @@ def _plane(stage: Stage) -> str:
 
 
 def _example(stage: Stage) -> dict[str, Any]:
-    """A golden row of the first version: a real flight, as the package carries it."""
-    shown = stage.ask("package", "golden", "flight-delay@1.0.0")
+    """A golden row of what is live: a real flight, as the package carries it."""
+    shown = stage.ask("package", "golden", ENDPOINT)
     row: dict[str, Any] = shown["rows"][0]
     return row
 
@@ -220,7 +220,7 @@ def _refuse_worse(stage: Stage) -> None:
 
 
 def _roll_back(stage: Stage) -> float:
-    _title("8. Rollback under traffic")
+    _title("8. Rollback under traffic; the caller goes on sending the new version's inputs and is answered")
     with Traffic(f"{_plane(stage)}/{ENDPOINT}", {"inputs": [_example(stage)]}) as traffic:
         traffic.wait_for(50)
         answer = stage.ask("rollback", ENDPOINT, "--as", "sre", "--reason", "demo")

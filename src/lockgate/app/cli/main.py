@@ -64,7 +64,7 @@ VERBS: dict[str, Verb] = {
     "policy": Verb("change", f"{_CLI}.setup:policy", "Show or adopt the policy of the tiers."),
     "promote": Verb("change", f"{_CLI}.release:promote", "Release a version to an environment."),
     "rollback": Verb("change", f"{_CLI}.release:rollback", "Put the version before back, at once."),
-    "ship": Verb("change", f"{_CLI}.release:ship", "The whole way, as far as it is free."),
+    "ship": Verb("change", f"{_CLI}.build:ship", "The whole way, as far as it is free."),
     "reproduce": Verb("change", f"{_CLI}.packages:reproduce", "Build a version again and compare."),
     "demo": Verb("change", f"{_CLI}.demo:demo", "A real model's way through it, on this machine."),
     "up": Verb("run", f"{_CLI}.running:up", "Data plane, controller and hub on loopback."),
