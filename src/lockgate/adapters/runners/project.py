@@ -151,12 +151,14 @@ def importable(project_dir: str, sources: Mapping[str, bytes]) -> Iterator[None]
 def _loaded(tops: set[str], root: str) -> dict[str, ModuleType]:
     """The project's modules this process holds; a library that shares a top-level name is not one of them."""
     inside = root + os.sep
+    below = tuple(f"{top}." for top in tops)
     found: dict[str, ModuleType] = {}
-    for name, module in list(sys.modules.items()):
-        if name.partition(".")[0] in tops:
-            places = [getattr(module, "__file__", None) or "", *(getattr(module, "__path__", None) or ())]
-            if any(os.path.realpath(place).startswith(inside) for place in places if place):
-                found[name] = module
+    # Looked through twice per step, and a process that trains holds two thousand modules.
+    for name in [name for name in sys.modules if name in tops or name.startswith(below)]:
+        module = sys.modules[name]
+        places = [getattr(module, "__file__", None) or "", *(getattr(module, "__path__", None) or ())]
+        if any(os.path.realpath(place).startswith(inside) for place in places if place):
+            found[name] = module
     return found
 
 

@@ -1,0 +1,117 @@
+"""lockgate.toml is read strictly, and every complaint says where and what to write instead."""
+
+from __future__ import annotations
+
+import pytest
+
+from lockgate.core.names import ModelName
+from lockgate.core.secrets import NotAReference
+from lockgate.workshop.config import ConfigInvalid, UnknownModel, parse_config
+
+MODEL = """
+[models.{name}]
+tier = "low"
+owner = "team"
+purpose = "To test."
+definitions = "shop.features"
+service = "basket"
+label = "bought"
+output = {{ name = "bought" }}
+[models.{name}.steps]
+examples = "shop.model:examples"
+train = "shop.model:train"
+evaluation_set = "shop.model:evaluation_set"
+[models.{name}.gates]
+"perf.absolute" = {{ metric = "auc", minimum = 0.6 }}
+"""
+HEAD = """schema = 1
+[project]
+name = "shop"
+[environments.dev]
+order = 1
+trust = ["trust/key.pub"]
+[environments.prod]
+order = 2
+trust = ["trust/key.pub"]
+[datasets.baskets]
+source = "shop.sources:baskets"
+contract = "contracts/baskets.odcs.yaml"
+"""
+TEXT = HEAD + MODEL.format(name="basket")
+
+
+def complaint(text: str) -> ConfigInvalid:
+    with pytest.raises(ConfigInvalid) as caught:
+        parse_config(text)
+    return caught.value
+
+
+def line_of(text: str, start: str) -> int:
+    return next(number for number, line in enumerate(text.splitlines(), 1) if line.startswith(start))
+
+
+def test_what_is_left_out_has_the_documented_default() -> None:
+    config = parse_config(TEXT)
+    assert config.project.namespace == "main"
+    assert config.environments["prod"].sensitivity == "guarded"
+    assert config.models["basket"].gates.parity.tolerance == 1e-6
+    assert config.only_model() == "basket"
+    assert config.model_name("basket") == ModelName("main", "basket")
+    assert config.model_name("main/basket") == ModelName("main", "basket")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key", "words", "remedy"),
+    [
+        ('tier = "low"', 'teir = "low"', "models.basket.teir", "unknown key", "'tier'"),
+        ('tier = "low"', 'tier = "lwo"', "models.basket.tier", "lwo", "correct"),
+        ('owner = "team"\n', "", "models.basket", "missing key 'owner'", "add owner"),
+        ("minimum = 0.6", "minium = 0.6", "models.basket.gates.perf.absolute.minium", "unknown", "'minimum'"),
+        ("order = 2", 'order = "two"', "environments.prod.order", "Expected `int`", "correct"),
+    ],
+)
+def test_a_complaint_names_file_line_and_key(old: str, new: str, key: str, words: str, remedy: str) -> None:
+    error = complaint(TEXT.replace(old, new, 1))
+    assert error.facts["key"] == key
+    assert words in error.message
+    assert remedy in error.remedy
+    assert error.message.startswith(f"lockgate.toml:{error.facts['line']}: ")
+
+
+def test_the_line_is_the_one_where_the_key_stands() -> None:
+    text = TEXT.replace('tier = "low"', 'teir = "low"')
+    assert complaint(text).facts["line"] == line_of(text, "teir")
+    text = TEXT.replace("order = 2", 'order = "two"')
+    assert complaint(text).facts["line"] == line_of(text, 'order = "two"')
+
+
+def test_text_that_is_no_toml_says_where() -> None:
+    assert "line 2" in complaint("schema = 1\n[project\n").message
+
+
+def test_an_unknown_schema_asks_for_an_upgrade() -> None:
+    assert "upgrade" in complaint(TEXT.replace("schema = 1", "schema = 2")).remedy
+
+
+def test_an_endpoint_must_name_a_declared_environment_and_model() -> None:
+    error = complaint(TEXT + '[endpoints."prud/basket"]\n')
+    assert "'prud'" in error.message
+    assert "'prod'" in error.remedy
+    assert "'baskett'" in complaint(TEXT + '[endpoints."prod/baskett"]\n').message
+
+
+def test_a_secret_in_the_file_is_refused_and_not_repeated() -> None:
+    with pytest.raises(NotAReference) as caught:
+        parse_config(TEXT + '[signing]\nkey = "hunter2-very-secret"\n')
+    assert "hunter2" not in str(caught.value.record())
+    assert "signing.key" in caught.value.message
+
+
+def test_several_models_live_in_one_repository_and_one_must_be_named() -> None:
+    config = parse_config(TEXT + MODEL.format(name="refund"))
+    assert set(config.models) == {"basket", "refund"}
+    with pytest.raises(ConfigInvalid, match="2 models"):
+        config.only_model()
+    with pytest.raises(UnknownModel) as caught:
+        config.model_name("refnd")
+    assert "'refund'" in caught.value.remedy
