@@ -492,6 +492,11 @@ class Then:
         """The last command's JSON."""
         return self._story.typed.json
 
+    @property
+    def code(self) -> int:
+        """The last command's exit code."""
+        return self._story.typed.code
+
     def it_ends_with(self, code: int) -> Then:
         self._story.typed.must(code)
         return self

@@ -37,7 +37,9 @@ def test_snapshots_are_named_by_content_and_journaled_with_their_origin(given: G
 
 def test_extracting_the_same_bytes_again_gives_the_same_ids(given: Given, when: When, then: Then) -> None:
     project = given.version_one_is_live()
-    before = {line["dataset"]: line["snapshot"] for line in project.asks("explain flight-delay@1.0.0")["datasets"]}
+    before = {
+        line["dataset"]: line["snapshot"] for line in project.asks("explain flight-delay@1.0.0")["datasets"]
+    }
     n_before = len(project.journal())
     when.ada("snapshot --refresh --json")
     then.it_succeeds().it_says("ran     flights ", "ran     weather ", "ran     planes ")
@@ -103,7 +105,9 @@ def test_two_broken_datasets_are_told_together(given: Given, when: When, then: T
     project = given.version_one_is_live()
     given.an_edit(SOURCES, *RENAMED, IMPOSSIBLE)
     when.ada("check")
-    then.it_ends_with(USAGE).it_is_no_bug().it_says("2 datasets broke their contracts", "main/planes", "main/weather.wind_speed")
+    then.it_ends_with(USAGE).it_is_no_bug().it_says(
+        "2 datasets break their contracts", "main/planes", "main/weather.wind_speed"
+    )
     assert {entry["event"]["dataset"] for entry in project.journal("data.contract-broken/")} == {
         "main/planes",
         "main/weather",

@@ -27,7 +27,9 @@ BEHIND_TRAIN = {"train", "evaluation_set", "package", "evidence"}
 BEHIND_EXAMPLES = {"examples", "training_set", *BEHIND_TRAIN}
 
 
-def test_a_new_project_plans_to_run_everything_and_runs_nothing(worlds: Worlds, given: Given, when: When) -> None:
+def test_a_new_project_plans_to_run_everything_and_runs_nothing(
+    worlds: Worlds, given: Given, when: When
+) -> None:
     project = given.a_new_project()
     when.somebody("plan").must(0)
     plan = project.asks("plan")
@@ -64,8 +66,14 @@ def test_editing_a_comment_or_the_layout_runs_nothing(given: Given, when: When, 
     given.an_edit(
         MODEL,
         ("@step(slow=True)\n", "# Trees are enough here: a deeper model gained nothing.\n@step(slow=True)\n"),
-        ("    known = before(training_set,", "    # what was known by then\n    known = before(  training_set,"),
-        ('"""The rows in which the instant `column` lies before', '"""Rows whose instant `column` lies before'),
+        (
+            "    known = before(training_set,",
+            "    # what was known by then\n    known = before(  training_set,",
+        ),
+        (
+            '"""The rows in which the instant `column` lies before',
+            '"""Rows whose instant `column` lies before',
+        ),
     )
     then.everything_is_cached()
     when.ada("train --json")
@@ -135,7 +143,9 @@ def test_each_cause_is_named(given: Given) -> None:
 
 def test_a_broken_unit_test_stops_the_fast_stage(given: Given, when: When, then: Then) -> None:
     given.version_one_is_live()
-    given.a_file("tests/test_broken.py", "def test_nothing_holds() -> None:\n    assert 'late' == 'on time'\n")
+    given.a_file(
+        "tests/test_broken.py", "def test_nothing_holds() -> None:\n    assert 'late' == 'on time'\n"
+    )
     when.ada("check")
     then.it_ends_with(REFUSED).it_says("test_nothing_holds", "1 failed")
 
@@ -155,7 +165,7 @@ def test_features_hold_what_was_known_at_the_time_of_the_question(worlds: Worlds
             SELECT row_number() OVER () AS row, * FROM training
         ) WHERE row % 997 = 0;
         CREATE TABLE news AS
-            SELECT tailnum, departed_at AS at, dep_delay AS delay, true AS in_air FROM flights
+            SELECT tailnum, departed_at AS seen_at, dep_delay AS delay, true AS in_air FROM flights
             WHERE departed_at IS NOT NULL
             UNION ALL
             SELECT tailnum, arrived_at, arr_delay, false FROM flights WHERE arrived_at IS NOT NULL;
@@ -167,8 +177,8 @@ def test_features_hold_what_was_known_at_the_time_of_the_question(worlds: Worlds
             SELECT *,
                 (SELECT max(departed_at) FROM flights f
                  WHERE f.origin = asked.origin AND f.departed_at <= asked.as_of) AS last_out,
-                (SELECT max(at) FROM news
-                 WHERE news.tailnum = asked.tailnum AND news.at <= asked.as_of) AS last_seen
+                (SELECT max(seen_at) FROM news
+                 WHERE news.tailnum = asked.tailnum AND news.seen_at <= asked.as_of) AS last_seen
             FROM asked
         )
         SELECT
@@ -179,11 +189,11 @@ def test_features_hold_what_was_known_at_the_time_of_the_question(worlds: Worlds
             aircraft_delay,
             CASE WHEN as_of - last_seen <= INTERVAL 16 HOURS THEN (
                 SELECT max(delay) FROM news
-                WHERE news.tailnum = known.tailnum AND news.at = known.last_seen) END,
+                WHERE news.tailnum = known.tailnum AND news.seen_at = known.last_seen) END,
             aircraft_in_air,
             CASE WHEN as_of - last_seen <= INTERVAL 16 HOURS THEN (
                 SELECT bool_or(in_air) FROM news
-                WHERE news.tailnum = known.tailnum AND news.at = known.last_seen) END
+                WHERE news.tailnum = known.tailnum AND news.seen_at = known.last_seen) END
         FROM known
         """
     ).fetchall()

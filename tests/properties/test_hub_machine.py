@@ -58,10 +58,16 @@ SLIPS = (
     "new policy",
     "quarantined",
     "too late",
+    "let out again",
     "dev moved on",
     "retired on the way",
+    "retired at the start",
+    "old evidence",
     "did not load",
     "called off",
+    "no way back",
+    "own approval",
+    "hasty approval",
 )
 PEOPLE = st.sampled_from(["ann", "bob", "cy"])
 CRASH = st.sampled_from([None, None, *STEPS])
@@ -371,20 +377,37 @@ class HubMachine(RuleBasedStateMachine):
         self.generations[environment] = generation
         return generation
 
-    @some_versions
-    @rule(index=which, slip=st.sampled_from(["", "", *SLIPS]), crash=CRASH)
+    @rule(index=which, crash=CRASH)
+    def ship_without_a_slip(self, index: int, crash: str | None) -> None:
+        self.ship(index, "", crash)
+
+    @rule(index=which, slip=st.sampled_from(SLIPS), crash=CRASH)
     def ship(self, index: int, slip: str, crash: str | None) -> None:
-        """The whole way at once, so that long stories are common; with `slip`, one thing goes wrong on it."""
+        """The whole way at once, so that long stories are common; with `slip`, one thing goes wrong on it.
+
+        A fresh version is taken when the chosen one can go nowhere any more.
+        """
+        self._settle_all()
+        going = ("candidate", "validated")
+        if not self.model.versions or self.model.versions[self.pick(index)].state not in going:
+            self.register(1000 + self.turn, "ann", "patch", None)
+            index = len(self.model.versions) - 1
         key = self.pick(index)
         others = [name for name in ("ann", "bob") if name != self.model.versions[key].author]
         self.judge(index, True, None)
         self.validate(index, None)
         self.promote(index, "dev", None)
+        if slip == "retired at the start":
+            self.change_life(index, "cy", "retire", None)
         self._settle_all()
+        if slip == "old evidence":
+            self.time_passes()
+            self.time_passes()
         if slip != "no relative evidence":
             self.judge_for_prod(index, slip != "bad relative evidence", slip == "old champion", None)
         if slip != "no approval":
-            self.approve(index, others[0], None, False)
+            actor = self.model.versions[key].author if slip == "own approval" else others[0]
+            self.approve(index, actor, None, slip == "hasty approval")
         match slip:
             case "new evidence":
                 self.judge(index, True, None)
@@ -397,6 +420,10 @@ class HubMachine(RuleBasedStateMachine):
             case "too late":
                 self.time_passes()
                 self.time_passes()
+            case "let out again":
+                self.change_life(index, "cy", "quarantine", None)
+                self.change_life(index, "cy", "lift", None)
+                self.change_life(index, "bob", "lift", None)
             case "dev moved on":
                 self.roll_back("dev", None)
                 self._settle_all()
@@ -409,6 +436,10 @@ class HubMachine(RuleBasedStateMachine):
             case "called off":
                 self.roll_back("prod", crash)
         self._settle_all()
+        previous = self.model.endpoints["prod"].previous
+        if slip == "no way back" and previous:
+            self.change_life(list(self.model.versions).index(previous), "cy", "quarantine", None)
+            self.roll_back("prod", crash)
 
     def _settle_all(self) -> None:
         self.world.clock.advance(seconds=1)
@@ -427,7 +458,7 @@ class HubMachine(RuleBasedStateMachine):
         kinds: dict[str, Any] = {
             "quarantine": (QuarantineVersion, one.state in ("candidate", "validated")),
             "lift": (LiftQuarantine, one.state == "quarantined" and actor != one.shut_in_by),
-            "reject": (RejectVersion, one.state in ("candidate", "validated")),
+            "reject": (RejectVersion, one.state in ("candidate", "validated", "quarantined")),
             "retire": (RetireVersion, self.model.may_retire(key)),
         }
         kind, expected = kinds[verb]
@@ -546,11 +577,11 @@ def server() -> Iterator[None]:
 
 
 TestHubInMemory = MemoryMachine.TestCase
-TestHubInMemory.settings = settings(max_examples=100, stateful_step_count=30)
+TestHubInMemory.settings = settings(max_examples=300, stateful_step_count=25)
 TestHubOnSqlite = SqliteMachine.TestCase
-TestHubOnSqlite.settings = settings(max_examples=40, stateful_step_count=30)
+TestHubOnSqlite.settings = settings(max_examples=40, stateful_step_count=25)
 TestHubOverHttp = HttpMachine.TestCase
-TestHubOverHttp.settings = settings(max_examples=12, stateful_step_count=30)
+TestHubOverHttp.settings = settings(max_examples=12, stateful_step_count=25)
 
 
 def test_the_model_reaches_production() -> None:

@@ -13,7 +13,14 @@ import msgspec
 
 from lockgate.adapters.blobs.directory import DirectoryBlobs
 from lockgate.adapters.identity.checkpoints import FileSink, NotePrivate, NotePublic
-from lockgate.adapters.identity.keys import CheckpointKey, CheckpointPublicKey, FileKey, PublicKey
+from lockgate.adapters.identity.keys import (
+    CheckpointKey,
+    CheckpointPublicKey,
+    FileKey,
+    PublicKey,
+    SigningKey,
+)
+from lockgate.adapters.identity.secrets import resolve as resolve_secret
 from lockgate.adapters.sql.journal import SqliteJournal
 from lockgate.adapters.sql.outbox import SqliteOutbox
 from lockgate.adapters.sql.sqlite import SqliteStore
@@ -93,13 +100,17 @@ class Control:
             self.layout, self.config, self.blobs, self.clock, self.ids, self.signer, _training_tools
         )
 
-    def signer(self) -> FileKey:
-        """The package signing key.
+    def signer(self) -> SigningKey:
+        """The package signing key, from its file or its environment variable.
 
         Raises:
-            KeyMissing, KeyExposed, KeyUnreadable: with what to do about it.
+            KeyMissing, KeyExposed, KeyUnreadable, SecretMissing: with what to do about it.
         """
-        return FileKey(self._key_file(self.config.signing.key, "signing.key"))
+        reference = parse_secret_ref(self.config.signing.key, where="signing.key")
+        if reference.kind == "file":
+            return FileKey(self.layout.root / reference.name)
+        pem = resolve_secret(reference, base=self.layout.root)
+        return SigningKey.from_pem(pem.encode(), where=str(reference))
 
     def trusted(self, environment: str | None = None) -> tuple[PublicKey, ...]:
         """The keys that are trusted in an environment, or in any."""

@@ -24,6 +24,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -55,6 +56,7 @@ class Options(NamedTuple):
     Attributes:
         trust: public key files per environment.
         port: 0 for any free one.
+        follow: leave when standard input ends.
     """
 
     run_dir: Path
@@ -63,6 +65,7 @@ class Options(NamedTuple):
     host: str
     port: int
     reuse_port: bool
+    follow: bool
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -83,6 +86,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     plane = Plane(ids=_request_ids(presence.token))
     watcher = Watcher(plane, presence, options.run_dir, loader)
     watcher.start()
+    if options.follow:
+        threading.Thread(target=_follow, name="follow", daemon=True).start()
     try:
         uvloop.run(_serve(plane, listener))
     finally:
@@ -107,6 +112,11 @@ def parse(argv: Sequence[str] | None) -> Options:
     parser.add_argument("--host", default="127.0.0.1", help="address to bind (default: loopback only)")
     parser.add_argument("--port", type=int, default=8080, help="0 for any free port")
     parser.add_argument("--reuse-port", action="store_true", help="share the port with other workers")
+    parser.add_argument(
+        "--follow",
+        action="store_true",
+        help="leave when standard input ends: when the parent process is gone",
+    )
     given = parser.parse_args(argv)
     trust: dict[str, tuple[Path, ...]] = {}
     for item in given.trust:
@@ -118,7 +128,7 @@ def parse(argv: Sequence[str] | None) -> Options:
         if not files:
             parser.error(f"--trust {item}: write ENV=PEMFILE")
         trust[environment] = trust.get(environment, ()) + tuple(Path(file) for file in files.split(","))
-    return Options(given.run_dir, given.store, trust, given.host, given.port, given.reuse_port)
+    return Options(given.run_dir, given.store, trust, given.host, given.port, given.reuse_port, given.follow)
 
 
 def build_loader(options: Options) -> PackageLoader:
@@ -188,6 +198,13 @@ async def _serve(plane: Plane, listener: socket.socket) -> None:
     gc.collect()
     gc.freeze()
     await _Server(config).serve(sockets=[listener])
+
+
+def _follow() -> None:
+    """Leave as on SIGTERM once nobody holds the other end of standard input, were the parent ended by kill -9."""
+    while os.read(0, 4096):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _request_ids(token: int) -> Callable[[], str]:

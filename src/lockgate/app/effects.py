@@ -46,8 +46,14 @@ class EffectRunner:
             row = self._outbox.lease(now, now + _lease_us(), subject=subject)
             if row is None:
                 return self._outbox.open_rows(subject) == 0
-            if not self._one(row):
-                self._outbox.release(row)
+            done = False
+            try:
+                done = self._one(row)
+            finally:
+                # Also when something broke: whoever comes next need not wait for this lease to run out.
+                if not done:
+                    self._outbox.release(row)
+            if not done:
                 return False
 
     def _one(self, row: OutboxRow) -> bool:

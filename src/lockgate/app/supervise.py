@@ -115,11 +115,14 @@ class Supervisor:
         environments = self._control.config.environments
         command = [sys.executable, "-P", "-m", "lockgate.app.dataplane"]
         command += ["--run-dir", str(self._layout.run), "--store", str(self._layout.blobs)]
-        command += ["--port", str(self._port)]
+        command += ["--port", str(self._port), "--follow"]
         for name, table in environments.items():
             paths = ",".join(str(self._layout.root / path) for path in table.trust)
             command += ["--trust", f"{name}={paths}"]
-        self._plane = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=self._layout.root)
+        # Its standard input ends with this process, and it with that: a port is never left taken.
+        self._plane = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=self._layout.root
+        )
         assert self._plane.stdout is not None
         line = self._plane.stdout.readline()
         if not line:

@@ -161,7 +161,7 @@ def open_checkpoint(note: str, verifier: NoteVerifier) -> Checkpoint:
     expected = _key_hash(verifier.name, verifier.public_bytes())
     for line in signatures.splitlines():
         parts = line.split(" ")
-        if len(parts) != 3 or parts[1] != verifier.name:
+        if len(parts) != 3 or parts[:2] != ["\u2014", verifier.name]:
             continue
         try:
             raw = base64.b64decode(parts[2], validate=True)

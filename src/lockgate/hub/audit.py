@@ -39,7 +39,7 @@ def read_entry(stored: StoredEntry) -> tuple[Event, Stamp]:
     try:
         entry = _ENTRY.decode(stored.body)
         event = _EVENT.decode(entry.event)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise EntryUnreadable(
             f"entry {stored.seq} cannot be read: {error}", remedy="lockgate audit verify", seq=stored.seq
         ) from error
@@ -88,8 +88,11 @@ def _checkpoint_sizes(
 
 
 def _replay(journal: Journal, wanted: dict[int, set[bytes]], findings: list[str]) -> tuple[Head, Folded]:
-    head, folded = EMPTY_HEAD, Folded(lambda kind, key: None)
+    head, folded, expected = EMPTY_HEAD, Folded(lambda kind, key: None), 1
     for stored in iter_entries(journal):
+        if stored.seq != expected:
+            findings.append(f"entry {expected} is missing; the next one is {stored.seq}")
+        expected = stored.seq + 1
         head = _check_entry(stored, head, folded, findings)
         if head.seq in wanted and wanted[head.seq] != {root(head.frontier)}:
             findings.append(f"entries 1 to {head.seq} are not those of the signed checkpoint of that size")
@@ -100,8 +103,6 @@ def _replay(journal: Journal, wanted: dict[int, set[bytes]], findings: list[str]
 
 def _check_entry(stored: StoredEntry, head: Head, folded: Folded, findings: list[str]) -> Head:
     after = extend(head, stored.body)
-    if stored.seq != after.seq:
-        findings.append(f"entry {after.seq} is missing; the next one is {stored.seq}")
     if after.hash != stored.hash:
         findings.append(f"entry {stored.seq}: its bytes do not hash to its place in the chain")
     try:
@@ -114,7 +115,7 @@ def _check_entry(stored: StoredEntry, head: Head, folded: Folded, findings: list
     except (AssertionError, AttributeError, KeyError, TypeError) as error:
         findings.append(f"entry {stored.seq} does not fit what came before it: {error}")
     # Going on from the stored hash names each altered entry once instead of every one after it.
-    return Head(stored.seq, stored.hash, after.frontier)
+    return after._replace(hash=stored.hash)
 
 
 def _stored_documents(journal: Journal) -> list[StoredDocument]:

@@ -17,14 +17,14 @@ remembers. A refusal is journaled too.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
 from lockgate.core.clock import Clock
 from lockgate.core.digests import canonical
-from lockgate.core.documents import DocRef, Docs, touched
-from lockgate.core.errors import Bug, Conflict, Forbidden, Invalid
+from lockgate.core.documents import DocRef, Docs, DocumentKind, touched
+from lockgate.core.errors import Bug, Conflict, Corrupt, Forbidden, Invalid
 from lockgate.core.journal import Entry, extend
 from lockgate.core.messages import (
     Command,
@@ -42,6 +42,8 @@ from lockgate.hub.authority import Session, may
 from lockgate.hub.messages import CommandRefused
 from lockgate.hub.ports import Commit, Edge, Journal, StoredDocument, StoredEntry, Transaction
 from lockgate.hub.table import COMMANDS, KIND_BY_NAME, KINDS, Handler
+
+D = TypeVar("D")
 
 _MAX_STALE_ROUNDS = 5
 _MAX_ID_LENGTH = 128
@@ -78,6 +80,10 @@ class CommandIdReused(Conflict):
 
 class FactsUnsettled(Conflict):
     code = "hub.facts-unsettled"
+
+
+class DocumentUnreadable(Corrupt):
+    code = "journal.document-unreadable"
 
 
 class Establish(Protocol):
@@ -208,9 +214,26 @@ def _read(transaction: Transaction, ref: DocRef) -> Any:
     kind = KIND_BY_NAME[ref.kind]
     if ref.key.endswith("*"):
         found = transaction.documents(ref.kind, ref.key[:-1])
-        return tuple(msgspec.json.decode(document.body, type=kind.type) for document in found)
+        return tuple(read_body(kind, document) for document in found)
     one = transaction.document(ref.kind, ref.key)
-    return None if one is None else msgspec.json.decode(one.body, type=kind.type)
+    return None if one is None else read_body(kind, one)
+
+
+def read_body(kind: DocumentKind[D], stored: StoredDocument) -> D:
+    """The body of a stored document.
+
+    Raises:
+        DocumentUnreadable: the bytes are no such document; somebody changed them.
+    """
+    try:
+        return msgspec.json.decode(stored.body, type=kind.type)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise DocumentUnreadable(
+            f"document {stored.kind} {stored.key} cannot be read: {error}",
+            remedy="lockgate audit verify",
+            kind=stored.kind,
+            key=stored.key,
+        ) from error
 
 
 class _Stored(msgspec.Struct, frozen=True, kw_only=True):
@@ -312,15 +335,19 @@ class Folded:
     def apply(self, event: Event, stamp: Stamp) -> None:
         for ref in touched(KINDS, event):
             kind = KIND_BY_NAME[ref.kind]
-            if ref not in self._bodies:
-                stored = self._read(ref.kind, ref.key)
-                self._revs[ref] = 0 if stored is None else stored.rev
-                self._bodies[ref] = (
-                    None if stored is None else msgspec.json.decode(stored.body, type=kind.type)
-                )
-            self._bodies[ref] = kind.fold(self._bodies[ref], event, stamp)
-            self._revs[ref] += 1
+            body, rev = self._before(ref, kind)
+            # Kept only when the fold succeeds: an altered entry may not fit what came before it.
+            self._bodies[ref] = kind.fold(body, event, stamp)
+            self._revs[ref] = rev + 1
         self.edges += [Edge(*edge) for kind in KINDS for edge in kind.edges(event)]
+
+    def _before(self, ref: DocRef, kind: DocumentKind[Any]) -> tuple[Any, int]:
+        if ref in self._bodies:
+            return self._bodies[ref], self._revs[ref]
+        stored = self._read(ref.kind, ref.key)
+        if stored is None:
+            return None, 0
+        return read_body(kind, stored), stored.rev
 
     def changed(self) -> tuple[StoredDocument, ...]:
         return tuple(self._stored(ref, body) for ref, body in self._bodies.items())

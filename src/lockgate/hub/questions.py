@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import msgspec
-
 from lockgate.core.clock import Clock
 from lockgate.core.documents import DocRef, Docs, DocumentKind
 from lockgate.core.errors import NotFound, did_you_mean
@@ -20,6 +18,7 @@ from lockgate.gates.state import EVIDENCE, evidence_key
 from lockgate.governance.judgement import bound_set, counting_approvals
 from lockgate.governance.state import APPROVAL, POLICY, ApprovalState, approval_key
 from lockgate.hub import audit
+from lockgate.hub.kernel import read_body
 from lockgate.hub.messages import (
     ChangeLine,
     ChangesAnswer,
@@ -107,11 +106,11 @@ class Questions:
 
     def _get(self, kind: DocumentKind[D], key: str) -> D | None:
         stored = self._journal.document(kind.name, key)
-        return None if stored is None else msgspec.json.decode(stored.body, type=kind.type)
+        return None if stored is None else read_body(kind, stored)
 
     def _all(self, kind: DocumentKind[D], prefix: str = "", parent: str | None = None) -> tuple[D, ...]:
         found = self._journal.documents(kind.name, prefix, parent)
-        return tuple(msgspec.json.decode(one.body, type=kind.type) for one in found)
+        return tuple(read_body(kind, one) for one in found)
 
     def _named(self, kind: DocumentKind[D], key: str) -> D:
         body = self._get(kind, key)
@@ -305,6 +304,9 @@ def _next_step(version: VersionState, endpoint: EndpointState, reasons: list[Rea
         return "stop"
     if not reasons:
         return "promote"
+    if rules & {"gates.baseline-moved", "governance.evidence-age"}:
+        # What the old judgement said no longer counts, for or against.
+        return "judge-for"
     if any(reason.evidence and reason.remedy is None for reason in reasons):
         return "stop"
     if "registry.state" in rules:

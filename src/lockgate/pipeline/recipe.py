@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from lockgate.core.digests import Digest, digest_of, sha256
+from lockgate.core.digests import Digest, canonical, digest_of, sha256
 from lockgate.features.definition import Definitions, service_fields, service_views
 from lockgate.features.hashes import semantic_hash, service_hash
 from lockgate.pipeline.code.closure import closure
@@ -246,7 +246,7 @@ def _package(recipe: Recipe, sources: Sources, definitions: Definitions, project
             **files,
             **_own(sources),
         },
-        params={"recipe": msgspec.to_builtins(recipe)},
+        params={"recipe": msgspec.json.decode(canonical(recipe))},
         inputs={
             "model": _function(recipe.train),
             "contract": CONTRACT_STEP,

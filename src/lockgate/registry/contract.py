@@ -245,9 +245,9 @@ def compare_contracts(old: ModelContract, new: ModelContract) -> tuple[ContractC
             changes.append(ContractChange(True, name, f"input {name} is gone{hint}"))
     for name, field in after.items():
         if name not in before:
-            required = not field.nullable and field.source == "request"
-            word = "required" if required else "optional" if field.source == "request" else "looked-up"
-            changes.append(ContractChange(required, name, f"{word} input {name} is new"))
+            # A caller who sends raw features sends the looked-up ones too, so they count alike.
+            word = "optional" if field.nullable else "required"
+            changes.append(ContractChange(not field.nullable, name, f"{word} input {name} is new"))
     for part in ("name", "kind", "minimum", "maximum"):
         was, now = getattr(old.output, part), getattr(new.output, part)
         if was != now:

@@ -171,7 +171,7 @@ def reject_version(docs: Docs, command: RejectVersion, context: Context) -> Deci
     version = known_version(docs, command.version)
     if isinstance(version, Refusal):
         return version
-    if version.state not in ("candidate", "validated"):
+    if version.state not in ("candidate", "validated", "quarantined"):
         return wrong_state(version, "rejected")
     return Decision((VersionRejected(version=command.version, reason=command.reason),))
 

@@ -18,7 +18,7 @@ import msgspec
 from lockgate.core.digests import canonical
 from lockgate.core.errors import Invalid
 from lockgate.core.semver import Bump, largest
-from lockgate.registry.contract import compare_contracts
+from lockgate.registry.contract import InputField, compare_contracts
 from lockgate.registry.package import CONFIG_PATH, INCLUDE_PREFIX, Package
 
 Section = Literal["contract", "features", "code", "params", "data", "environment", "artifact"]
@@ -114,10 +114,12 @@ def _sentence(difference: Difference) -> str:
 def _sections(package: Package) -> dict[Section, dict[str, str]]:
     config = package.config
     contract: dict[str, Any] = {
-        "inputs": {field.name: msgspec.to_builtins(field) for field in config.contract.inputs},
+        "inputs": {field.name: _input(field) for field in config.contract.inputs},
         "order": ",".join(config.contract.names),
         "output": msgspec.to_builtins(config.contract.output),
     }
+    # The recipe repeats the params, which are compared by themselves.
+    recipe = {name: value for name, value in config.recipe.items() if name != "params"}
     forms = {str(place): f"{form.format} in {form.path}" for place, form in enumerate(config.forms)}
     # package.json is compared field by field, and what is left of it could not differ alone.
     layers = {layer.path: layer.digest for layer in package.layers if layer.path != CONFIG_PATH}
@@ -127,11 +129,23 @@ def _sections(package: Package) -> dict[Section, dict[str, str]]:
             _flat({"service": config.service, "hash": config.service_hash, "views": config.views})
         ),
         "code": dict(_flat({"closure": config.code, "parts": config.closure})),
-        "params": dict(_flat({"params": config.params, "seeds": config.seeds, "recipe": config.recipe})),
+        "params": dict(_flat({"params": config.params, "seeds": config.seeds, "recipe": recipe})),
         "data": dict(_flat(config.snapshots)),
         "environment": dict(_flat({"lock": config.environment, "threads": config.threads})),
         "artifact": dict(_flat({"forms": forms})) | layers,
     }
+
+
+def _input(field: InputField) -> str:
+    """An input in one line: everything that could differ about it."""
+    parts: list[str] = [field.dtype, "optional" if field.nullable else "required"]
+    if field.minimum is not None or field.maximum is not None:
+        low = "" if field.minimum is None else repr(field.minimum)
+        high = "" if field.maximum is None else repr(field.maximum)
+        parts.append(f"{low}..{high}")
+    if field.categories:
+        parts.append("one of " + canonical(field.categories).decode())
+    return ", ".join([*parts, f"from {field.source}"])
 
 
 def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -5,7 +5,7 @@ Life cycle of a version:
     candidate -> validated -> retired
         |            |
         +------------+--> rejected (terminal)
-    any but rejected and retired --> quarantined --> back to where it was
+    candidate, validated --> quarantined --> back to where it was, or rejected
 """
 
 from __future__ import annotations

@@ -65,6 +65,12 @@ class FileMissing(NotFound):
     code = "project.file-missing"
 
 
+class IncludeRefused(Invalid):
+    """A pattern of `[artifact] include` reaches out of the project, into its store or for a key."""
+
+    code = "project.include-refused"
+
+
 class ContractViolated(Invalid):
     """A dataset breaks its data contract; nothing that depends on it was run."""
 
@@ -120,7 +126,13 @@ class Workshop:
     def _included(self) -> dict[str, bytes]:
         found: dict[str, bytes] = {}
         for pattern in self.table.artifact.include:
-            matches = sorted(path for path in self.root.glob(pattern) if path.is_file())
+            if pattern.startswith("/") or ".." in pattern.split("/"):
+                raise IncludeRefused(
+                    f"[artifact] include {pattern!r} leaves the project",
+                    remedy="copy the file into the project, and name it from there",
+                    pattern=pattern,
+                )
+            matches = [self._includable(path) for path in sorted(self.root.glob(pattern)) if path.is_file()]
             if not matches:
                 raise FileMissing(
                     f"[artifact] include {pattern!r} matches no file",
@@ -129,6 +141,21 @@ class Workshop:
                 )
             found |= {path.relative_to(self.root).as_posix(): path.read_bytes() for path in matches}
         return found
+
+    def _includable(self, path: Path) -> Path:
+        """A file that may travel: one of the project, and neither its store nor a key."""
+        config, real = self.premises.config, path.resolve()
+        references = (config.signing.key, config.audit.checkpoint_key)
+        keys = [self.root / name.removeprefix("file:") for name in references if name.startswith("file:")]
+        closed = [self.premises.layout.dot.resolve(), *(key.resolve() for key in keys)]
+        if not real.is_relative_to(self.root.resolve()) or any(real.is_relative_to(one) for one in closed):
+            shown = path.relative_to(self.root).as_posix()
+            raise IncludeRefused(
+                f"[artifact] include matches {shown}, which must not leave this machine in a package",
+                remedy="narrow the pattern in lockgate.toml; stores, keys and files outside stay out",
+                path=shown,
+            )
+        return path
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -452,7 +479,8 @@ def _violated(broken: list[CheckedDataset]) -> ContractViolated:
             if check.verdict == "error" and not checked.report.violations
         ]
     return ContractViolated(
-        f"{len(broken)} dataset broke its contract\n" + "\n".join(lines),
+        f"{'1 dataset breaks its contract' if len(broken) == 1 else f'{len(broken)} datasets break their contracts'}\n"
+        + "\n".join(lines),
         remedy="correct the source, or change the contract with its owner; then run it again",
         datasets=[checked.dataset for checked in broken],
         violations=[msgspec.to_builtins(item) for checked in broken for item in checked.report.violations],

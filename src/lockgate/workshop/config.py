@@ -199,13 +199,33 @@ def parse_config(text: str, *, where: str = FILE) -> Config:
     try:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigInvalid(f"{where} is not TOML: {error}", remedy=f"correct {where}", file=where) from error
+        raise _not_toml(str(error), text, where) from error
     try:
         config = msgspec.convert(raw, Config)
     except msgspec.ValidationError as error:
         raise _explained(str(error), raw, text, where) from error
     _check_names(config, text, where)
     return config
+
+
+_PLACE = re.compile(r" \(at line (?P<line>\d+), column \d+\)\Z")
+_ASSIGNED = re.compile(r"\s*([\w\"'./-]+)\s*=")
+
+
+def _not_toml(message: str, text: str, where: str) -> ConfigInvalid:
+    """The parser's complaint with line and key. The rest of the line is not repeated: a secret may stand there."""
+    at = _PLACE.search(message)
+    line = int(at["line"]) if at else max(len(text.splitlines()), 1)
+    assigned = _ASSIGNED.match((text.splitlines() or [""])[min(line, len(text.splitlines()) or 1) - 1])
+    key = assigned[1] if assigned else ""
+    place = f"{where}:{line}: {key}: " if key else f"{where}:{line}: "
+    return ConfigInvalid(
+        f"{place}not TOML: {_PLACE.sub('', message)}",
+        remedy=f"correct line {line} of {where}",
+        file=where,
+        line=line,
+        key=key,
+    )
 
 
 def _check_names(config: Config, text: str, where: str) -> None:
@@ -235,8 +255,11 @@ def _check_names(config: Config, text: str, where: str) -> None:
                     file=where,
                     key=f"endpoints.{name}",
                 )
-    parse_secret_ref(config.signing.key, where=f"{where}: signing.key")
-    parse_secret_ref(config.audit.checkpoint_key, where=f"{where}: audit.checkpoint_key")
+    for keys, reference in (
+        (["signing", "key"], config.signing.key),
+        (["audit", "checkpoint_key"], config.audit.checkpoint_key),
+    ):
+        parse_secret_ref(reference, where=f"{where}:{_line(text, keys)}: {'.'.join(keys)}")
     if not config.audit.sink.startswith("file:"):
         raise ConfigInvalid(
             f"{where}:{_line(text, ['audit', 'sink'])}: audit.sink {config.audit.sink!r} is not supported",
@@ -344,12 +367,12 @@ def _line(text: str, keys: list[str]) -> int:
             table = _split(header[1])
             here = table
         else:
-            assigned = re.match(r"\s*([\w\"'./-]+)\s*=", line)
+            assigned = _ASSIGNED.match(line)
             here = [*table, *_split(assigned[1])] if assigned else []
         common = 0
         while common < min(len(here), len(keys)) and here[common] == keys[common]:
             common += 1
-        if common == len(here) and common > depth:
+        if common > depth and common in (len(here), len(keys)):
             best, depth = number, common
     return best
 

@@ -16,6 +16,7 @@ from lockgate.adapters.identity.keys import (
     KeyMissing,
     KeyUnreadable,
     PublicKey,
+    SigningKey,
     generate_checkpoint_key,
     generate_key,
 )
@@ -106,3 +107,16 @@ def test_openssl_reads_our_key_and_we_verify_what_it_signs(tmp_path: Path) -> No
         check=True,
     )
     assert FileKey(tmp_path / "release.pem").public.verify(b"hello", signed.stdout)
+
+
+def test_a_key_from_a_variable_signs_like_the_one_in_the_file(tmp_path: Path) -> None:
+    in_file = generate_key(tmp_path / "key.pem")
+    in_memory = SigningKey.from_pem((tmp_path / "key.pem").read_bytes(), where="env:SIGNING")
+    assert in_memory.key_id == in_file.key_id
+    assert in_file.public.verify(b"data", in_memory.sign(b"data"))
+
+
+def test_a_variable_that_holds_no_key_is_refused_without_repeating_it() -> None:
+    with pytest.raises(KeyUnreadable, match="env:SIGNING") as caught:
+        SigningKey.from_pem(b"hunter2", where="env:SIGNING")
+    assert "hunter2" not in str(caught.value.record())

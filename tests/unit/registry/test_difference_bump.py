@@ -55,9 +55,9 @@ CHANGES: list[tuple[dict[str, Any], str, str, str]] = [
     ({"service": "delays"}, "minor", "features", "service"),
     ({"service_hash": "x"}, "minor", "features", "hash"),
     ({"views": {"flights": A, "weather": sha256(b"view weather")}}, "minor", "features", "views.flights"),
-    ({"contract": _contract(nullable=True)}, "minor", "contract", "inputs.distance.nullable"),
-    ({"contract": _contract(maximum=10)}, "major", "contract", "inputs.distance.maximum"),
-    ({"contract": _contract(dtype="int")}, "major", "contract", "inputs.distance.dtype"),
+    ({"contract": _contract(nullable=True)}, "minor", "contract", "inputs.distance"),
+    ({"contract": _contract(maximum=10)}, "major", "contract", "inputs.distance"),
+    ({"contract": _contract(dtype="int")}, "major", "contract", "inputs.distance"),
     (
         {"contract": msgspec.structs.replace(CONTRACT, inputs=CONTRACT.inputs[::-1])},
         "minor",

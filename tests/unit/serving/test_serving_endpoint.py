@@ -253,7 +253,7 @@ def test_callers_may_send_what_any_kept_version_takes() -> None:
     ref = rig.endpoint.wanted(urgent=False)
     assert ref is not None
     rig.endpoint.provide(ref, ReadyPackage(ref.digest, more, constant(0.5)))
-    names = {name: 1.0 for name in more.names}
+    names = dict.fromkeys(more.names, 1.0)
 
     rig.apply(sample_plan(3, {"1.0.0": N_SLOTS, "2.0.0": 0}))
 

@@ -87,6 +87,11 @@ class SigningKey:
     def generate(cls) -> SigningKey:
         return cls(ec.generate_private_key(ec.SECP256R1()))
 
+    @classmethod
+    def from_pem(cls, pem: bytes, *, where: str) -> SigningKey:
+        """Raises `KeyUnreadable`; the text is not repeated."""
+        return SigningKey(_p256(_parse_private(pem, where), where))
+
     def sign(self, data: bytes) -> bytes:
         return self._key.sign(data, ec.ECDSA(hashes.SHA256()))
 
@@ -101,10 +106,7 @@ class FileKey(SigningKey):
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        key = _load_private(Path(path))
-        if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
-            raise _unreadable(str(path), "not a P-256 key")
-        super().__init__(key)
+        super().__init__(_p256(_load_private(Path(path)), str(path)))
 
 
 class CheckpointPublicKey:
@@ -205,10 +207,20 @@ def _load_private(path: Path) -> object:
             remedy=f"chmod 600 {path}, and replace the key if anybody else uses this machine",
             file=str(path),
         )
+    return _parse_private(pem, str(path))
+
+
+def _parse_private(pem: bytes, where: str) -> object:
     try:
         return serialization.load_pem_private_key(pem, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise _unreadable(str(path), "no unencrypted private key in PEM form") from error
+        raise _unreadable(where, "no unencrypted private key in PEM form") from error
+
+
+def _p256(key: object, where: str) -> ec.EllipticCurvePrivateKey:
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
+        raise _unreadable(where, "not a P-256 key")
+    return key
 
 
 def _read(path: Path) -> bytes:

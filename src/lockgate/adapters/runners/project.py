@@ -19,7 +19,7 @@ import os
 import random
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import CodeType, ModuleType, TracebackType
 
 import msgspec
@@ -131,30 +131,37 @@ def importable(project_dir: str, sources: Mapping[str, bytes]) -> Iterator[None]
     tops = {path.partition("/")[0].removesuffix(".py") for path in sources if path.endswith(".py")}
     finder = _Finder(root, sources)
     with _PROCESS, contextlib.chdir(root):
-        hidden = _loaded(tops, root)
+        # No module is loaded without its package, so this spares a look through the thousands of others.
+        hidden = {} if tops.isdisjoint(sys.modules) else _loaded(sys.modules, tops, root)
         for name in hidden:
             del sys.modules[name]
+        others = set(sys.modules)
         sys.meta_path.insert(0, finder)
         sys.path.insert(0, root)
-        importlib.invalidate_caches()
+        _forget_listings(root)
         try:
             yield
         finally:
             sys.meta_path.remove(finder)
             with contextlib.suppress(ValueError):
                 sys.path.remove(root)
-            for name in _loaded(tops, root):
+            for name in _loaded(sys.modules.keys() - others, tops, root):
                 del sys.modules[name]
             sys.modules.update(hidden)
 
 
-def _loaded(tops: set[str], root: str) -> dict[str, ModuleType]:
-    """The project's modules this process holds; a library that shares a top-level name is not one of them."""
+def _forget_listings(root: str) -> None:
+    """Let the import system look into the project's folders anew; what is installed did not change."""
+    for place in list(sys.path_importer_cache):
+        if place == root or place.startswith(root + os.sep):
+            del sys.path_importer_cache[place]
+
+
+def _loaded(names: Iterable[str], tops: set[str], root: str) -> dict[str, ModuleType]:
+    """Which of `names` are the project's modules; a library that shares a top-level name is not one of them."""
     inside = root + os.sep
-    below = tuple(f"{top}." for top in tops)
     found: dict[str, ModuleType] = {}
-    # Looked through twice per step, and a process that trains holds two thousand modules.
-    for name in [name for name in sys.modules if name in tops or name.startswith(below)]:
+    for name in [name for name in names if name.partition(".")[0] in tops]:
         module = sys.modules[name]
         places = [getattr(module, "__file__", None) or "", *(getattr(module, "__path__", None) or ())]
         if any(os.path.realpath(place).startswith(inside) for place in places if place):

@@ -13,7 +13,7 @@ from typing import Any
 import click
 import msgspec
 
-from lockgate.app.cli.main import WAITING, Exit, Refused
+from lockgate.app.cli.main import REFUSED, WAITING, Exit, Refused
 from lockgate.app.cli.progress import Counts, watching
 from lockgate.app.cli.session import Session, verb
 from lockgate.app.declare import declare
@@ -111,6 +111,9 @@ def train(session: Session, model: str | None, force: tuple[str, ...], number: s
     record["evidence"] = [msgspec.to_builtins(item) for item in record["evidence"]]
     session.answer({**record, "ran": counts.ran, "cached": counts.cached}, "\n".join(rows))
     if record["refusal"] is not None:
+        if session.json:
+            # The answer holds the refusal; standard output holds one document.
+            raise Exit(REFUSED)
         raise Refused(
             msgspec.convert(record["refusal"], Refusal), headline=f"{record['version']} stays a candidate"
         )
@@ -274,11 +277,8 @@ def _reach(session: Session, version: str, environment: str, ticket: str, outcom
                 )
             case "promote":
                 session.note(f"{environment}: promoting {version}")
-                session.tell(
-                    PromoteVersion(id=session.new_id(), version=key, environment=environment, ticket=ticket),
-                    headline=f"{version} may not go to {environment}",
-                )
-                _require_motion(session, key, environment)
+                if _promote(session, key, environment, ticket):
+                    _require_motion(session, key, environment)
             case "wait":
                 _wait(
                     session,
@@ -294,6 +294,18 @@ def _reach(session: Session, version: str, environment: str, ticket: str, outcom
         f"{version} gets no nearer to {environment}",
         remedy=f"lockgate evidence {version} --for {environment}",
     )
+
+
+def _promote(session: Session, key: str, environment: str, ticket: str) -> bool:
+    """Start the release; false when somebody else's got under way since it was asked what comes next."""
+    command = PromoteVersion(id=session.new_id(), version=key, environment=environment, ticket=ticket)
+    try:
+        session.tell(command, headline=f"{parse_version(key).shown} may not go to {environment}")
+    except Refused as refused:
+        if [reason.rule for reason in refused.refusal.reasons] != ["delivery.rollout-active"]:
+            raise
+        return False
+    return True
 
 
 def _judge(session: Session, key: str, environment: str) -> None:

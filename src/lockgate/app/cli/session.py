@@ -13,9 +13,10 @@ import msgspec
 
 from lockgate.app.cli.main import Refused
 from lockgate.app.plugins import resolve
-from lockgate.core.messages import Command, Query, Receipt
+from lockgate.core.messages import Command, Query, Receipt, Refusal
 from lockgate.hub.authority import embedded
 from lockgate.hub.kernel import Hub
+from lockgate.hub.messages import ExplainVersion, Standing, Status
 from lockgate.workshop.layout import Layout, claimed_actor, here
 
 
@@ -67,6 +68,10 @@ class Session:
         receipt = self.deciding.execute(command)
         self.seal()
         if receipt.refusal is not None:
+            about = _about_unknown(command, receipt.refusal)
+            if about is not None:
+                # Asked about, a name that nobody knows is answered with its near matches.
+                self.ask(about)
             raise Refused(receipt.refusal, headline=headline)
         return receipt
 
@@ -98,6 +103,18 @@ class Session:
         """Embedded mode proves nobody's name, and says so wherever a name matters."""
         if not self.hub_url:
             self.note(f"acting as {self.actor} (claimed, not proven: embedded mode)")
+
+
+def _about_unknown(command: Any, refusal: Refusal) -> Query | None:
+    """The question about the very name that a refusal says is unknown, if there is one."""
+    match refusal.reasons[0].rule:
+        case "registry.version-unknown":
+            return ExplainVersion(version=command.version)
+        case "delivery.environment-unknown" if hasattr(command, "version"):
+            return Standing(version=command.version, environment=command.environment)
+        case "delivery.endpoint-unknown" if hasattr(command, "endpoint"):
+            return Status(endpoint=command.endpoint)
+    return None
 
 
 def verb(function: Callable[..., None]) -> click.Command:

@@ -140,12 +140,12 @@ def _evidence_record(line: EvidenceLine) -> dict[str, Any]:
 
 def _explain_text(answer: VersionAnswer, config: Any) -> str:
     version, model = answer.version, answer.model
-    commit = version.commit[:12] or "no commit"
+    dirty = " with uncommitted changes" if version.dirty else ""
+    commit = f"commit {version.commit[:12]}{dirty}" if version.commit else "outside git"
     rows = [
         f"{parse_version(version.version).shown}  {version.state}  tier {model.tier}  owner {model.owner}",
         f"  package     {version.package}",
-        f"  made by     {version.author} at {when(version.registered_at)}, "
-        f"commit {commit}{' with uncommitted changes' if version.dirty else ''}",
+        f"  made by     {version.author} at {when(version.registered_at)}, {commit}",
         f"  signed by   {', '.join(key[:19] for key in version.signed_by)}",
         f"  environment {short(config.environment)}, code {short(config.code)} in {len(config.closure)} parts",
     ]

@@ -1,0 +1,72 @@
+"""A process that speaks to a store for the tests in test_hub_kill9.py. Not a test.
+
+hub_process.py STORE declare NAME N        N commands; the id of each is printed once it is acknowledged
+hub_process.py STORE die STEP ID           one promotion, killed by SIGKILL when the kernel reaches STEP
+hub_process.py STORE carry-out FILE        settle every effect, appending `SUBJECT FENCE` of each to FILE
+hub_process.py STORE serve                 the hub over HTTP, until SIGTERM
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+from lockgate.adapters.sql.journal import SqliteJournal
+from lockgate.adapters.sql.outbox import SqliteOutbox
+from lockgate.adapters.sql.sqlite import SqliteStore
+from lockgate.app.http.server import create_app, serve
+from lockgate.delivery.messages import ConfirmPlan, PromoteVersion
+from lockgate.registry.messages import DeclareModel
+from lockgate.testing.hub_world import MODEL_NAME, OPERATOR, PLATFORM, HubWorld, accepted
+
+_LEASE_US = 1_000_000
+
+
+def declare(world: HubWorld, name: str, count: str) -> None:
+    for number in range(int(count)):
+        command = DeclareModel(
+            id=f"{name}-{number}",
+            model=f"main/{name}-{number % 7}",
+            tier="low",
+            owner=name,
+            purpose=f"number {number}",
+        )
+        receipt = accepted(world.hub(PLATFORM).execute(command))
+        print(command.id, receipt.head, flush=True)
+
+
+def die(world: HubWorld, step: str, command_id: str) -> None:
+    def at(reached: str) -> None:
+        if reached == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    world.at = at
+    command = PromoteVersion(id=command_id, version=f"{MODEL_NAME}@1.0.0", environment="dev")
+    print(accepted(world.hub(OPERATOR).execute(command)).effects, flush=True)
+
+
+def carry_out(world: HubWorld, file: str) -> None:
+    now = world.clock.now()
+    while (row := world.outbox.lease(now, now + _LEASE_US)) is not None:
+        with Path(file).open("a") as log:
+            log.write(f"{row.subject} {row.fence}\n")
+        confirm = ConfirmPlan(
+            id=f"confirm-{row.id}", endpoint=row.subject, generation=row.fence, applied=True, took_us=1
+        )
+        accepted(world.hub(OPERATOR).execute(confirm))
+        world.outbox.settle(row)
+
+
+def main(store: str, verb: str, *arguments: str) -> None:
+    opened = SqliteStore(Path(store))
+    world = HubWorld(SqliteJournal(opened), SqliteOutbox(opened))
+    if verb == "serve":
+        serve(create_app(world.hub), 0)
+    else:
+        {"declare": declare, "die": die, "carry-out": carry_out}[verb](world, *arguments)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

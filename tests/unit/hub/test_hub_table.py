@@ -1,0 +1,227 @@
+"""What every message must declare, checked over the whole table; and who may send which."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Union
+
+import msgspec
+import pytest
+from msgspec import inspect as shape
+
+from lockgate.core.digests import canonical
+from lockgate.core.messages import Command, Effect, Event, Query, Scope, tag_of
+from lockgate.hub.authority import CONTROLLER_ROLES, EMBEDDED_ROLES, ROLES, Session, embedded, may
+from lockgate.hub.messages import CommandRefused
+from lockgate.hub.questions import Questions
+from lockgate.hub.table import COMMANDS, EVENTS, HANDLERS, KINDS, QUERIES
+from lockgate.testing.clock import FakeClock
+from lockgate.testing.memory_journal import MemoryJournal, MemoryOutbox
+
+ROOMS = ("data", "pipeline", "registry", "gates", "governance", "delivery", "hub", "features", "monitoring")
+PERMISSIONS = frozenset(permission for permissions in ROLES.values() for permission in permissions)
+MESSAGES: tuple[Any, ...] = (*COMMANDS, *QUERIES)
+
+
+def of_the_program(base: type[Any]) -> set[type[Any]]:
+    found = set()
+    for each in base.__subclasses__():
+        found |= {each} if each.__module__.startswith("lockgate.") else set()
+        found |= of_the_program(each)
+    return found
+
+
+def sample(kind: type[Any]) -> Any:
+    """A message of a class, every field filled with something small."""
+    return msgspec.convert(_value(shape.type_info(kind)), kind)
+
+
+def _value(info: shape.Type) -> Any:
+    match info:
+        case shape.StructType():
+            fields = {field.encode_name: _value(field.type) for field in info.fields}
+            return {**fields, **({info.tag_field: info.tag} if info.tag_field else {})}
+        case shape.LiteralType():
+            return info.values[0]
+        case shape.VarTupleType() | shape.ListType():
+            return [_value(info.item_type)]
+        case shape.DictType():
+            return {_value(info.key_type): _value(info.value_type)}
+        case shape.UnionType():
+            return _value(info.types[0])
+        case shape.BoolType():
+            return True
+        case shape.IntType():
+            return 3
+        case shape.FloatType():
+            return 0.5
+        case shape.NoneType():
+            return None
+        case _:
+            return "main/x@1.0.0"
+
+
+def test_a_message_that_is_written_is_in_the_table() -> None:
+    assert of_the_program(Command) == set(COMMANDS)
+    assert of_the_program(Query) == set(QUERIES)
+    assert of_the_program(Event) == set(EVENTS)
+    assert len(HANDLERS) == len(COMMANDS)
+
+
+def test_no_tag_is_used_twice() -> None:
+    tags = [tag_of(each) for each in (*MESSAGES, *EVENTS, *of_the_program(Effect))]
+    assert len(tags) == len(set(tags))
+    assert len({kind.name for kind in KINDS}) == len(KINDS)
+    assert len({kind.type for kind in KINDS}) == len(KINDS)
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=tag_of)
+def test_a_message_declares_its_tag_permission_and_scope(message: type[Any]) -> None:
+    room = message.__module__.split(".")[1]
+    assert re.fullmatch(rf"{room}\.[a-z]+(-[a-z]+)*", tag_of(message))
+    assert room in ROOMS
+    assert message.permission in PERMISSIONS
+    assert isinstance(sample(message).scope(), Scope)
+    assert message.__struct_config__.frozen
+    assert message.__struct_config__.forbid_unknown_fields
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=tag_of)
+def test_a_command_is_an_order(command: type[Command]) -> None:
+    first = re.findall(r"[A-Z][a-z]+", command.__name__)[0]
+    assert not first.endswith("ed")
+    assert command.__doc__
+    assert "actor" not in command.__struct_fields__
+
+
+@pytest.mark.parametrize("query", QUERIES, ids=tag_of)
+def test_a_query_has_an_answer_of_its_own_that_travels(query: type[Query]) -> None:
+    assert isinstance(query.answer, type)
+    assert issubclass(query.answer, msgspec.Struct)
+    answer = sample(query.answer)
+    assert msgspec.json.decode(canonical(answer), type=query.answer) == answer
+
+
+def test_every_query_is_answered() -> None:
+    journal = MemoryJournal()
+    questions = Questions(journal, MemoryOutbox(journal.store), FakeClock())
+    assert set(questions._answers) == set(QUERIES)
+
+
+@pytest.mark.parametrize("event", EVENTS, ids=tag_of)
+def test_an_event_is_a_fact_of_the_past_in_one_line(event: type[Event]) -> None:
+    room = event.__module__.split(".")[1]
+    assert re.fullmatch(rf"{room}\.[a-z]+(-[a-z]+)*/[1-9][0-9]*", tag_of(event))
+    words = re.findall(r"[A-Z][a-z]+", event.__name__)
+    assert any(word.endswith("ed") or word in {"Taken", "Kept", "Broken", "Went"} for word in words)
+    assert not {"Updated", "Changed", "Modified", "Saved"} & set(words)
+    summary = sample(event).summary()
+    assert summary.strip() == summary
+    assert summary
+    assert "\n" not in summary
+
+
+@pytest.mark.parametrize("message", [*MESSAGES, *EVENTS], ids=tag_of)
+def test_a_message_travels_under_its_tag(message: type[Any]) -> None:
+    one = sample(message)
+    data = canonical(one)
+    assert msgspec.json.decode(data, type=message) == one
+    assert canonical(msgspec.json.decode(data, type=message)) == data
+
+
+def test_one_union_reads_every_event() -> None:
+    decoder = msgspec.json.Decoder(Union[EVENTS])  # noqa: UP007
+    for event in EVENTS:
+        assert type(decoder.decode(canonical(sample(event)))) is event
+
+
+@pytest.mark.parametrize("event", EVENTS, ids=tag_of)
+def test_every_event_leaves_a_document(event: type[Event]) -> None:
+    """All kinds look at every event; only a refusal changes nothing."""
+    touched = [(kind.name, key) for kind in KINDS for key in kind.keys(sample(event))]
+    edges = [edge for kind in KINDS for edge in kind.edges(sample(event))]
+    assert bool(touched) == (event is not CommandRefused)
+    assert all(key and not key.endswith("*") for _, key in touched)
+    assert all(all(part for part in edge) and ":" in edge[0] and ":" in edge[2] for edge in edges)
+
+
+EVERYBODY = frozenset(ROLES)
+MATRIX: dict[str, frozenset[str]] = {
+    "data.record-snapshot": frozenset({"author"}),
+    "data.record-contract-check": frozenset({"author"}),
+    "pipeline.record-run": frozenset({"author"}),
+    "registry.declare-model": frozenset({"platform"}),
+    "registry.register-version": frozenset({"author"}),
+    "registry.reject-version": frozenset({"approver", "security"}),
+    "registry.quarantine-version": frozenset({"security"}),
+    "registry.lift-quarantine": frozenset({"security"}),
+    "gates.record-evidence": frozenset({"validator"}),
+    "governance.adopt-policy": frozenset({"platform"}),
+    "governance.validate-version": frozenset({"validator"}),
+    "governance.approve-version": frozenset({"approver"}),
+    "delivery.declare-environment": frozenset({"platform"}),
+    "delivery.declare-endpoint": frozenset({"platform"}),
+    "delivery.promote-version": frozenset({"operator"}),
+    "delivery.confirm-plan": frozenset({"operator"}),
+    "delivery.roll-back-endpoint": frozenset({"operator"}),
+    "delivery.retire-version": frozenset({"operator"}),
+    "hub.status": EVERYBODY,
+    "hub.explain-version": EVERYBODY,
+    "hub.list-versions": EVERYBODY,
+    "hub.standing": EVERYBODY,
+    "hub.version-of-package": EVERYBODY,
+    "hub.lineage": EVERYBODY,
+    "hub.changes-since": frozenset({"auditor", "security"}),
+    "hub.verify-audit": frozenset({"auditor", "security"}),
+}
+"""Who may send what, written a second time: a change of a role or a permission has to be made here too."""
+
+
+def test_the_matrix_names_every_message() -> None:
+    assert set(MATRIX) == {tag_of(message) for message in MESSAGES}
+
+
+@pytest.mark.parametrize("role", sorted(ROLES))
+@pytest.mark.parametrize("message", MESSAGES, ids=tag_of)
+def test_who_may_send_what(message: type[Any], role: str) -> None:
+    session = Session(actor="ann", roles=frozenset({role}), claimed=False)
+    refusal = may(session, sample(message))
+    assert (refusal is None) == (role in MATRIX[tag_of(message)])
+    if refusal is not None:
+        (reason,) = refusal.reasons
+        assert reason.rule == "hub.permission"
+        assert reason.measured == role
+        assert set((reason.limit or "").split(" or ")) == set(MATRIX[tag_of(message)])
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=tag_of)
+def test_without_a_role_nothing_is_allowed(message: type[Any]) -> None:
+    assert may(Session(actor="ann", roles=frozenset(), claimed=False), sample(message)) is not None
+    assert may(Session(actor="ann", roles=frozenset({"admin"}), claimed=False), sample(message)) is not None
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=tag_of)
+def test_roles_add_up(message: type[Any]) -> None:
+    both = Session(actor="ann", roles=frozenset({"viewer", "security"}), claimed=False)
+    assert (may(both, sample(message)) is None) == bool({"viewer", "security"} & MATRIX[tag_of(message)])
+
+
+def test_embedded_sessions_may_everything_and_say_that_nobody_proved_it() -> None:
+    session = embedded("ann")
+    assert session.claimed
+    assert session.roles == EMBEDDED_ROLES == EVERYBODY
+    assert all(may(session, sample(message)) is None for message in MESSAGES)
+
+
+def test_a_controller_can_confirm_but_neither_approve_nor_judge() -> None:
+    session = Session(actor="controller", roles=CONTROLLER_ROLES, claimed=False)
+    allowed = {tag_of(message) for message in MESSAGES if may(session, sample(message)) is None}
+    assert "delivery.confirm-plan" in allowed
+    assert not {tag for tag in allowed if tag.startswith(("governance.", "gates.", "data."))}
+    assert not {"registry.register-version", "registry.declare-model", "registry.lift-quarantine"} & allowed
+
+
+def test_no_single_role_gets_a_version_from_training_to_production() -> None:
+    way = {"registry.register-version", "gates.record-evidence", "governance.approve-version"}
+    for role in ROLES:
+        assert len([tag for tag in way if role in MATRIX[tag]]) <= 1
