@@ -43,7 +43,7 @@ def test_tests_live_in_known_folders():
 
 def test_unit_tests_mirror_the_rooms():
     parts = {path.relative_to(TESTS / "unit").parts[0] for path in (TESTS / "unit").rglob("test_*.py")}
-    assert parts <= {*ROOMS, "serving", "adapters", "app", "testing"}
+    assert parts <= {*ROOMS, "serving", "adapters", "workshop", "app", "testing"}
 
 
 def test_file_names_are_unique_because_there_are_no_packages():

@@ -16,7 +16,7 @@ from lockgate.app.cli.session import Session, verb
 from lockgate.app.declare import adopt_policy, default_policy
 from lockgate.core.errors import LockgateError
 from lockgate.core.secrets import parse_secret_ref
-from lockgate.governance.policy import Sensitivity, parse_policy
+from lockgate.governance.policy import parse_policy
 from lockgate.workshop.templates import create
 
 
@@ -90,17 +90,14 @@ def show(session: Session) -> None:
     """The default policy pack."""
     pack = default_policy()
     rows = [f"{pack.name} version {pack.version}  {pack.digest}"]
-    rows += [
-        f"  {tier:<9} gates {', '.join(rule.gates)}; {_by_place(rule.relative)}"
-        f"approvals {dict(rule.approvals) or 'none'}; "
-        f"evidence at most {rule.evidence_max_age_days} days old"
-        for tier, rule in pack.tiers.items()
-    ]
+    for tier, rule in pack.tiers.items():
+        rows.append(f"  {tier:<9} gates {', '.join(rule.gates)}")
+        rows += [f"{'':<12}{place} also {', '.join(gates)}" for place, gates in rule.relative.items()]
+        people = ", ".join(f"{place} {number}" for place, number in rule.approvals.items())
+        rows.append(
+            f"{'':<12}approvals {people or 'none'}; evidence at most {rule.evidence_max_age_days} days old"
+        )
     session.answer(pack, "\n".join(rows))
-
-
-def _by_place(relative: dict[Sensitivity, tuple[str, ...]]) -> str:
-    return "".join(f"{place} also {', '.join(gates)}; " for place, gates in relative.items())
 
 
 @verb
