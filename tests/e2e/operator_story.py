@@ -474,6 +474,11 @@ class When:
         """Nobody in particular: no identity is claimed."""
         return self._type(line, None, more)
 
+    @property
+    def typed(self) -> Typed:
+        """The last command."""
+        return self._story.typed
+
     def _type(self, line: str, by: str | None, more: Mapping[str, Any]) -> Typed:
         return self._story.note(self._story.project.types(line, by=by, **more))
 

@@ -97,7 +97,10 @@ def test_killed_between_commit_and_effect(given: Given, when: When, then: Then, 
     given.all_is_up()
     story.eventually(lambda: project.asks("status")["effects_pending"] == 0)
     live = project.asks("status dev/flight-delay")["endpoints"]["dev/flight-delay"]["live"]
-    assert live["digest"] == registered(project)["main/" + live["version"]] and live["version"] > "flight-delay@1.0.0"
+    assert (
+        live["digest"] == registered(project)["main/" + live["version"]]
+        and live["version"] > "flight-delay@1.0.0"
+    )
     assert project.predict(FLIGHT, at="dev/flight-delay").body["digest"] == live["digest"]
     when.ada("ship --to staging")
     then.it_succeeds().it_says("0 steps ran", f"{live['version']} is live on dev, staging")
@@ -194,7 +197,9 @@ def test_two_ships_at_once_lose_nothing(given: Given, when: When, then: Then) ->
     project = given.version_one_is_live()
     given.all_is_up()
     a_new_version(given)
-    lines = [(f"ship --to staging --ticket OPS-{number} --json", by) for number, by in ((7, "ada"), (8, "linus"))]
+    lines = [
+        (f"ship --to staging --ticket OPS-{number} --json", by) for number, by in ((7, "ada"), (8, "linus"))
+    ]
     with (
         ended(project.starts(lines[0][0], by=lines[0][1])) as first,
         ended(project.starts(lines[1][0], by=lines[1][1])) as second,
@@ -230,7 +235,11 @@ def test_a_full_disk_while_packaging_leaves_no_half_version(
     then.it_ends_with(UNAVAILABLE).it_is_no_bug().it_says("no room left", "free space")
     assert set(registered(project)) == {"main/flight-delay@1.0.0"}
     assert list((project.dot / "store" / ".incoming").iterdir()) == []
-    assert not [file for file in project.blob_file("").iterdir() if file.name not in before and file.stat().st_size > 3e6]
+    assert not [
+        file
+        for file in project.blob_file("").iterdir()
+        if file.name not in before and file.stat().st_size > 3e6
+    ]
     then.the_audit_holds().version_is_live("1.0.0")
     # Room was made: the same command goes on.
     when.ada("train --json")

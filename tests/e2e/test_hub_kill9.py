@@ -167,3 +167,20 @@ def test_a_lease_of_a_dead_process_runs_out(store: Path) -> None:
     again = world.outbox.lease(now + 60_000_000, now + 120_000_000)
     assert again is not None
     assert (again.id, again.fence, again.attempts) == (dead.id, dead.fence, 2)
+
+
+def test_an_audit_beside_busy_writers_raises_no_false_alarm(tmp_path: Path) -> None:
+    path, n_each = tmp_path / "journal.db", 150
+    world = open_world(path)
+    writers = [start(path, "declare", name, n_each) for name in ("left", "right")]
+    seen = []
+    while any(writer.poll() is None for writer in writers):
+        answer = audit.verify(world.journal, (), None)
+        assert answer.ok, answer.findings
+        seen.append(answer.events)
+    for writer in writers:
+        finish(writer)
+        assert writer.returncode == 0
+    assert seen == sorted(seen)
+    assert len(set(seen)) > 2
+    assert audit.verify(world.journal, (), None).events == 2 * n_each

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 
 import pytest
@@ -227,7 +226,7 @@ def flip_a_byte(project: Project, digest: str) -> None:
     # The blob is linked to other copies of the project: this one gets a file of its own.
     file.unlink()
     file.write_bytes(data)
-    os.chmod(file, 0o444)
+    file.chmod(0o444)
 
 
 def test_worlds_are_left_as_they_were(worlds: Worlds) -> None:

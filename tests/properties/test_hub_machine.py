@@ -41,7 +41,6 @@ from lockgate.testing.hub_world import (
     POLICY,
     HubWorld,
     Story,
-    accepted,
     named_digest,
 )
 from lockgate.testing.memory_journal import MemoryJournal, MemoryOutbox
@@ -63,6 +62,7 @@ SLIPS = (
     "retired on the way",
     "retired at the start",
     "old evidence",
+    "bad evidence that is approved",
     "did not load",
     "called off",
     "no way back",
@@ -403,6 +403,8 @@ class HubMachine(RuleBasedStateMachine):
         if slip == "old evidence":
             self.time_passes()
             self.time_passes()
+        if slip == "bad evidence that is approved":
+            self.judge(index, False, None)
         if slip != "no relative evidence":
             self.judge_for_prod(index, slip != "bad relative evidence", slip == "old champion", None)
         if slip != "no approval":
@@ -584,16 +586,18 @@ TestHubOverHttp = HttpMachine.TestCase
 TestHubOverHttp.settings = settings(max_examples=12, stateful_step_count=25)
 
 
-def test_the_model_reaches_production() -> None:
-    """A machine that never got that far would prove nothing."""
+@pytest.mark.parametrize("n_before", [0, 1, 2])
+@pytest.mark.parametrize("slip", ["", *SLIPS])
+def test_every_slip_on_a_road_that_was_free(slip: str, n_before: int) -> None:
+    """What chance may miss: each thing that can go wrong, after none, one and two good releases."""
     machine = MemoryMachine()
     machine.found()
-    for package in (1, 2):
+    for package in range(n_before):
         machine.register(package, "ann", "patch", None)
-        machine.ship(package - 1, "", "committed")
-    machine.roll_back("prod", "locked")
-    assert accepted(machine.story.confirm("prod"))
-    assert [one.live for one in machine.model.endpoints.values()] == [
-        f"{MODEL_NAME}@1.0.1",
-        f"{MODEL_NAME}@1.0.0",
-    ]
+        machine.ship(package, "", "committed")
+        assert machine.model.endpoints["prod"].live == machine.pick(package)
+    machine.register(9, "bob", "minor", None)
+    machine.ship(n_before, slip, "locked")
+    machine.the_journal_holds()
+    machine.the_world_is_as_the_model_says()
+    assert slip or machine.model.endpoints["prod"].live == machine.pick(n_before)

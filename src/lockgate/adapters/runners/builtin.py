@@ -5,7 +5,9 @@ Each is a thin meeting of a room's function with the blob store; what is compute
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -17,9 +19,10 @@ import pyarrow as pa
 from lockgate.adapters.runners.judging import CheckedDataset, Judge
 from lockgate.adapters.runners.local import Builtin, Inputs
 from lockgate.adapters.runners.probe import PackageProbe
-from lockgate.adapters.runners.project import call, importable
+from lockgate.adapters.runners.project import Failure, call, describe, importable
 from lockgate.core.blobs import BlobStore
 from lockgate.core.digests import Digest, canonical, digest_of
+from lockgate.core.errors import Invalid, LockgateError
 from lockgate.data.contract import check_contract
 from lockgate.data.odcs import parse_contract
 from lockgate.data.ports import TableEngine
@@ -52,6 +55,12 @@ from lockgate.registry.ports import Engine
 N_GOLDEN = 16
 # The answers of two runtimes on golden rows may differ by the rounding of float32 sums.
 GOLDEN_TOLERANCE = 1e-5
+
+
+class DefinitionsFailed(Invalid):
+    """The project's feature module raised on import."""
+
+    code = "pipeline.definitions-failed"
 
 
 class Tools(NamedTuple):
@@ -221,8 +230,28 @@ def load_definitions(root: Path, code: Mapping[str, bytes], module: str) -> Defi
     """Import the project's feature module and collect what it defines.
 
     Raises:
-        UserCodeFailed: the import raised.
+        DefinitionsFailed: the import raised.
         BadDefinition, UnknownName: the definitions do not fit together.
     """
-    with importable(str(root.resolve()), code):
-        return collect(vars(importlib.import_module(module)))  # noqa: TID251
+    with importable(str(root.resolve()), code), contextlib.redirect_stdout(sys.stderr):
+        try:
+            loaded = importlib.import_module(module)  # noqa: TID251
+        except LockgateError:
+            raise
+        except (Exception, SystemExit) as error:
+            raise _definitions_failed(module, describe(error, str(root))) from error
+        return collect(vars(loaded))
+
+
+def _definitions_failed(module: str, failure: Failure) -> DefinitionsFailed:
+    place = f", at {failure.where}: {failure.line}" if failure.where else ""
+    file, _, number = failure.where.partition(":")
+    remedy = f"fix {file} line {number}" if file else f"fix {module}"
+    if failure.exception == "ModuleNotFoundError":
+        remedy = "add what it imports to the environment"
+    return DefinitionsFailed(
+        f"{module} cannot be imported: {failure.exception}: {failure.message}{place}",
+        remedy=remedy,
+        module=module,
+        failure=msgspec.to_builtins(failure),
+    )

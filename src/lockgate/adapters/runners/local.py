@@ -149,7 +149,11 @@ class LocalRunner:
                 step=node.name,
                 kind=node.kind,
             )
-        value = builtin(node, key, Inputs(inputs, self._blobs), seed)
+        with contextlib.redirect_stdout(sys.stderr):
+            try:
+                value = builtin(node, key, Inputs(inputs, self._blobs), seed)
+            except UserCodeFailed as error:
+                raise _failed(node, error.failure, ()) from error.__cause__
         return value if isinstance(value, Artifact) else artifacts.store(value, self._blobs, step=node.name)
 
     def _code(self) -> Mapping[str, bytes]:

@@ -192,13 +192,15 @@ def call(
     try:
         return getattr(importlib.import_module(module), function)(**given)  # noqa: TID251
     except (Exception, SystemExit) as error:
-        raise UserCodeFailed(_describe(error, os.path.realpath(root))) from error
+        raise UserCodeFailed(describe(error, root)) from error
     finally:
         random.setstate(states[0])
         np.random.set_state(states[1])
 
 
-def _describe(error: BaseException, root: str) -> Failure:
+def describe(error: BaseException, root: str) -> Failure:
+    """What an exception of the project's code was, and at which of its lines."""
+    root = os.path.realpath(root)
     where, line = _last_line(error.__traceback__, root + os.sep)
     if isinstance(error, SyntaxError) and error.filename and error.filename.startswith(root + os.sep):
         where = f"{error.filename.removeprefix(root + os.sep)}:{error.lineno}"

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from lockgate.gates.decide import set_digest
+from lockgate.gates.messages import EvidenceLine, EvidenceRecorded
+from lockgate.gates.state import EVIDENCE, EvidenceState, evidence_key
+from lockgate.registry.messages import QuarantineVersion
+from lockgate.testing.hub_world import MODEL_NAME, HubWorld, Story, accepted, named_digest, rules_of
+from lockgate.testing.memory_journal import MemoryJournal, MemoryOutbox
+
+V1 = f"{MODEL_NAME}@1.0.0"
+PACKAGE = named_digest("package", "one")
+
+
+@pytest.fixture
+def world() -> HubWorld:
+    journal = MemoryJournal()
+    return HubWorld(journal, MemoryOutbox(journal.store))
+
+
+@pytest.fixture
+def story(world: HubWorld) -> Story:
+    story = Story(world.hub)
+    story.found()
+    accepted(story.register("one"))
+    return story
+
+
+def recorded(world: HubWorld, environment: str = "") -> EvidenceState | None:
+    stored = world.journal.document(EVIDENCE.name, evidence_key(V1, environment))
+    return None if stored is None else msgspec.json.decode(stored.body, type=EvidenceState)
+
+
+def test_evidence_is_kept_with_who_recorded_it(world: HubWorld, story: Story) -> None:
+    accepted(story.do("eve", story.judging(V1, PACKAGE)))
+    state = recorded(world)
+    assert state is not None
+    assert (state.recorded_by, state.package, state.environment, state.baseline) == ("eve", PACKAGE, "", None)
+    assert recorded(world, "prod") is None
+
+
+def test_evidence_about_other_bytes_is_refused(world: HubWorld, story: Story) -> None:
+    receipt = story.do("eve", story.judging(V1, named_digest("package", "two")))
+    assert rules_of(receipt) == ["gates.other-package"]
+    assert recorded(world) is None
+
+
+def test_evidence_on_a_version_nobody_knows_is_refused(story: Story) -> None:
+    receipt = story.do("eve", story.judging(f"{MODEL_NAME}@3.0.0", PACKAGE))
+    assert rules_of(receipt) == ["registry.version-unknown"]
+
+
+def test_new_evidence_replaces_the_whole_set(world: HubWorld, story: Story) -> None:
+    accepted(story.do("eve", story.judging(V1, PACKAGE, turn=1)))
+    first = recorded(world)
+    accepted(story.do("eve", story.judging(V1, PACKAGE, turn=2, verdict="fail")))
+    second = recorded(world)
+    assert first is not None
+    assert second is not None
+    assert first.evidence_set != second.evidence_set
+    assert [line.verdict for line in second.lines] == ["fail"]
+
+
+def test_the_same_evidence_again_is_no_news_until_half_a_day_has_passed(
+    world: HubWorld, story: Story
+) -> None:
+    accepted(story.do("eve", story.judging(V1, PACKAGE)))
+    world.clock.advance(seconds=11.9 * 3600)
+    assert accepted(story.do("eve", story.judging(V1, PACKAGE))).events == ()
+    world.clock.advance(seconds=0.2 * 3600)
+    assert len(accepted(story.do("eve", story.judging(V1, PACKAGE))).events) == 1
+
+
+def test_intrinsic_and_relative_evidence_live_side_by_side(world: HubWorld, story: Story) -> None:
+    accepted(story.do("eve", story.judging(V1, PACKAGE)))
+    accepted(story.do("eve", story.judging(V1, PACKAGE, environment="prod", baseline="")))
+    intrinsic, relative = recorded(world), recorded(world, "prod")
+    assert intrinsic is not None
+    assert relative is not None
+    assert (relative.environment, relative.baseline) == ("prod", "")
+    assert intrinsic.evidence_set != relative.evidence_set
+
+
+def test_another_baseline_is_another_judgement(world: HubWorld, story: Story) -> None:
+    for baseline in ("", named_digest("package", "champion")):
+        command = story.judging(V1, PACKAGE, environment="prod", baseline="")
+        receipt = story.do("eve", msgspec.structs.replace(command, baseline=baseline))
+        assert len(accepted(receipt).events) == 1
+
+
+def test_evidence_may_be_recorded_in_quarantine(world: HubWorld, story: Story) -> None:
+    accepted(story.do("sam", QuarantineVersion(id="q", version=V1, reason="x")))
+    accepted(story.do("eve", story.judging(V1, PACKAGE)))
+    assert recorded(world) is not None
+
+
+def line(name: str) -> EvidenceLine:
+    return EvidenceLine(
+        gate="g",
+        metric="m",
+        verdict="pass",
+        severity="block",
+        value="1",
+        threshold="0",
+        summary="s",
+        digest=named_digest(name),
+    )
+
+
+def test_a_set_is_named_whatever_its_order() -> None:
+    assert set_digest((line("a"), line("b"))) == set_digest((line("b"), line("a")))
+    assert set_digest((line("a"),)) != set_digest((line("a"), line("b")))
+    assert set_digest(()) != set_digest((line("a"),))
+
+
+@pytest.mark.parametrize(
+    ("gate", "metric", "slice", "name"),
+    [("g", "m", "", "g:m"), ("g", "m", "s", "g:m:s"), ("g", "", "", "g")],
+)
+def test_a_line_has_a_name(gate: str, metric: str, slice: str, name: str) -> None:
+    assert msgspec.structs.replace(line("a"), gate=gate, metric=metric, slice=slice).name == name
+
+
+def test_a_summary_counts_verdicts() -> None:
+    lines = tuple(
+        msgspec.structs.replace(line(str(n)), verdict=v) for n, v in enumerate(["fail", "pass", "pass"])
+    )
+    event = EvidenceRecorded(
+        version=V1,
+        package=PACKAGE,
+        environment="prod",
+        baseline=None,
+        evidence_set=set_digest(lines),
+        lines=lines,
+    )
+    assert event.summary().endswith("on main/flight-delay@1.0.0 for prod: 2 pass, 1 fail")

@@ -1,0 +1,118 @@
+"""A store of every release opens for ever: it verifies, answers as it did, and takes new commands."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+
+from make_store import ASSETS, QUESTIONS, answers, make, world_of  # noqa: E402
+
+from lockgate.core.journal import root  # noqa: E402
+from lockgate.core.version import VERSION_OF_LOCKGATE  # noqa: E402
+from lockgate.hub.messages import VerifyAudit  # noqa: E402
+from lockgate.testing.clock import CountingIds  # noqa: E402
+from lockgate.testing.hub_world import HubWorld, Story, accepted  # noqa: E402
+
+RELEASES = sorted(path.name for path in ASSETS.iterdir())
+
+
+@pytest.fixture(params=RELEASES)
+def release(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def expected(release: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((ASSETS / release / "expected.json").read_text())
+    return found
+
+
+@pytest.fixture
+def world(release: str, tmp_path: Path) -> HubWorld:
+    """The store, as a copy: opening it may upgrade it."""
+    shutil.copy(ASSETS / release / "journal.db", tmp_path / "journal.db")
+    return world_of(tmp_path / "journal.db")
+
+
+def test_this_release_has_its_store() -> None:
+    assert VERSION_OF_LOCKGATE in RELEASES
+
+
+def test_an_old_store_verifies(world: HubWorld, expected: dict[str, Any]) -> None:
+    answer = world.ask(VerifyAudit())
+    assert answer.ok, answer.findings
+    assert (answer.events, answer.head) == (expected["events"], expected["head"])
+    assert root(world.journal.head().frontier).hex() == expected["root"]
+
+
+@pytest.mark.parametrize("name", QUESTIONS)
+def test_an_old_store_answers_as_it_did(world: HubWorld, expected: dict[str, Any], name: str) -> None:
+    if name in expected["answers"]:
+        assert differences(expected["answers"][name], answers(world)[name], name) == []
+
+
+def test_an_old_store_keeps_what_is_still_to_be_done(world: HubWorld, expected: dict[str, Any]) -> None:
+    assert world.outbox.open_rows() == expected["effects"] > 0
+    row = world.outbox.lease(0, 1)
+    assert row is not None
+    assert json.loads(row.body)["type"].startswith("delivery.")
+
+
+def test_an_old_store_takes_new_commands(world: HubWorld) -> None:
+    story = Story(world.hub, CountingIds("later"))
+    accepted(story.confirm("dev"))
+    story.train("next")
+    receipt = accepted(story.register("next"))
+    version = receipt.events[0]["version"]
+    accepted(story.judge(version))
+    accepted(story.validate(version))
+    accepted(story.promote(version, "dev"))
+    answer = world.ask(VerifyAudit())
+    assert answer.ok, answer.findings
+
+
+def test_a_command_of_then_is_known_now(world: HubWorld, expected: dict[str, Any]) -> None:
+    """A client that never got its answer may still send its command again."""
+    story = Story(world.hub)
+    story.found()
+    assert world.journal.head().seq == expected["events"]
+
+
+def test_the_same_code_makes_the_same_journal(tmp_path: Path) -> None:
+    make(tmp_path / "first")
+    make(tmp_path / "second")
+    first, second = ((tmp_path / name / "expected.json").read_bytes() for name in ("first", "second"))
+    assert first == second
+
+
+def differences(then: Any, now: Any, where: str) -> list[str]:
+    """Where the answer of now says something else than that of then; it may say more."""
+    if isinstance(then, dict) and isinstance(now, dict):
+        return [
+            line
+            for key, value in then.items()
+            for line in (
+                differences(value, now[key], f"{where}.{key}") if key in now else [f"{where}.{key} is gone"]
+            )
+        ]
+    if isinstance(then, list) and isinstance(now, list) and len(then) == len(now):
+        return [
+            line
+            for i, pair in enumerate(zip(then, now, strict=True))
+            for line in differences(*pair, f"{where}[{i}]")
+        ]
+    return [] if then == now else [f"{where}: {then!r} became {now!r}"]
+
+
+def test_a_difference_is_told_by_its_place() -> None:
+    assert differences({"a": [{"b": 1}]}, {"a": [{"b": 2, "c": 3}]}, "x") == ["x.a[0].b: 1 became 2"]
+    assert differences({"a": 1, "b": 2}, {"b": 2}, "x") == ["x.a is gone"]
+    assert differences([1], [1, 2], "x") == ["x: [1] became [1, 2]"]
