@@ -15,7 +15,8 @@ from sklearn.metrics import brier_score_loss, roc_auc_score
 from sklearn.metrics import log_loss as sklearn_log_loss
 
 from lockgate.core.digests import canonical
-from lockgate.gates.evidence import evidence_set_digest, explain
+from lockgate.gates.decide import set_digest
+from lockgate.gates.evidence import explain, line_of
 from lockgate.gates.latency import bound_ranks, latency, quantile_bounds
 from lockgate.gates.performance import (
     absolute,
@@ -129,7 +130,8 @@ def test_a_pass_is_always_backed_by_its_interval(rows: Any, limit: float) -> Non
 @given(st.permutations(range(6)))
 def test_the_set_digest_knows_no_order(order: list[int]) -> None:
     items = [absolute("auc", [0, 1], [0.1, 0.9], limit / 10) for limit in range(6)]
-    assert evidence_set_digest(items[i] for i in order) == evidence_set_digest(items)
+    lines = tuple(line_of(item) for item in items)
+    assert set_digest(tuple(lines[i] for i in order)) == set_digest(lines)
 
 
 def binomial_at_most(k: int, n: int, share: float) -> float:

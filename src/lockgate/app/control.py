@@ -32,6 +32,8 @@ from lockgate.core.digests import Digest
 from lockgate.core.journal import sign_checkpoint
 from lockgate.core.messages import Command
 from lockgate.core.secrets import parse_secret_ref
+from lockgate.gates.evidence import check_line
+from lockgate.gates.messages import RecordEvidence
 from lockgate.hub.authority import CONTROLLER_ROLES, Session, embedded
 from lockgate.hub.kernel import Hub, LocalHub
 from lockgate.hub.questions import Questions
@@ -135,8 +137,13 @@ class Control:
         return CheckpointKey(self._checkpoint_file()).public
 
     def _establish(self, command: Command) -> Mapping[str, Any]:
-        if not isinstance(command, RegisterVersion):
-            return {}
+        """What must hold outside the journal before a command may be decided, and what that amounts to."""
+        if isinstance(command, RecordEvidence):
+            for line in command.lines:
+                check_line(line, self.blobs.get(line.digest))
+        return self._about_package(command) if isinstance(command, RegisterVersion) else {}
+
+    def _about_package(self, command: RegisterVersion) -> Mapping[str, Any]:
         package = open_package(command.package, self.blobs)
         for layer in package.layers:
             package.read(layer.path, self.blobs)

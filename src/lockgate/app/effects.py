@@ -12,8 +12,8 @@ from typing import Protocol
 
 import msgspec
 
-from lockgate.core.clock import Clock
-from lockgate.core.errors import Conflict, Unavailable
+from lockgate.core.clock import Clock, Micros
+from lockgate.core.errors import Conflict, LockgateError, Unavailable
 from lockgate.core.messages import Command, Receipt
 from lockgate.delivery.messages import ApplyPlan, ConfirmPlan
 from lockgate.delivery.plan import plan_of
@@ -62,26 +62,34 @@ class EffectRunner:
         started = self._clock.now()
         try:
             target.apply(plan_of(effect))
+            seen = self._watch(target, effect)
         except Conflict:
             # A newer plan is in force; what this row asks for is history.
             self._outbox.settle(row)
             return True
         except Unavailable:
             return False
-        seen = target.observe(effect.subject)
-        if not seen.alive:
+        except LockgateError as error:
+            # Trying again would not help: the plan itself cannot be applied.
+            self._report(effect, False, error.message, started)
+            self._outbox.settle(row)
+            return True
+        if seen is None:
             return False
-        if not seen.settled(effect.fence):
-            seen = target.wait(effect.subject, effect.fence, effect.patience_s)
-        if not seen.alive:
-            return False
-        self._report(effect, seen, self._clock.now() - started)
+        details = [worker.detail for worker in seen.workers if worker.detail]
+        detail = "; ".join(details) or f"no answer within {effect.patience_s:g} s"
+        self._report(effect, seen.reached(effect.fence), detail, started)
         self._outbox.settle(row)
         return True
 
-    def _report(self, effect: ApplyPlan, seen: Observed, took_us: int) -> None:
-        applied = seen.reached(effect.fence)
-        details = [worker.detail for worker in seen.workers if worker.detail]
+    def _watch(self, target: Target, effect: ApplyPlan) -> Observed | None:
+        """What the target did with the plan; None when nobody is there to take it."""
+        seen = target.observe(effect.subject)
+        if seen.alive and not seen.settled(effect.fence):
+            seen = target.wait(effect.subject, effect.fence, effect.patience_s)
+        return seen if seen.alive else None
+
+    def _report(self, effect: ApplyPlan, applied: bool, detail: str, started: Micros) -> None:
         assert self.confirm is not None
         require(
             self.confirm(
@@ -90,10 +98,8 @@ class EffectRunner:
                     endpoint=effect.subject,
                     generation=effect.fence,
                     applied=applied,
-                    detail=""
-                    if applied
-                    else "; ".join(details) or f"no answer within {effect.patience_s:g} s",
-                    took_us=took_us,
+                    detail="" if applied else detail,
+                    took_us=self._clock.now() - started,
                 )
             )
         )

@@ -15,8 +15,8 @@ _STILL_FRESH_US = 12 * 3600 * 1_000_000
 
 
 def set_digest(lines: tuple[EvidenceLine, ...]) -> Digest:
-    """Names a set of evidence whatever its order."""
-    return digest_of(sorted(line.digest for line in lines))
+    """Names a set of evidence whatever its order: every verdict and figure in it, and the records behind them."""
+    return digest_of(sorted(digest_of(line) for line in lines))
 
 
 def needs_evidence(command: RecordEvidence, docs: Docs) -> tuple[DocRef, ...]:

@@ -73,6 +73,12 @@ class EvidenceContradicted(Bug):
     code = "gates.evidence-contradicted"
 
 
+class EvidenceMisquoted(Invalid):
+    """What is to be journaled of a piece of evidence is not what its record says."""
+
+    code = "gates.evidence-misquoted"
+
+
 class UnknownGate(NotFound):
     code = "gates.unknown-gate"
 
@@ -226,11 +232,6 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def blocks(self) -> bool:
         return self.severity == "block" and self.verdict in ("fail", "error")
-
-
-def evidence_set_digest(items: Iterable[Evidence]) -> Digest:
-    """Names a set of evidence whatever its order; equals the set digest the journal keeps."""
-    return digest_of(sorted(item.digest for item in items))
 
 
 def worst(verdicts: Iterable[Verdict]) -> Verdict:
@@ -483,6 +484,29 @@ def _writer(evidence: Evidence) -> Callable[[float], str]:
     ):
         digits += 1
     return lambda figure: f"{figure:{sign if figure else ''},.{digits}f}"
+
+
+def check_line(line: EvidenceLine, record: bytes) -> None:
+    """Hold a line that is about to be journaled against the record it stands for.
+
+    Raises:
+        EvidenceMisquoted: the record is no evidence, or says something else than the line.
+    """
+    try:
+        told = line_of(msgspec.json.decode(record, type=Evidence))
+    except (msgspec.MsgspecError, LockgateError) as error:
+        raise _misquoted(line, f"the record is no evidence: {error}") from error
+    if told != line:
+        raise _misquoted(line, "the record says something else")
+
+
+def _misquoted(line: EvidenceLine, why: str) -> EvidenceMisquoted:
+    return EvidenceMisquoted(
+        f"evidence {line.digest} of {line.name} is misquoted: {why}",
+        remedy="record what the gates wrote: lockgate judge",
+        evidence=line.digest,
+        gate=line.gate,
+    )
 
 
 def line_of(evidence: Evidence) -> EvidenceLine:

@@ -40,7 +40,6 @@ class PackageFact(msgspec.Struct, frozen=True, kw_only=True):
     against: Digest | None
     minimum_bump: semver.Bump
     why: tuple[str, ...]
-    previous_found: bool = True
 
 
 def needs_model(command: DeclareModel, docs: Docs) -> tuple[DocRef, ...]:

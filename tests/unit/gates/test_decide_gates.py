@@ -113,6 +113,7 @@ def test_a_set_is_named_whatever_its_order() -> None:
     assert set_digest((line("a"), line("b"))) == set_digest((line("b"), line("a")))
     assert set_digest((line("a"),)) != set_digest((line("a"), line("b")))
     assert set_digest(()) != set_digest((line("a"),))
+    assert set_digest((line("a"),)) != set_digest((msgspec.structs.replace(line("a"), verdict="warn"),))
 
 
 @pytest.mark.parametrize(

@@ -15,10 +15,11 @@ from lockgate.gates.evidence import (
     Baseline,
     Evidence,
     EvidenceContradicted,
+    EvidenceMisquoted,
     Interval,
     Subject,
     UnknownGate,
-    evidence_set_digest,
+    check_line,
     explain,
     gate_kind,
     guarded,
@@ -68,11 +69,14 @@ def test_mapping_order_does_not_change_the_digest() -> None:
     assert one.digest == two.digest
 
 
-def test_the_set_digest_knows_no_order() -> None:
-    items = [comparison(n=n) for n in (100, 200, 300)]
-    assert evidence_set_digest(items) == evidence_set_digest(reversed(items))
-    assert evidence_set_digest(items) != evidence_set_digest(items[:2])
-    assert evidence_set_digest(items) == digest_of(sorted(item.digest for item in items))
+def test_a_line_is_held_against_its_record() -> None:
+    evidence = comparison()
+    line = line_of(evidence)
+    check_line(line, canonical(evidence))
+    with pytest.raises(EvidenceMisquoted, match="says something else"):
+        check_line(msgspec.structs.replace(line, verdict="warn"), canonical(evidence))
+    with pytest.raises(EvidenceMisquoted, match="no evidence"):
+        check_line(line, b"{}")
 
 
 def test_worst_of_nothing_is_an_error() -> None:
