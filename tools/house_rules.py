@@ -56,6 +56,7 @@ DOOR_FILES = ("messages", "state", "decide")
 DOOR_VALUES: dict[str, str] = {
     "governance.policy": "a policy travels inside the event that adopts it",
     "governance.judgement": "the part of `decide` that other rooms ask as well",
+    "delivery.way_back": "the half of `decide` about coming back",
     "traffic.plan": "the routing table is what a release is about",
     "traffic.errors": "what a routing table refuses",
 }

@@ -235,21 +235,27 @@ class Project:
 
     def up(self) -> dict[str, Any]:
         """`lockgate up` in the background, on free ports."""
-        self.types("up --detach --port 0", by="sre").must(OK)
+        # With the fault handler a process that will not leave can be made to say where it hangs.
+        self.types("up --detach --port 0", by="sre", env={"PYTHONFAULTHANDLER": "1"}).must(OK)
         known = self.running
         assert known is not None
         return known
 
     def down(self) -> None:
-        """`lockgate down`; whatever does not leave by itself is killed by its process id."""
+        """`lockgate down`. What does not leave by itself is ended by its process id, and fails the story."""
         known = self.running
-        if known is None:
+        if known is None or not self._is_ours(known["pid"]):
             return
-        self.types("down")
-        for pid, word in ((known["pid"], "lockgate"), (known["plane_pid"], "lockgate.app.dataplane")):
-            if word in command_of(pid) and str(self.root) in command_of(pid):
+        done = self.types("down")
+        for pid, number in ((known["pid"], signal.SIGABRT), (known["plane_pid"], signal.SIGKILL)):
+            if self._is_ours(pid):
                 with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+                    os.kill(pid, number)
+        assert done.code == OK, f"{done.text}\n{(self.dot / 'up.log').read_text()[-8000:]}"
+
+    def _is_ours(self, pid: int) -> bool:
+        command = command_of(pid)
+        return "lockgate" in command and str(self.root) in command
 
     def predict(self, *rows: Mapping[str, Any], at: str = ENDPOINT, port: int | None = None) -> Reply:
         """Send raw features to an endpoint."""
@@ -431,8 +437,13 @@ class Given:
         """1.1.0 replaced 1.0.0 on every endpoint; nothing is up."""
         return self._story.play_in(self._story.worlds.two)
 
+    @property
+    def twin(self) -> Project:
+        """The second project of equal sources; 1.0.0 is registered there and was never released."""
+        return self._story.worlds.twin
+
     def a_copy(self, of: Project) -> Project:
-        """Another copy of the story's own project; the story goes on there."""
+        """A private copy of another project; the story goes on there."""
         return self._story.play_in(of)
 
     def all_is_up(self) -> dict[str, Any]:

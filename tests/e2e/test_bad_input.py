@@ -217,7 +217,6 @@ def test_broken_code_of_the_project_is_named_with_its_place(
     when.ada(line)
     assert then.code != OK
     then.it_is_no_bug().it_says(*words, "next:")
-    then.version_is_live("1.0.0").the_audit_holds()
 
 
 def test_what_the_project_prints_is_no_part_of_an_answer(given: Given, when: When, then: Then) -> None:
@@ -240,7 +239,8 @@ def test_a_missing_extra_gives_the_install_command(
     shadow.parent.mkdir()
     shadow.write_text(f'raise ModuleNotFoundError("No module named {module!r}", name={module!r})\n')
     env = {"PYTHONPATH": ":".join([str(tmp_path), *python_path()])}
-    for line in ("train", "ship --to dev", "reproduce flight-delay@1.0.0"):
+    given.a_file("evaluation/more.md", "More.\n")
+    for line in ("train", "judge flight-delay@1.0.0 --for prod"):
         when.ada(line, env=env)
         then.it_ends_with(USAGE).it_is_no_bug().it_says(module, f"pip install 'lockgate[{extra}]'")
     # Planning and reading ask for none of it.
@@ -283,6 +283,40 @@ def test_nothing_is_overwritten_and_nothing_stopped_that_is_not_up(
 def test_a_rollback_without_a_way_back_is_refused(project: Project) -> None:
     refused = project.types("rollback prod/flight-delay", by="sre").must(3)
     assert "no previous version" in refused.err and "delivery.nothing-before" in refused.err
+
+
+def test_a_policy_file_is_read_strictly(given: Given, when: When, then: Then) -> None:
+    project = given.a_new_project()
+    when.ada("policy adopt nofile.toml")
+    then.it_ends_with(NOT_FOUND).it_is_no_bug().it_says("nofile.toml", "next:")
+    (project.root / "latin.toml").write_bytes(b"name = '\xf6'\n")
+    when.ada("policy adopt latin.toml")
+    then.it_ends_with(USAGE).it_is_no_bug().it_says("latin.toml", "UTF-8")
+    when.somebody("policy show --json")
+    then.it_succeeds()
+    assert then.answer["source"] == "default"
+    when.ada("policy adopt")
+    when.somebody("policy show --json")
+    assert then.answer["source"] == "adopted"
+
+
+@pytest.mark.parametrize("line", ["ship", "train", "check", "snapshot", "plan", "judge flight-delay@1.0.0"])
+def test_what_builds_is_refused_with_a_hub_before_any_work(
+    given: Given, when: When, then: Then, line: str
+) -> None:
+    project = given.a_new_project()
+    when.ada(f"{line} --hub http://127.0.0.1:1")
+    then.it_ends_with(USAGE).it_is_no_bug().it_says("cli.work-needs-store", "--hub")
+    assert not project.database.exists()
+
+
+def test_the_log_shows_the_newest_and_says_how_many_are_older(project: Project) -> None:
+    newest = project.types("audit log --limit 3 --json").must(OK).json
+    assert [one["seq"] for one in newest["changes"]] == list(range(newest["head"] - 2, newest["head"] + 1))
+    assert newest["older"] == newest["head"] - 3
+    assert f"{newest['older']} older" in project.types("audit log --limit 3").must(OK).out
+    first = project.types("audit log --since 0 --limit 3 --json").must(OK).json
+    assert [one["seq"] for one in first["changes"]] == [1, 2, 3]
 
 
 def test_a_damaged_database_is_no_bug(given: Given, when: When, then: Then) -> None:

@@ -9,6 +9,7 @@ import pytest
 from operator_story import (
     CONFLICT,
     ENDPOINT,
+    FLIGHT,
     LADDER,
     NOT_FOUND,
     REFUSED,
@@ -17,6 +18,7 @@ from operator_story import (
     WAITING,
     Given,
     Project,
+    Story,
     Then,
     When,
     Worlds,
@@ -116,14 +118,20 @@ def test_audit_verify(worlds: Worlds) -> None:
     assert all(shaped(one, {"at": int, "actor": str, "type": str, "summary": str}) for one in log["changes"])
 
 
-def test_rollback(given: Given, when: When, then: Then) -> None:
-    """Also with nothing up: it is decided, recorded, and carried out by whoever comes next."""
+def test_rollback(given: Given, when: When, then: Then, story: Story) -> None:
+    """With nothing up it is decided and recorded at once, and waits for a data plane to take it."""
     project = given.version_two_is_live()
     when.the_sre("rollback prod/flight-delay --json")
+    then.it_waits()
+    shape = {"from": "flight-delay@1.1.0", "to": "flight-delay@1.0.0", "took_ms": float, "effects": "pending"}
+    assert shaped(then.answer, shape)
+    given.all_is_up()
+    story.eventually(lambda: project.asks("status")["effects_pending"] == 0)
+    assert project.predict(FLIGHT).body["version"] == "1.0.0"
+    when.the_sre("rollback prod/flight-delay --json")
     then.it_succeeds()
-    assert shaped(then.answer, {"from": "flight-delay@1.1.0", "to": "flight-delay@1.0.0", "took_ms": float})
-    assert then.answer["effects"] == "pending"
-    assert project.asks("status")["effects_pending"] == 1
+    shape = {"from": "flight-delay@1.0.0", "to": "flight-delay@1.1.0", "took_ms": float, "effects": "done"}
+    assert shaped(then.answer, shape)
 
 
 def test_every_answer_is_one_document_and_every_error_too(

@@ -102,7 +102,7 @@ def test_nothing_planted_is_found_again(given: Given, when: When, then: Then) ->
         "status --json", "explain prod/flight-delay --json", f"diff flight-delay@1.0.0 {version} --json",
         "lineage prod/flight-delay --json", f"evidence {version} --json", "audit log --json", "audit verify --json",
         "package show prod/flight-delay --json", "package export prod/flight-delay exported --json",
-        "doctor --json", "features --json", "contract check --json", "down --json",
+        "contract check --json", "down --json",
     ):  # fmt: skip
         said.append(project.types(line, env=env).must(OK))
     for typed in said:

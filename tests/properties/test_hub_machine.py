@@ -138,8 +138,10 @@ class Model:
 
     def way_back(self, environment: str) -> str:
         endpoint = self.endpoints[environment]
-        called_off = endpoint.underway is not None and endpoint.underway[0] == "release"
-        back = endpoint.live if called_off else endpoint.previous
+        underway = "" if endpoint.underway is None else endpoint.underway[0]
+        if underway.startswith("rollback"):
+            return ""
+        back = endpoint.live if underway else endpoint.previous
         return back if back and self.versions[back].state not in ("quarantined", "rejected") else ""
 
     def may_retire(self, key: str) -> bool:
@@ -356,21 +358,30 @@ class HubMachine(RuleBasedStateMachine):
         endpoint.underway = None
         if kind == "release" and applied:
             endpoint.live, endpoint.previous = key, endpoint.live
-        elif kind == "release":
+        elif not applied:
             self._newer(environment, receipt.events[0]["restored"])
+            if kind == "rollback of a live one":
+                endpoint.live, endpoint.previous = endpoint.previous, endpoint.live
 
     @rule(environment=st.sampled_from(ENVIRONMENTS), crash=CRASH)
     def roll_back(self, environment: str, crash: str | None) -> None:
         endpoint, back = self.model.endpoints[environment], self.model.way_back(environment)
         command = RollBackEndpoint(id=self.story.new_id(), endpoint=f"{environment}/{MODEL_NAME}")
-        receipt = self.do("olga", command, crash, expected=bool(back))
+        first = endpoint.underway is not None and endpoint.underway[0] == "release" and not endpoint.live
+        receipt = self.do("olga", command, crash, expected=bool(back) or first)
+        if first:
+            # Nothing was live before it, so it is called off and the fallback answers.
+            self._newer(environment, receipt.events[0]["restored"])
+            endpoint.underway = None
         if not back:
             return
         (event,) = receipt.events
         assert event["to"]["version"] == back
+        kind = "rollback of one on its way"
         if back != endpoint.live:
+            kind = "rollback of a live one"
             endpoint.live, endpoint.previous = endpoint.previous, endpoint.live
-        endpoint.underway = ("rollback", back, self._newer(environment, event["generation"]))
+        endpoint.underway = (kind, back, self._newer(environment, event["generation"]))
 
     def _newer(self, environment: str, generation: int) -> int:
         assert generation > self.generations[environment]
@@ -464,11 +475,28 @@ class HubMachine(RuleBasedStateMachine):
             "retire": (RetireVersion, self.model.may_retire(key)),
         }
         kind, expected = kinds[verb]
-        self.do(actor, kind(id=self.story.new_id(), version=key, reason="so"), crash, expected)
+        receipt = self.do(actor, kind(id=self.story.new_id(), version=key, reason="so"), crash, expected)
+        if expected and verb in ("quarantine", "reject"):
+            self._called_off(key, receipt)
         if expected and verb == "quarantine":
             one.before, one.shut_in_by, one.state = one.state, actor, "quarantined"
         elif expected:
             one.state = {"lift": one.before, "reject": "rejected", "retire": "retired"}[verb]
+
+    def _called_off(self, key: str, receipt: Receipt) -> None:
+        """A version that is withdrawn goes nowhere any more."""
+        going = {
+            environment
+            for environment, endpoint in self.model.endpoints.items()
+            if endpoint.underway is not None and endpoint.underway[:2] == ("release", key)
+        }
+        failed = {
+            event["endpoint"].partition("/")[0]: event for event in receipt.events if "restored" in event
+        }
+        assert failed.keys() == going
+        for environment in going:
+            self._newer(environment, failed[environment]["restored"])
+            self.model.endpoints[environment].underway = None
 
     @rule(version=st.integers(1, 3), crash=CRASH)
     def adopt_policy(self, version: int, crash: str | None) -> None:
@@ -507,7 +535,12 @@ class HubMachine(RuleBasedStateMachine):
         assert status.effects_pending == len(self.effects) == self.world.outbox.open_rows()
 
 
-PLANNING = ("delivery.release-started", "delivery.release-failed", "delivery.endpoint-rolled-back")
+PLANNING = (
+    "delivery.release-started",
+    "delivery.release-failed",
+    "delivery.endpoint-rolled-back",
+    "delivery.rollback-failed",
+)
 
 
 class MemoryMachine(HubMachine):

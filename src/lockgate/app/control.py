@@ -5,14 +5,15 @@ Holds the blob store, the keys, the targets and the effect runner; hands out one
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from lockgate.adapters.blobs.directory import DirectoryBlobs
-from lockgate.adapters.identity.checkpoints import FileSink, NotePrivate, NotePublic
+from lockgate.adapters.identity.checkpoints import KEY_NAME, FileSink, NotePrivate, NotePublic
 from lockgate.adapters.identity.keys import (
     CheckpointKey,
     CheckpointPublicKey,
@@ -32,10 +33,13 @@ from lockgate.core.digests import Digest
 from lockgate.core.journal import sign_checkpoint
 from lockgate.core.messages import Command
 from lockgate.core.secrets import parse_secret_ref
+from lockgate.delivery.plan import plan_of
+from lockgate.delivery.state import ENDPOINT, ENVIRONMENT
+from lockgate.delivery.way_back import as_it_stands
 from lockgate.gates.evidence import check_line
 from lockgate.gates.messages import RecordEvidence
 from lockgate.hub.authority import CONTROLLER_ROLES, Session, embedded
-from lockgate.hub.kernel import Hub, LocalHub
+from lockgate.hub.kernel import Hub, LocalHub, read_body
 from lockgate.hub.questions import Questions
 from lockgate.registry.decide import PACKAGE_FACT, PackageFact
 from lockgate.registry.difference import minimum_bump
@@ -48,6 +52,25 @@ from lockgate.workshop.layout import Layout
 from lockgate.workshop.premises import Premises
 
 CONTROLLER = Session(actor="lockgate-controller", roles=CONTROLLER_ROLES, claimed=False)
+
+
+class NotesOnDemand:
+    """Checks the notes of checkpoints. The key is read when the first note is checked: a rollback needs none."""
+
+    name = KEY_NAME
+
+    def __init__(self, load: Callable[[], CheckpointPublicKey]) -> None:
+        self._load = load
+
+    @cached_property
+    def _public(self) -> NotePublic:
+        return NotePublic(self._load())
+
+    def public_bytes(self) -> bytes:
+        return self._public.public_bytes()
+
+    def verify(self, message: bytes, signature: bytes) -> bool:
+        return self._public.verify(message, signature)
 
 
 class Control:
@@ -78,7 +101,7 @@ class Control:
             self.outbox,
             self.clock,
             observe=self.target.observe,
-            checkpoints=(self.sink, NotePublic(self._checkpoint_public())),
+            checkpoints=(self.sink, NotesOnDemand(self._checkpoint_public)),
         )
         return LocalHub(
             self.journal,
@@ -88,6 +111,17 @@ class Control:
             establish=self._establish,
             carry_out=self.effects.carry_out,
         )
+
+    def republish(self) -> None:
+        """Give a target that lost its plans (a restored backup, a wiped run directory) those that stand."""
+        for stored in self.journal.documents(ENDPOINT.name):
+            endpoint = read_body(ENDPOINT, stored)
+            environment = self.journal.document(ENVIRONMENT.name, endpoint.endpoint.partition("/")[0])
+            if environment is None or endpoint.rollout is not None or endpoint.generation == 0:
+                continue
+            seen = self.target.observe(endpoint.endpoint)
+            if seen.generation < endpoint.generation:
+                self.target.apply(plan_of(as_it_stands(read_body(ENVIRONMENT, environment), endpoint)))
 
     def checkpoint(self) -> None:
         """Sign the journal's head and append it to the sink, when there is news since the last one."""
@@ -140,7 +174,7 @@ class Control:
         """What must hold outside the journal before a command may be decided, and what that amounts to."""
         if isinstance(command, RecordEvidence):
             for line in command.lines:
-                check_line(line, self.blobs.get(line.digest))
+                check_line(line, self.blobs.get(line.digest), command.package)
         return self._about_package(command) if isinstance(command, RegisterVersion) else {}
 
     def _about_package(self, command: RegisterVersion) -> Mapping[str, Any]:

@@ -9,9 +9,10 @@ from lockgate.core.messages import Command
 from lockgate.core.names import EndpointName, ModelName
 from lockgate.delivery.messages import DeclareEndpoint, DeclareEnvironment
 from lockgate.governance.messages import AdoptPolicy
-from lockgate.governance.policy import Policy, parse_policy
-from lockgate.governance.state import POLICY
+from lockgate.governance.policy import Policy
+from lockgate.governance.policy_file import parse_policy
 from lockgate.hub.kernel import Hub, require
+from lockgate.hub.messages import PolicyAnswer, PolicyInForce
 from lockgate.registry.messages import DeclareModel
 
 
@@ -30,7 +31,8 @@ def declare(control: Control, hub: Hub) -> None:
     """Make the hub know what lockgate.toml says; what it already knows is no news."""
     config = control.config
     namespace = config.project.namespace
-    if control.journal.document(POLICY.name, namespace) is None:
+    known: PolicyAnswer = hub.ask(PolicyInForce(namespace=namespace))
+    if known.policy is None:
         adopt_policy(control, hub, default_policy())
     commands: list[Command] = [
         DeclareEnvironment(

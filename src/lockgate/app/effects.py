@@ -7,23 +7,35 @@ comes by may carry out an effect: the process that decided, the controller of `l
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Protocol
 
 import msgspec
 
 from lockgate.core.clock import Clock, Micros
-from lockgate.core.errors import Conflict, LockgateError, Unavailable
+from lockgate.core.errors import Conflict, LockgateError, NotFound, Unavailable, did_you_mean
 from lockgate.core.messages import Command, Receipt
+from lockgate.delivery.decide import LOAD_PATIENCE_S
 from lockgate.delivery.messages import ApplyPlan, ConfirmPlan
 from lockgate.delivery.plan import plan_of
 from lockgate.delivery.ports import Target
-from lockgate.hub.kernel import require
+from lockgate.hub.kernel import CommandIdReused, require
 from lockgate.hub.ports import Outbox, OutboxRow
 from lockgate.traffic.observed import Observed
 
-_GRACE_US = 5_000_000
+# Longer than the longest patience, so that nobody else starts while one process still waits.
+_LEASE_US = round((LOAD_PATIENCE_S + 5) * 1_000_000)
+_POLL_S = 0.005
+_POLLS = 1000
 _EFFECT = msgspec.json.Decoder(ApplyPlan)
+
+
+class UnknownTarget(NotFound):
+    """An effect names a target that this program does not know."""
+
+    code = "running.unknown-target"
 
 
 class Execute(Protocol):
@@ -33,57 +45,85 @@ class Execute(Protocol):
 class EffectRunner:
     """Works through an outbox. `confirm` runs commands as the controller, not as whoever asked."""
 
-    def __init__(self, outbox: Outbox, targets: Mapping[str, Target], clock: Clock) -> None:
+    def __init__(
+        self,
+        outbox: Outbox,
+        targets: Mapping[str, Target],
+        clock: Clock,
+        *,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
         self._outbox = outbox
         self._targets = targets
         self._clock = clock
+        self._pause = pause
         self.confirm: Execute | None = None
 
     def carry_out(self, subject: str | None = None) -> bool:
-        """Carry out every open effect (of `subject`); true when none is left that could be tried."""
-        while True:
-            now = self._clock.now()
-            row = self._outbox.lease(now, now + _lease_us(), subject=subject)
-            if row is None:
-                return self._outbox.open_rows(subject) == 0
-            done = False
-            try:
-                done = self._one(row)
-            finally:
-                # Also when something broke: whoever comes next need not wait for this lease to run out.
-                if not done:
-                    self._outbox.release(row)
-            if not done:
-                return False
+        """Carry out every open effect (of `subject`); true when none is left.
+
+        A row that somebody else is just carrying out is waited for, as long as whoever asked is patient; one that
+        nobody can carry out now does not hold up those of other subjects.
+        """
+        waiting: list[OutboxRow] = []
+        try:
+            while (row := self._lease(subject)) is not None:
+                # Not released before the end: the same row would be the next one.
+                waiting.append(row)
+                if self._one(row):
+                    self._outbox.settle(row)
+                    waiting.pop()
+        finally:
+            for row in waiting:
+                self._outbox.release(row)
+        return not waiting and (subject is None or self._others_are_done(subject))
+
+    def _lease(self, subject: str | None) -> OutboxRow | None:
+        now = self._clock.now()
+        return self._outbox.lease(now, now + _LEASE_US, subject=subject)
+
+    def _others_are_done(self, subject: str) -> bool:
+        """Whether the rows that other processes hold are settled in time."""
+        for _ in range(_POLLS):
+            if not self._outbox.open_rows(subject):
+                return True
+            self._pause(_POLL_S)
+        return False
 
     def _one(self, row: OutboxRow) -> bool:
+        """Carry out one row; false when nobody is there to take it."""
         effect = _EFFECT.decode(row.body)
-        target = self._targets[effect.target]
         started = self._clock.now()
         try:
-            target.apply(plan_of(effect))
-            seen = self._watch(target, effect)
+            seen = self._watch(self._target(effect), effect)
         except Conflict:
             # A newer plan is in force; what this row asks for is history.
-            self._outbox.settle(row)
             return True
         except Unavailable:
             return False
         except LockgateError as error:
             # Trying again would not help: the plan itself cannot be applied.
             self._report(effect, False, error.message, started)
-            self._outbox.settle(row)
             return True
         if seen is None:
             return False
         details = [worker.detail for worker in seen.workers if worker.detail]
         detail = "; ".join(details) or f"no answer within {effect.patience_s:g} s"
         self._report(effect, seen.reached(effect.fence), detail, started)
-        self._outbox.settle(row)
         return True
+
+    def _target(self, effect: ApplyPlan) -> Target:
+        if effect.target not in self._targets:
+            raise UnknownTarget(
+                f"there is no target {effect.target!r}",
+                remedy=did_you_mean(effect.target, self._targets),
+                target=effect.target,
+            )
+        return self._targets[effect.target]
 
     def _watch(self, target: Target, effect: ApplyPlan) -> Observed | None:
         """What the target did with the plan; None when nobody is there to take it."""
+        target.apply(plan_of(effect))
         seen = target.observe(effect.subject)
         if seen.alive and not seen.settled(effect.fence):
             seen = target.wait(effect.subject, effect.fence, effect.patience_s)
@@ -91,20 +131,14 @@ class EffectRunner:
 
     def _report(self, effect: ApplyPlan, applied: bool, detail: str, started: Micros) -> None:
         assert self.confirm is not None
-        require(
-            self.confirm(
-                ConfirmPlan(
-                    id=f"confirm:{effect.subject}:{effect.fence}",
-                    endpoint=effect.subject,
-                    generation=effect.fence,
-                    applied=applied,
-                    detail="" if applied else detail,
-                    took_us=self._clock.now() - started,
-                )
-            )
+        command = ConfirmPlan(
+            id=f"confirm:{effect.subject}:{effect.fence}",
+            endpoint=effect.subject,
+            generation=effect.fence,
+            applied=applied,
+            detail="" if applied else detail,
+            took_us=self._clock.now() - started,
         )
-
-
-def _lease_us() -> int:
-    """Longer than the longest patience, so that nobody else starts while one process still waits."""
-    return 60_000_000 + _GRACE_US
+        # Told already, with other figures, when a process died between telling and settling.
+        with suppress(CommandIdReused):
+            require(self.confirm(command))

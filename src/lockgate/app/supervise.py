@@ -7,15 +7,17 @@ with the start time of the process, so that a recycled process id is never mista
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import queue
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
@@ -23,11 +25,12 @@ import msgspec
 
 from lockgate.app.control import Control
 from lockgate.app.http.server import HubServer, create_app
-from lockgate.core.errors import Conflict, NotFound, Unavailable
+from lockgate.core.errors import Conflict, LockgateError, NotFound, Unavailable
 from lockgate.workshop.layout import Layout
 
 _TICK_S = 0.1
 _CHECKPOINT_EVERY_S = 60.0
+_BACK_OFF_S = 1.0
 _READY_S = 60.0
 _LEAVE_S = 20.0
 
@@ -90,26 +93,41 @@ class Supervisor:
         self._layout = control.layout
         self._port = port
         self._hub_port = hub_port
-        self._stop = threading.Event()
+        # Rung by a signal's handler, in the thread that waits: an Event would lock itself out there.
+        self._stop: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self._leaving = threading.Event()
         self._plane: subprocess.Popen[str] | None = None
         self._hub: HubServer | None = None
 
     def run(self, ready: Callable[[Running], None]) -> None:
         """Start everything, say so, then work until SIGTERM or SIGINT."""
-        if running(self._layout) is not None:
-            raise AlreadyUp("it is up already", remedy="lockgate down", folder=str(self._layout.root))
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._on_signal)
-        try:
-            self._port = self._start_plane()
-            self._start_hub()
-            ready(self._write_down())
-            self._work()
-        finally:
-            self._leave()
+        with self._alone():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, self._on_signal)
+            try:
+                self._control.republish()
+                self._port = self._start_plane()
+                self._start_hub()
+                threading.Thread(target=self._carry_out, name="effects", daemon=True).start()
+                ready(self._write_down())
+                self._work()
+            finally:
+                self._leave()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Hold the project's lock: a second supervisor is refused, whatever moment it comes at."""
+        with (self._layout.dot / "up.lock").open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise AlreadyUp(
+                    "it is up already", remedy="lockgate down", folder=str(self._layout.root)
+                ) from error
+            yield
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self._stop.set()
+        self._stop.put(number)
 
     def _start_plane(self) -> int:
         environments = self._control.config.environments
@@ -160,17 +178,45 @@ class Supervisor:
 
     def _work(self) -> None:
         next_checkpoint = time.monotonic()
-        while not self._stop.wait(_TICK_S):
+        while not self._stopped_within(_TICK_S):
             assert self._plane is not None
             if self._plane.poll() is not None:
+                self._note("the data plane ended; it is started again")
                 self._start_plane()
                 self._write_down()
-            self._control.effects.carry_out()
             if time.monotonic() >= next_checkpoint:
-                self._control.checkpoint()
                 next_checkpoint = time.monotonic() + _CHECKPOINT_EVERY_S
+                with self._going_on("checkpoint"):
+                    self._control.checkpoint()
+
+    def _carry_out(self) -> None:
+        """In a thread of its own: waiting for a target must not keep the data plane from being started again."""
+        while not self._leaving.wait(_TICK_S):
+            with self._going_on("effects"):
+                self._control.effects.carry_out()
+
+    @contextmanager
+    def _going_on(self, what: str) -> Iterator[None]:
+        """What fails now is told and tried again; endpoints go on answering meanwhile."""
+        try:
+            yield
+        except (LockgateError, OSError) as error:
+            self._note(f"{what}: {error}")
+            self._leaving.wait(_BACK_OFF_S)
+
+    def _note(self, text: str) -> None:
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
+
+    def _stopped_within(self, seconds: float) -> bool:
+        try:
+            self._stop.get(timeout=seconds)
+        except queue.Empty:
+            return False
+        return True
 
     def _leave(self) -> None:
+        self._leaving.set()
         if self._hub is not None:
             self._hub.stop()
         if self._plane is not None and self._plane.poll() is None:

@@ -1,4 +1,4 @@
-"""Decisions of delivery: what may be released, and how it comes back."""
+"""Decisions of delivery: what may be released. How it comes back is decided in way_back.py."""
 
 from __future__ import annotations
 
@@ -11,19 +11,15 @@ from lockgate.delivery.messages import (
     DeclareEndpoint,
     DeclareEnvironment,
     EndpointDeclared,
-    EndpointRolledBack,
     EnvironmentDeclared,
     PromoteVersion,
-    ReleaseFailed,
     ReleaseStarted,
     ReleaseWentLive,
-    RetireVersion,
     RollbackConfirmed,
-    RollBackEndpoint,
-    RollbackUnconfirmed,
     Served,
 )
-from lockgate.delivery.state import ENDPOINT, ENVIRONMENT, EndpointState, EnvironmentState, Live
+from lockgate.delivery.state import ENDPOINT, ENVIRONMENT, EndpointState, EnvironmentState
+from lockgate.delivery.way_back import call_off, undo_rollback
 from lockgate.gates.state import EVIDENCE, EvidenceState, evidence_key
 from lockgate.governance.decide import policy_of
 from lockgate.governance.judgement import (
@@ -36,13 +32,11 @@ from lockgate.governance.judgement import (
 )
 from lockgate.governance.policy import TierRule
 from lockgate.governance.state import APPROVAL, POLICY, PolicyState, approval_key
-from lockgate.registry.decide import known_version, model_of, wrong_state
-from lockgate.registry.messages import VersionRetired
+from lockgate.registry.decide import known_version, model_of
 from lockgate.registry.state import MODEL, VERSION, VersionState
 
-# How long a target may take to load a package before the release counts as failed, and to flip back.
+# How long a target may take to load a package before the release counts as failed.
 LOAD_PATIENCE_S = 60.0
-FLIP_PATIENCE_S = 5.0
 
 
 def needs_environment(command: DeclareEnvironment, docs: Docs) -> tuple[DocRef, ...]:
@@ -340,15 +334,12 @@ def confirm_plan(docs: Docs, command: ConfirmPlan, context: Context) -> Decision
     if rollout.generation != command.generation:
         return Decision(())
     if rollout.state == "rolling_back":
-        if command.applied:
-            confirmed = RollbackConfirmed(
-                endpoint=command.endpoint, generation=command.generation, took_us=command.took_us
-            )
-            return Decision((confirmed,))
-        unconfirmed = RollbackUnconfirmed(
-            endpoint=command.endpoint, generation=command.generation, detail=command.detail
+        if not command.applied:
+            return undo_rollback(environment, endpoint, rollout, command.detail)
+        confirmed = RollbackConfirmed(
+            endpoint=command.endpoint, generation=command.generation, took_us=command.took_us
         )
-        return Decision((unconfirmed,))
+        return Decision((confirmed,))
     if command.applied:
         live = ReleaseWentLive(
             endpoint=command.endpoint,
@@ -358,133 +349,4 @@ def confirm_plan(docs: Docs, command: ConfirmPlan, context: Context) -> Decision
             took_us=command.took_us,
         )
         return Decision((live,))
-    return _restore(command, environment, endpoint, rollout.release)
-
-
-def _restore(
-    command: ConfirmPlan, environment: EnvironmentState, endpoint: EndpointState, release: int
-) -> Decision:
-    """A plan that could not be taken must not stay published: a data plane that restarts would meet it again."""
-    failed = ReleaseFailed(
-        endpoint=command.endpoint,
-        release=release,
-        generation=command.generation,
-        restored=endpoint.generation + 1,
-        detail=command.detail,
-    )
-    effect = ApplyPlan(
-        subject=command.endpoint,
-        fence=failed.restored,
-        target=environment.target,
-        live=endpoint.live.served if endpoint.live else None,
-        previous=endpoint.previous.served if endpoint.previous else None,
-        fallback=endpoint.fallback,
-        patience_s=FLIP_PATIENCE_S,
-    )
-    return Decision((failed,), (effect,))
-
-
-def needs_rollback(command: RollBackEndpoint, docs: Docs) -> tuple[DocRef, ...]:
-    ref = DocRef(ENDPOINT.name, command.endpoint)
-    environment = parse_endpoint(command.endpoint).environment
-    refs = [ref, DocRef(ENVIRONMENT.name, environment)]
-    endpoint = docs.get(ENDPOINT, command.endpoint) if docs.has(ref) else None
-    back = None if endpoint is None else _way_back(endpoint)
-    if back is not None:
-        refs.append(DocRef(VERSION.name, back.served.version))
-    return tuple(refs)
-
-
-def _way_back(endpoint: EndpointState) -> Live | None:
-    """Where a rollback leads: to what is live while a release is still on its way, else to the version before."""
-    underway = endpoint.rollout is not None and endpoint.rollout.state == "preparing"
-    return endpoint.live if underway else endpoint.previous
-
-
-def roll_back_endpoint(docs: Docs, command: RollBackEndpoint, context: Context) -> Decision | Refusal:
-    """Flip to the previous version. No policy is asked; only quarantined or withdrawn bytes are refused."""
-    endpoint = docs.get(ENDPOINT, command.endpoint)
-    environment = docs.get(ENVIRONMENT, parse_endpoint(command.endpoint).environment)
-    if endpoint is None or environment is None:
-        return refuse(
-            Reason(
-                rule="delivery.endpoint-unknown",
-                message=f"there is no endpoint {command.endpoint}",
-                remedy="lockgate status",
-            )
-        )
-    back = _way_back(endpoint)
-    if endpoint.live is None or back is None:
-        return refuse(
-            Reason(
-                rule="delivery.nothing-before",
-                message=f"{command.endpoint} has no previous version to go back to",
-                measured=endpoint.live.served.version if endpoint.live else "nothing live",
-            )
-        )
-    target = docs.get(VERSION, back.served.version)
-    assert target is not None, "a released version is registered"
-    if target.state in ("quarantined", "rejected"):
-        return wrong_state(target, "rolled back to")
-    return _flip(command, environment, endpoint, back)
-
-
-def _flip(
-    command: RollBackEndpoint, environment: EnvironmentState, endpoint: EndpointState, back: Live
-) -> Decision:
-    """The abandoned version stays loaded as the new `previous`: a rollback can itself be rolled back."""
-    underway = endpoint.rollout if back is endpoint.live else None
-    assert endpoint.live is not None
-    left = underway.served if underway else endpoint.live.served
-    kept = endpoint.previous.served if underway and endpoint.previous else (None if underway else left)
-    rolled = EndpointRolledBack(
-        endpoint=command.endpoint,
-        release=underway.release if underway else endpoint.live.release,
-        to_release=back.release,
-        generation=endpoint.generation + 1,
-        from_version=left.version,
-        to=back.served,
-        reason=command.reason,
-    )
-    effect = ApplyPlan(
-        subject=command.endpoint,
-        fence=rolled.generation,
-        target=environment.target,
-        live=back.served,
-        previous=kept,
-        fallback=endpoint.fallback,
-        patience_s=FLIP_PATIENCE_S,
-    )
-    return Decision((rolled,), (effect,))
-
-
-def needs_retire(command: RetireVersion, docs: Docs) -> tuple[DocRef, ...]:
-    every = DocRef(ENVIRONMENT.name, "*")
-    refs = [DocRef(VERSION.name, command.version), every]
-    if docs.has(every):
-        model = model_of(command.version)
-        for step in docs.all(ENVIRONMENT, ""):
-            refs.append(DocRef(ENDPOINT.name, f"{step.environment}/{model}"))
-    return tuple(refs)
-
-
-def retire_version(docs: Docs, command: RetireVersion, context: Context) -> Decision | Refusal:
-    version = known_version(docs, command.version)
-    if isinstance(version, Refusal):
-        return version
-    if version.state not in ("candidate", "validated"):
-        return wrong_state(version, "retired")
-    reasons = []
-    for step in docs.all(ENVIRONMENT, ""):
-        endpoint = docs.get(ENDPOINT, f"{step.environment}/{version.model}")
-        uses = () if endpoint is None else (endpoint.live, endpoint.previous, endpoint.rollout)
-        if any(use is not None and use.served.version == version.version for use in uses):
-            reasons.append(
-                Reason(
-                    rule="delivery.in-use",
-                    message=f"{step.environment}/{version.model} serves it, is about to, or may fall back to it",
-                )
-            )
-    if reasons:
-        return Refusal(reasons=tuple(reasons))
-    return Decision((VersionRetired(version=command.version, reason=command.reason),))
+    return call_off(environment, endpoint, rollout, command.detail)

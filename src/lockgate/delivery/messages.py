@@ -82,11 +82,15 @@ class ConfirmPlan(Command, frozen=True, kw_only=True, tag="delivery.confirm-plan
 
 
 class RollBackEndpoint(Command, frozen=True, kw_only=True, tag="delivery.roll-back-endpoint"):
-    """Put the version before back, without any policy in between."""
+    """Put the version before back, without any policy in between.
+
+    `leave` names the version that was seen live; when another one is live by now, nothing happens.
+    """
 
     permission: ClassVar[str] = "delivery.rollback"
     endpoint: str
     reason: str = ""
+    leave: str = ""
 
     def scope(self) -> Scope:
         return endpoint_scope(self.endpoint)
@@ -195,13 +199,19 @@ class RollbackConfirmed(Event, frozen=True, kw_only=True, tag="delivery.rollback
         return f"rollback of {self.endpoint} in effect after {self.took_us / 1000:.1f} ms"
 
 
-class RollbackUnconfirmed(Event, frozen=True, kw_only=True, tag="delivery.rollback-unconfirmed/1"):
+class RollbackFailed(Event, frozen=True, kw_only=True, tag="delivery.rollback-failed/1"):
+    """The target did not take a rollback; `restored` is the plan of what goes on answering."""
+
     endpoint: str
+    release: int
+    to_release: int
+    swapped: bool
     generation: int
+    restored: int
     detail: str
 
     def summary(self) -> str:
-        return f"rollback of {self.endpoint} not seen in effect: {self.detail}"
+        return f"rollback of {self.endpoint} failed, release {self.release} stays: {self.detail}"
 
 
 class ApplyPlan(Effect, frozen=True, kw_only=True, tag="delivery.apply-plan"):

@@ -26,7 +26,7 @@ from lockgate.delivery.messages import (
     ReleaseStarted,
     ReleaseWentLive,
     RollbackConfirmed,
-    RollbackUnconfirmed,
+    RollbackFailed,
     Served,
 )
 from lockgate.governance.policy import Sensitivity
@@ -54,7 +54,13 @@ class Live(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Rollout(msgspec.Struct, frozen=True, kw_only=True):
-    """How a release is getting there."""
+    """How a release is getting there, or how one is being taken back.
+
+    Attributes:
+        release: the one on its way; when rolling back, the one that is left.
+        to_release, swapped: when rolling back, the one returned to, and whether live and previous changed places
+            for it (they do not when a release was called off before it was live).
+    """
 
     state: Literal["preparing", "rolling_back"]
     strategy: Literal["direct"]
@@ -65,6 +71,8 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
     started_by: str
     ticket: str = ""
     approved_by: tuple[str, ...] = ()
+    to_release: int = 0
+    swapped: bool = False
 
 
 class EndpointState(msgspec.Struct, frozen=True, kw_only=True):
@@ -127,7 +135,7 @@ _ENDPOINT_EVENTS = (
     ReleaseFailed,
     EndpointRolledBack,
     RollbackConfirmed,
-    RollbackUnconfirmed,
+    RollbackFailed,
 )
 
 
@@ -168,8 +176,11 @@ def _fold_endpoint(body: EndpointState | None, event: Event, stamp: Stamp) -> En
             return _rolled_back(body, event, stamp)
         case ReleaseFailed():
             return change(body, rollout=None, generation=event.restored)
-        case RollbackConfirmed() | RollbackUnconfirmed():
+        case RollbackConfirmed():
             return change(body, rollout=None)
+        case RollbackFailed():
+            kept = change(body, rollout=None, generation=event.restored)
+            return change(kept, live=body.previous, previous=body.live) if event.swapped else kept
         case _:
             raise AssertionError(f"no fold of {type(event).__name__} into an endpoint")
 
@@ -190,7 +201,8 @@ def _went_live(body: EndpointState, stamp: Stamp) -> EndpointState:
 def _rolled_back(body: EndpointState, event: EndpointRolledBack, stamp: Stamp) -> EndpointState:
     """A release still on its way is called off and what was live stays; a live one changes places with `previous`."""
     live, previous = body.live, body.previous
-    if body.rollout is None or body.rollout.state != "preparing":
+    swapped = body.rollout is None or body.rollout.state != "preparing"
+    if swapped:
         assert live is not None and previous is not None
         live, previous = msgspec.structs.replace(previous, since=stamp.at), live
     return msgspec.structs.replace(
@@ -206,6 +218,8 @@ def _rolled_back(body: EndpointState, event: EndpointRolledBack, stamp: Stamp) -
             served=event.to,
             started_at=stamp.at,
             started_by=stamp.actor,
+            to_release=event.to_release,
+            swapped=swapped,
         ),
     )
 
@@ -241,6 +255,8 @@ def _release_keys(event: Event) -> tuple[str, ...]:
             touched = (event.release, event.supersedes)
         case EndpointRolledBack():
             touched = (event.release, event.to_release)
+        case RollbackFailed(swapped=True):
+            touched = (event.release, event.to_release)
         case _:
             return ()
     return tuple(release_key(event.endpoint, release) for release in touched if release is not None)
@@ -269,6 +285,10 @@ def _fold_release(body: ReleaseState | None, event: Event, stamp: Stamp) -> Rele
         return change(body, state="live", live_at=stamp.at)
     if isinstance(event, ReleaseFailed):
         return change(body, state="failed", ended_at=stamp.at, detail=event.detail)
+    if isinstance(event, RollbackFailed):
+        if event.release == body.release:
+            return change(body, state="live", ended_at=None, detail="")
+        return change(body, state="superseded", ended_at=stamp.at, detail=event.detail)
     assert isinstance(event, EndpointRolledBack)
     if event.to_release == body.release:
         return change(body, state="live", ended_at=None, detail="")

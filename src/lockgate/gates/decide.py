@@ -40,6 +40,9 @@ def record_evidence(docs: Docs, command: RecordEvidence, context: Context) -> De
                 limit=version.package,
             )
         )
+    foreign = _foreign(command)
+    if foreign:
+        return Refusal(reasons=foreign)
     if version.state in ("rejected", "retired"):
         return refuse(
             Reason(
@@ -63,3 +66,30 @@ def record_evidence(docs: Docs, command: RecordEvidence, context: Context) -> De
             ),
         )
     )
+
+
+def _foreign(command: RecordEvidence) -> tuple[Reason, ...]:
+    """Lines that speak of another environment or another champion than the set they are put into."""
+    reasons = []
+    for line in command.lines:
+        if line.environment != command.environment:
+            reasons.append(
+                Reason(
+                    rule="gates.other-environment",
+                    message=f"{line.name} was judged for another environment",
+                    measured=line.environment or "none",
+                    limit=command.environment or "none",
+                    evidence=line.digest,
+                )
+            )
+        if line.baseline is not None and line.baseline != command.baseline:
+            reasons.append(
+                Reason(
+                    rule="gates.other-baseline",
+                    message=f"{line.name} was judged against another champion",
+                    measured=line.baseline or "no baseline",
+                    limit=command.baseline or "no baseline",
+                    evidence=line.digest,
+                )
+            )
+    return tuple(reasons)

@@ -486,18 +486,20 @@ def _writer(evidence: Evidence) -> Callable[[float], str]:
     return lambda figure: f"{figure:{sign if figure else ''},.{digits}f}"
 
 
-def check_line(line: EvidenceLine, record: bytes) -> None:
-    """Hold a line that is about to be journaled against the record it stands for.
+def check_line(line: EvidenceLine, record: bytes, package: Digest) -> None:
+    """Hold a line that is about to be journaled for `package` against the record it stands for.
 
     Raises:
-        EvidenceMisquoted: the record is no evidence, or says something else than the line.
+        EvidenceMisquoted: the record is no evidence, says something else than the line, or is about other bytes.
     """
     try:
-        told = line_of(msgspec.json.decode(record, type=Evidence))
+        evidence = msgspec.json.decode(record, type=Evidence)
     except (msgspec.MsgspecError, LockgateError) as error:
         raise _misquoted(line, f"the record is no evidence: {error}") from error
-    if told != line:
+    if line_of(evidence) != line:
         raise _misquoted(line, "the record says something else")
+    if evidence.inputs.get("package") != package:
+        raise _misquoted(line, f"the record is not about package {package}")
 
 
 def _misquoted(line: EvidenceLine, why: str) -> EvidenceMisquoted:

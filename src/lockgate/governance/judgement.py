@@ -58,6 +58,7 @@ def _blocking(line: EvidenceLine) -> Reason:
 def age_reasons(evidence: EvidenceState | None, rule: TierRule, now: Micros) -> list[Reason]:
     if evidence is None or now - evidence.recorded_at <= rule.evidence_max_age_days * _DAY_US:
         return []
+    place = f" --for {evidence.environment}" if evidence.environment else ""
     return [
         Reason(
             rule="governance.evidence-age",
@@ -65,7 +66,7 @@ def age_reasons(evidence: EvidenceState | None, rule: TierRule, now: Micros) -> 
             measured=f"{(now - evidence.recorded_at) // _DAY_US} days",
             limit=f"{rule.evidence_max_age_days} days",
             evidence=evidence.evidence_set,
-            remedy=f"lockgate judge {evidence.version}",
+            remedy=f"lockgate judge {evidence.version}{place}",
         )
     ]
 

@@ -4,20 +4,14 @@ sensitive the environment is. A policy is plain data, named by its digest; editi
 
 from __future__ import annotations
 
-import tomllib
 from typing import Literal
 
 import msgspec
 
 from lockgate.core.digests import Digest, digest_of
-from lockgate.core.errors import Invalid
 from lockgate.registry.messages import Tier
 
 Sensitivity = Literal["open", "guarded", "production"]
-
-
-class PolicyInvalid(Invalid):
-    code = "governance.policy-invalid"
 
 
 class TierRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -50,25 +44,3 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     def rule(self, tier: Tier) -> TierRule:
         return self.tiers[tier]
-
-
-def parse_policy(text: str, *, where: str) -> Policy:
-    """Read a policy from TOML.
-
-    Raises:
-        PolicyInvalid: with the place of the offending key; all four tiers must be there.
-    """
-    try:
-        policy = msgspec.convert(tomllib.loads(text), Policy)
-    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
-        raise PolicyInvalid(
-            f"{where} is not a policy: {error}", remedy=f"correct {where}", where=where
-        ) from error
-    missing = sorted({"low", "moderate", "high", "critical"} - set(policy.tiers))
-    if missing:
-        raise PolicyInvalid(
-            f"{where} has no rule for tier {missing[0]}",
-            remedy=f"add a [tiers.{missing[0]}] table",
-            where=where,
-        )
-    return policy

@@ -13,7 +13,7 @@ from lockgate.core.messages import Event, Query, Reason, Scope
 from lockgate.delivery.messages import endpoint_scope
 from lockgate.delivery.state import EndpointState, ReleaseState
 from lockgate.gates.messages import EvidenceLine
-from lockgate.governance.state import Approval
+from lockgate.governance.state import Approval, PolicyState
 from lockgate.registry.messages import model_scope
 from lockgate.registry.state import ModelState, VersionState
 
@@ -157,6 +157,21 @@ class VersionOfPackage(Query, frozen=True, kw_only=True, tag="hub.version-of-pac
 
     def scope(self) -> Scope:
         return model_scope(self.model)
+
+
+class PolicyAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    policy: PolicyState | None
+
+
+class PolicyInForce(Query, frozen=True, kw_only=True, tag="hub.policy-in-force"):
+    """The policy that a namespace has adopted, if any."""
+
+    permission: ClassVar[str] = "read"
+    answer: ClassVar[Any] = PolicyAnswer
+    namespace: str
+
+    def scope(self) -> Scope:
+        return Scope(namespace=self.namespace)
 
 
 class ChangeLine(msgspec.Struct, frozen=True, kw_only=True):

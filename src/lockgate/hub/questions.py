@@ -14,8 +14,9 @@ from lockgate.core.names import parse_endpoint, parse_version
 from lockgate.delivery.decide import needs_promote, standing_of
 from lockgate.delivery.messages import PromoteVersion
 from lockgate.delivery.state import ENDPOINT, ENVIRONMENT, RELEASE, EndpointState, Live
-from lockgate.gates.state import EVIDENCE, evidence_key
+from lockgate.gates.state import EVIDENCE, EvidenceState, evidence_key
 from lockgate.governance.judgement import bound_set, counting_approvals
+from lockgate.governance.policy import TierRule
 from lockgate.governance.state import APPROVAL, POLICY, ApprovalState, approval_key
 from lockgate.hub import audit
 from lockgate.hub.kernel import read_body
@@ -31,6 +32,8 @@ from lockgate.hub.messages import (
     ListVersions,
     LiveLine,
     PackageVersionAnswer,
+    PolicyAnswer,
+    PolicyInForce,
     Readiness,
     RolloutLine,
     Standing,
@@ -94,6 +97,7 @@ class Questions:
             ListVersions: self._versions,
             Standing: self._standing,
             VersionOfPackage: self._version_of_package,
+            PolicyInForce: self._policy,
             ChangesSince: self._changes,
             VerifyAudit: self._verify,
             Lineage: self._lineage,
@@ -217,6 +221,9 @@ class Questions:
         claim = self._get(CLAIM, claim_key(query.model, query.package))
         return PackageVersionAnswer(version=None if claim is None else claim.version)
 
+    def _policy(self, query: PolicyInForce) -> PolicyAnswer:
+        return PolicyAnswer(policy=self._get(POLICY, query.namespace))
+
     def _standing(self, query: Standing) -> StandingAnswer:
         version = self._named(VERSION, query.version)
         model = self._named(MODEL, version.model)
@@ -235,7 +242,7 @@ class Questions:
         rule = policy.policy.rule(model.tier)
         live = endpoint.live.served if endpoint.live else None
         return StandingAnswer(
-            next=_next_step(version, endpoint, reasons),
+            next=_next_step(version, endpoint, reasons, _of_itself(reasons, rule, intrinsic)),
             reasons=tuple(reasons),
             bound=bound,
             baseline=live.package if live else None,
@@ -292,8 +299,25 @@ class Questions:
 _WAITING = ("governance.approval",)
 
 
-def _next_step(version: VersionState, endpoint: EndpointState, reasons: list[Reason]) -> str:
-    """The one thing to do next on the way of `version` to `endpoint`."""
+def _of_itself(reasons: list[Reason], rule: TierRule, intrinsic: EvidenceState | None) -> list[Reason]:
+    """The reasons that evidence on the version alone would remove: a gate without any, or evidence too old."""
+    known = None if intrinsic is None else intrinsic.evidence_set
+    return [
+        reason
+        for reason in reasons
+        if (reason.rule in rule.gates and reason.evidence is None)
+        or (reason.rule == "governance.evidence-age" and reason.evidence == known)
+    ]
+
+
+def _next_step(
+    version: VersionState, endpoint: EndpointState, reasons: list[Reason], of_itself: list[Reason]
+) -> str:
+    """The one thing to do next on the way of `version` to `endpoint`.
+
+    Args:
+        of_itself: those of the reasons that new evidence on the version alone would remove.
+    """
     rules = {reason.rule for reason in reasons}
     live = endpoint.live.served.package if endpoint.live else None
     if live == version.package and endpoint.rollout is None:
@@ -304,11 +328,15 @@ def _next_step(version: VersionState, endpoint: EndpointState, reasons: list[Rea
         return "stop"
     if not reasons:
         return "promote"
+    if any(reason.rule == "governance.evidence-age" for reason in of_itself):
+        return "judge"
     if rules & {"gates.baseline-moved", "governance.evidence-age"}:
         # What the old judgement said no longer counts, for or against.
         return "judge-for"
     if any(reason.evidence and reason.remedy is None for reason in reasons):
         return "stop"
+    if of_itself:
+        return "judge"
     if "registry.state" in rules:
         return "validate"
     if "delivery.ladder" in rules or "delivery.no-way-back" in rules:

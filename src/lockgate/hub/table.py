@@ -17,6 +17,7 @@ from lockgate.data import messages as data_messages
 from lockgate.data.state import DATASET, SNAPSHOT
 from lockgate.delivery import decide as delivery
 from lockgate.delivery import messages as delivery_messages
+from lockgate.delivery import way_back
 from lockgate.delivery.state import ENDPOINT, ENVIRONMENT, RELEASE
 from lockgate.gates import decide as gates
 from lockgate.gates import messages as gates_messages
@@ -60,8 +61,8 @@ HANDLERS: tuple[Handler[Any], ...] = (
         registry.register_version,
         registry.facts_are_stale,
     ),
-    Handler(registry_messages.RejectVersion, registry.needs_version, registry.reject_version),
-    Handler(registry_messages.QuarantineVersion, registry.needs_version, registry.quarantine_version),
+    Handler(registry_messages.RejectVersion, way_back.needs_everywhere, way_back.reject_version),
+    Handler(registry_messages.QuarantineVersion, way_back.needs_everywhere, way_back.quarantine_version),
     Handler(registry_messages.LiftQuarantine, registry.needs_version, registry.lift_quarantine),
     Handler(gates_messages.RecordEvidence, gates.needs_evidence, gates.record_evidence),
     Handler(governance_messages.AdoptPolicy, governance.needs_policy, governance.adopt_policy),
@@ -71,8 +72,8 @@ HANDLERS: tuple[Handler[Any], ...] = (
     Handler(delivery_messages.DeclareEndpoint, delivery.needs_endpoint, delivery.declare_endpoint),
     Handler(delivery_messages.PromoteVersion, delivery.needs_promote, delivery.promote_version),
     Handler(delivery_messages.ConfirmPlan, delivery.needs_confirm, delivery.confirm_plan),
-    Handler(delivery_messages.RollBackEndpoint, delivery.needs_rollback, delivery.roll_back_endpoint),
-    Handler(delivery_messages.RetireVersion, delivery.needs_retire, delivery.retire_version),
+    Handler(delivery_messages.RollBackEndpoint, way_back.needs_rollback, way_back.roll_back_endpoint),
+    Handler(delivery_messages.RetireVersion, way_back.needs_everywhere, way_back.retire_version),
 )
 
 COMMANDS: dict[type[Command], Handler[Any]] = {handler.command: handler for handler in HANDLERS}
@@ -83,6 +84,7 @@ QUERIES: tuple[type[Query], ...] = (
     hub_messages.ListVersions,
     hub_messages.Standing,
     hub_messages.VersionOfPackage,
+    hub_messages.PolicyInForce,
     hub_messages.ChangesSince,
     hub_messages.VerifyAudit,
     hub_messages.Lineage,
@@ -110,7 +112,7 @@ EVENTS: tuple[type[Event], ...] = (
     delivery_messages.ReleaseFailed,
     delivery_messages.EndpointRolledBack,
     delivery_messages.RollbackConfirmed,
-    delivery_messages.RollbackUnconfirmed,
+    delivery_messages.RollbackFailed,
     hub_messages.CommandRefused,
 )
 

@@ -42,7 +42,9 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         definitions: module of the feature definitions.
         examples, train, evaluation_set: the project's functions, `module:function`.
         label: the column of the evaluation set that holds what really happened.
-        include: patterns of further files; `included` are the paths they matched.
+        params: what the project's functions may name as arguments.
+        include: patterns of further files.
+        environment: path of the lock.
     """
 
     model: str
@@ -131,7 +133,7 @@ def graph_of(
         params=recipe.params,
         given=[
             *given,
-            *_placeholders(recipe, sources, definitions),
+            *_placeholders(),
             _contract(recipe, definitions, "contract"),
         ],
     )
@@ -202,7 +204,7 @@ def _features(recipe: Recipe, sources: Sources, definitions: Definitions) -> lis
     ]
 
 
-def _placeholders(recipe: Recipe, sources: Sources, definitions: Definitions) -> list[Node]:
+def _placeholders() -> list[Node]:
     """Stand-ins, so that argument names of the project's functions may mean built-in steps."""
     return [Node(name=TRAINING_SET_STEP, kind="join"), Node(name="model", kind="alias")]
 

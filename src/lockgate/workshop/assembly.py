@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Callable
 from pathlib import Path
 
 from lockgate.adapters.runners.builtin import Builtins, Tools
@@ -14,7 +15,12 @@ from lockgate.pipeline.recipe import Recipe, Sources
 
 
 def assemble_runner(
-    root: Path, blobs: BlobStore, tools: Tools, recipe: Recipe, sources: Sources, definitions: Definitions
+    root: Path,
+    blobs: BlobStore,
+    tools: Callable[[], Tools],
+    recipe: Recipe,
+    sources: Sources,
+    definitions: Definitions,
 ) -> LocalRunner:
     """The runner of one model's graph."""
     builtins = Builtins(root, blobs, recipe, sources, definitions, tools)

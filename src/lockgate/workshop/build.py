@@ -241,7 +241,7 @@ class Workshop:
     def _runner(self) -> LocalRunner:
         premises = self.premises
         return assemble_runner(
-            self.root, premises.blobs, premises.tools(), self.recipe, self.sources, self.definitions
+            self.root, premises.blobs, premises.tools, self.recipe, self.sources, self.definitions
         )
 
     def _execute(
@@ -299,12 +299,12 @@ class Workshop:
             raise _violated(broken)
 
     def checked(self, record: RunRecord) -> list[CheckedDataset]:
-        """The checked datasets of a run, by name."""
-        found = []
-        for name in sorted(self.recipe.datasets):
-            artifact = record.output(f"{name}.contract")
-            found.append(msgspec.json.decode(self.premises.blobs.get(artifact.digest), type=CheckedDataset))
-        return found
+        """The checked datasets of a run, by name: those it had, whatever the project has by now."""
+        steps = sorted(step.name.removesuffix(".contract") for step in record.steps if _is_check(step.name))
+        digests = [record.output(f"{name}.contract").digest for name in steps]
+        return [
+            msgspec.json.decode(self.premises.blobs.get(digest), type=CheckedDataset) for digest in digests
+        ]
 
     def _tell(self, hub: Hub, command: Any) -> Any:
         receipt = hub.execute(command)
@@ -315,7 +315,8 @@ class Workshop:
     def register(self, hub: Hub, record: RunRecord, version: str | None = None) -> str:
         """Sign the run's package, enter it in the registry with its evidence; returns the full version name.
 
-        A package that has a number keeps it; its evidence is recorded again, which renews its date.
+        A package that has a number keeps it. Evidence that it has already is not recorded again: nothing was judged
+        anew, so its date stays.
         """
         package = record.output(PACKAGE_STEP).digest
         self.premises.blobs.put(canonical(record))
@@ -350,16 +351,18 @@ class Workshop:
             )
             known = self.version_of(hub, package)
             assert known is not None
-        self._tell(
-            hub,
-            RecordEvidence(
-                id=self.premises.ids.new(),
-                version=known,
-                package=package,
-                lines=tuple(line_of(item) for item in self.evidence(record)),
-            ),
-        )
+        lines = tuple(line_of(item) for item in self.evidence(record))
+        if sorted(line.digest for line in lines) != self._recorded(hub, known):
+            self._tell(
+                hub,
+                RecordEvidence(id=self.premises.ids.new(), version=known, package=package, lines=lines),
+            )
         return known
+
+    def _recorded(self, hub: Hub, version: str) -> list[Digest]:
+        """The digests of the evidence on a version alone, sorted."""
+        known: VersionAnswer = hub.ask(ExplainVersion(version=version))
+        return sorted(line.digest for line in known.evidence if not line.environment)
 
     def version_of(self, hub: Hub, package: Digest) -> str | None:
         answer: PackageVersionAnswer = hub.ask(VersionOfPackage(model=str(self.name), package=package))
@@ -382,7 +385,9 @@ class Workshop:
         known: VersionAnswer = hub.ask(ExplainVersion(version=version))
         package = known.version.package
         run = msgspec.json.decode(self.premises.blobs.get(known.version.run), type=RunRecord)
-        artifact = run.output(self.recipe.evaluation_set.partition(":")[2])
+        # The version's own recipe: the project may have moved on since.
+        recipe = msgspec.convert(open_package(package, self.premises.blobs).config.recipe, Recipe)
+        artifact = run.output(recipe.evaluation_set.partition(":")[2])
         evaluation: Any = load(artifact, self.premises.blobs)
         judge = Judge(self.premises.blobs, self.premises.tools().engines)
         baseline: str | None = None
@@ -398,7 +403,7 @@ class Workshop:
                 evaluation,
                 dataset=artifact.digest,
                 environment=environment,
-                champion=self._champion(standing, run, evaluation),
+                champion=self._champion(standing, recipe, run, evaluation),
                 limits=self.limits,
             )
         self._tell(
@@ -414,7 +419,9 @@ class Workshop:
         )
         return found
 
-    def _champion(self, standing: StandingAnswer, run: RunRecord, evaluation: Any) -> Champion | None:
+    def _champion(
+        self, standing: StandingAnswer, recipe: Recipe, run: RunRecord, evaluation: Any
+    ) -> Champion | None:
         """What runs there now, with the features of its own definitions on the same rows."""
         if standing.baseline is None:
             return None
@@ -422,10 +429,10 @@ class Workshop:
         rows = rows_for(
             open_package(standing.baseline, self.premises.blobs),
             self.premises.blobs,
-            self.premises.tools(),
+            self.premises.tools,
             SideCache(self._cache, side),
             self.premises.clock,
-            tables={name: run.output(name) for name in self.recipe.datasets},
+            tables={name: run.output(name) for name in recipe.datasets},
             rows=evaluation,
         )
         return Champion(version=standing.baseline_version or "", package=standing.baseline, rows=rows)
@@ -435,6 +442,10 @@ class Workshop:
         envelope = signature_envelope(package, self.premises.signer(), model=str(self.name))
         built = BuiltPackage(digest=package, manifest=manifest, blobs={})
         return store_signature(built.descriptor, envelope, self.premises.blobs).envelope
+
+
+def _is_check(step: str) -> bool:
+    return step.endswith(".contract")
 
 
 def _project_code(root: Path) -> Mapping[str, bytes]:

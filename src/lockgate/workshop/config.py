@@ -22,6 +22,8 @@ from lockgate.registry.messages import Tier
 from lockgate.traffic.plan import Fallback
 
 FILE = "lockgate.toml"
+#: What an environment may run on.
+TARGETS = ("local",)
 
 
 class ConfigInvalid(Invalid):
@@ -190,6 +192,20 @@ def find_project(start: Path) -> Path:
     )
 
 
+def decode_config(data: bytes, *, where: str = FILE) -> str:
+    """The file's text. Raises `ConfigInvalid`, with the line, when it is not UTF-8."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ConfigInvalid(
+            f"{where}:{line}: not UTF-8",
+            remedy=f"save {where} as UTF-8; see line {line}",
+            file=where,
+            line=line,
+        ) from error
+
+
 def parse_config(text: str, *, where: str = FILE) -> Config:
     """Read and check the file.
 
@@ -260,6 +276,14 @@ def _check_names(config: Config, text: str, where: str) -> None:
         (["audit", "checkpoint_key"], config.audit.checkpoint_key),
     ):
         parse_secret_ref(reference, where=f"{where}:{_line(text, keys)}: {'.'.join(keys)}")
+    _check_limits(config, text, where)
+    for name, environment_table in config.environments.items():
+        if environment_table.target not in TARGETS:
+            keys = ["environments", name, "target"]
+            target = environment_table.target
+            raise _at(
+                keys, f"there is no target {target!r}", did_you_mean(target, TARGETS), text=text, where=where
+            )
     if not config.audit.sink.startswith("file:"):
         raise ConfigInvalid(
             f"{where}:{_line(text, ['audit', 'sink'])}: audit.sink {config.audit.sink!r} is not supported",
@@ -267,6 +291,24 @@ def _check_names(config: Config, text: str, where: str) -> None:
             file=where,
             key="audit.sink",
         )
+
+
+def _check_limits(config: Config, text: str, where: str) -> None:
+    for name, model in config.models.items():
+        for gate in model.gates.absolutes:
+            if (gate.minimum is None) == (gate.maximum is None):
+                raise _at(
+                    ["models", name, "gates", "perf.absolute"],
+                    f"{gate.metric} needs exactly one of minimum and maximum",
+                    "write minimum for a score, maximum for a loss",
+                    text=text,
+                    where=where,
+                )
+
+
+def _at(keys: list[str], complaint: str, remedy: str, *, text: str, where: str) -> ConfigInvalid:
+    line, key = _line(text, keys), ".".join(keys)
+    return ConfigInvalid(f"{where}:{line}: {key}: {complaint}", remedy=remedy, file=where, line=line, key=key)
 
 
 _AT = re.compile(r" - at `\$(?P<path>.*)`\Z")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lockgate.core.errors import NotFound
-from lockgate.workshop.config import FILE, Config, find_project, parse_config
+from lockgate.workshop.config import FILE, Config, NoProject, decode_config, find_project, parse_config
 
 
 class StoreMissing(NotFound):
@@ -49,7 +49,7 @@ class Layout:
         return self.dot / "up.json"
 
     def config(self) -> Config:
-        return parse_config((self.root / FILE).read_text(), where=FILE)
+        return parse_config(decode_config((self.root / FILE).read_bytes(), where=FILE), where=FILE)
 
     def require_store(self) -> None:
         if not self.database.exists():
@@ -61,8 +61,19 @@ class Layout:
 
 
 def here(project: str | None) -> Layout:
-    """The project that was named, or the one around the working directory."""
-    return Layout(find_project(Path(project or ".").resolve()))
+    """The project that was named, or the one around the working directory.
+
+    Raises:
+        NoProject: there is none; a folder that was named must hold the file itself.
+    """
+    if project is None:
+        return Layout(find_project(Path.cwd()))
+    root = Path(project).resolve()
+    if not (root / FILE).is_file():
+        raise NoProject(
+            f"there is no {FILE} in {root}", remedy="name the folder that holds it", folder=str(root)
+        )
+    return Layout(root)
 
 
 def claimed_actor(name: str | None) -> str:

@@ -3,7 +3,7 @@
 Nothing of the working tree is looked at. The package carries the code, the recipe, the contracts and the lock it was
 built with; the snapshots lie in the blob store by id. They are unpacked into an empty folder, every step runs anew
 without any cache, and the manifest digests are compared. When they differ, the first step whose output differs from
-the recorded run is named, with the first fact of the environment that does.
+the recorded run is named.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from lockgate.workshop.unpacked import given, unpacked
 class Rebuilt(msgspec.Struct, frozen=True, kw_only=True):
     """The outcome: `identical`, or `different` with where it first parts.
 
-    `environment_matches` is false when this machine's lock or Python is another than the package's.
+    `environment_matches` compares what the run record names: the minor version of Python here with the one it was
+    built by, and the package's lock with the one that was recorded. What is really installed is not looked at.
     """
 
     verdict: str
@@ -57,7 +58,7 @@ def rebuild(
         runner = assemble_runner(
             project.root,
             premises.blobs,
-            premises.tools(),
+            premises.tools,
             project.recipe,
             project.sources,
             project.definitions,

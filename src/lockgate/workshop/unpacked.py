@@ -7,7 +7,7 @@ definitions, not those of the version that wants its place.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,7 +76,7 @@ def given(name: str, artifact: Artifact) -> Node:
 def rows_for(
     package: Package,
     blobs: BlobStore,
-    tools: Tools,
+    tools: Callable[[], Tools],
     cache: StepCache,
     clock: Clock,
     *,

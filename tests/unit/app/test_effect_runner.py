@@ -21,7 +21,9 @@ class Rig:
         self.world = HubWorld(MemoryJournal(store), MemoryOutbox(store))
         self.outbox = self.world.outbox
         self.target = MemoryTarget()
-        self.runner = EffectRunner(self.outbox, {"local": self.target}, self.world.clock)
+        self.runner = EffectRunner(
+            self.outbox, {"local": self.target}, self.world.clock, pause=lambda seconds: None
+        )
         self.runner.confirm = self.world.hub(CONTROLLER.actor, CONTROLLER.roles).execute
         self.world.carry_out = self.runner.carry_out
         self.story = Story(self.world.hub)

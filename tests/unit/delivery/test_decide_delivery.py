@@ -20,7 +20,7 @@ from lockgate.delivery.plan import plan_of
 from lockgate.hub.messages import EndpointLine, ExplainVersion, Standing, Status
 from lockgate.hub.questions import Questions
 from lockgate.registry.messages import QuarantineVersion, RejectVersion
-from lockgate.testing.hub_world import MODEL_NAME, HubWorld, Story, accepted, named_digest, rules_of
+from lockgate.testing.hub_world import MODEL_NAME, OPERATOR, HubWorld, Story, accepted, named_digest, rules_of
 from lockgate.testing.memory_journal import MemoryJournal, MemoryOutbox
 from lockgate.traffic.observed import Observed, WorkerState
 from lockgate.traffic.plan import N_SLOTS, Fallback, Plan
@@ -318,18 +318,28 @@ def test_a_rollback_during_a_release_calls_it_off(world: HubWorld, released: Sto
     assert states(released, V2)[0] == "live"
 
 
-def test_a_rollback_before_the_last_one_is_seen_turns_around(released: Story) -> None:
+def test_a_rollback_that_is_typed_again_before_it_was_seen_does_not_turn_around(released: Story) -> None:
     accepted(released.roll_back("prod"))
+    again = released.roll_back("prod")
+    assert rules_of(again) == ["delivery.rollback-underway"]
+    assert again.refusal is not None and again.refusal.waiting
+    accepted(released.confirm("prod"))
+    assert shown(released) == ("0", "1", None)
+
+
+def test_two_people_who_leave_the_same_version_roll_back_once(released: Story) -> None:
     accepted(released.roll_back("prod"))
     accepted(released.confirm("prod"))
-    assert shown(released) == ("1", "0", None)
+    late = RollBackEndpoint(id="late", endpoint=f"prod/{MODEL_NAME}", leave=V2)
+    assert accepted(released.do(OPERATOR, late)).events == ()
+    assert shown(released) == ("0", "1", None)
 
 
 def test_a_rollback_that_was_not_seen_in_effect_says_so(released: Story) -> None:
     accepted(released.roll_back("prod"))
     (event,) = accepted(released.confirm("prod", applied=False)).events
-    assert event["type"] == "delivery.rollback-unconfirmed/1"
-    assert shown(released) == ("0", "1", None)
+    assert event["type"] == "delivery.rollback-failed/1"
+    assert shown(released) == ("1", "0", None)
 
 
 @pytest.mark.parametrize("n_releases", [0, 1])

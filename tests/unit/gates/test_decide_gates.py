@@ -85,8 +85,8 @@ def test_intrinsic_and_relative_evidence_live_side_by_side(world: HubWorld, stor
 
 def test_another_baseline_is_another_judgement(world: HubWorld, story: Story) -> None:
     for baseline in ("", named_digest("package", "champion")):
-        command = story.judging(V1, PACKAGE, environment="prod", baseline="")
-        receipt = story.do("eve", msgspec.structs.replace(command, baseline=baseline))
+        command = story.judging(V1, PACKAGE, environment="prod", baseline=baseline)
+        receipt = story.do("eve", command)
         assert len(accepted(receipt).events) == 1
 
 

@@ -70,13 +70,16 @@ def test_mapping_order_does_not_change_the_digest() -> None:
 
 
 def test_a_line_is_held_against_its_record() -> None:
-    evidence = comparison()
+    package = digest_of("package")
+    evidence = msgspec.structs.replace(comparison(), inputs={"package": package})
     line = line_of(evidence)
-    check_line(line, canonical(evidence))
+    check_line(line, canonical(evidence), package)
     with pytest.raises(EvidenceMisquoted, match="says something else"):
-        check_line(msgspec.structs.replace(line, verdict="warn"), canonical(evidence))
+        check_line(msgspec.structs.replace(line, verdict="warn"), canonical(evidence), package)
     with pytest.raises(EvidenceMisquoted, match="no evidence"):
-        check_line(line, b"{}")
+        check_line(line, b"{}", package)
+    with pytest.raises(EvidenceMisquoted, match="not about package"):
+        check_line(line, canonical(evidence), digest_of("another"))
 
 
 def test_worst_of_nothing_is_an_error() -> None:

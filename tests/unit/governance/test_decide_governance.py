@@ -210,5 +210,5 @@ def test_the_next_step_is_named_all_along_the_way(story: Story) -> None:
     accepted(story.confirm("prod"))
     note()
     # A validated version that does not run in dev has no next step towards prod but dev.
-    assert steps == ["validate", "stop", "judge-for", "approve", "promote", "wait", "done"]
+    assert steps == ["judge", "stop", "judge-for", "approve", "promote", "wait", "done"]
     assert standing(story, "dev").next == "done"

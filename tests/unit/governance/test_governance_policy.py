@@ -4,7 +4,8 @@ import msgspec
 import pytest
 
 from lockgate.core.digests import canonical
-from lockgate.governance.policy import Policy, PolicyInvalid, parse_policy
+from lockgate.governance.policy import Policy
+from lockgate.governance.policy_file import PolicyInvalid, parse_policy
 from lockgate.testing.hub_world import POLICY
 
 TIER = """
@@ -53,6 +54,17 @@ def test_every_tier_has_its_rule() -> None:
         parse_policy(GOOD.replace(TIER.format(tier="moderate"), ""), where="policy.toml")
     assert "moderate" in caught.value.message
     assert caught.value.remedy == "add a [tiers.moderate] table"
+
+
+@pytest.mark.parametrize("old", ['gates = ["perf.absolute"]', "approvals = { production = 1 }"])
+def test_a_gate_that_does_not_exist_is_named_with_its_near_matches(old: str) -> None:
+    new = (
+        'gates = ["perf.absolut"]' if old.startswith("gates") else 'relative = { guarded = ["perf.absolut"] }'
+    )
+    with pytest.raises(PolicyInvalid) as caught:
+        parse_policy(GOOD.replace(old, new, 1), where="policy.toml")
+    assert "tiers.low" in caught.value.message and "'perf.absolut'" in caught.value.message
+    assert "'perf.absolute'" in caught.value.remedy
 
 
 def test_the_digest_is_that_of_the_content() -> None:

@@ -170,6 +170,7 @@ MATRIX: dict[str, frozenset[str]] = {
     "hub.list-versions": EVERYBODY,
     "hub.standing": EVERYBODY,
     "hub.version-of-package": EVERYBODY,
+    "hub.policy-in-force": EVERYBODY,
     "hub.lineage": EVERYBODY,
     "hub.changes-since": frozenset({"auditor", "security"}),
     "hub.verify-audit": frozenset({"auditor", "security"}),

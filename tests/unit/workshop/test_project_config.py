@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from lockgate.core.names import ModelName
 from lockgate.core.secrets import NotAReference
-from lockgate.workshop.config import ConfigInvalid, UnknownModel, parse_config
+from lockgate.workshop.config import ConfigInvalid, NoProject, UnknownModel, decode_config, parse_config
+from lockgate.workshop.layout import here
 
 MODEL = """
 [models.{name}]
@@ -115,3 +118,38 @@ def test_several_models_live_in_one_repository_and_one_must_be_named() -> None:
     with pytest.raises(UnknownModel) as caught:
         config.model_name("refnd")
     assert "'refund'" in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    "limits",
+    ['{ metric = "auc" }', '{ metric = "auc", minimum = 0.6, maximum = 0.9 }', '[{ metric = "auc" }]'],
+)
+def test_a_gate_has_exactly_one_limit(limits: str) -> None:
+    text = TEXT.replace('{ metric = "auc", minimum = 0.6 }', limits)
+    error = complaint(text)
+    line = line_of(text, '"perf.absolute"')
+    assert error.message.startswith(f"lockgate.toml:{line}: models.basket.gates.perf.absolute: ")
+    assert "exactly one of minimum and maximum" in error.message
+
+
+def test_an_unknown_target_is_told_with_what_there_is() -> None:
+    text = TEXT.replace("order = 2\n", 'order = 2\ntarget = "locl"\n')
+    error = complaint(text)
+    assert error.message.startswith(f"lockgate.toml:{line_of(text, 'target')}: environments.prod.target: ")
+    assert "'local'" in error.remedy
+
+
+def test_a_file_that_is_no_utf8_names_the_line() -> None:
+    with pytest.raises(ConfigInvalid) as caught:
+        decode_config(b'schema = 1\nowner = "J\xf6rg"\n')
+    assert caught.value.message == "lockgate.toml:2: not UTF-8"
+
+
+def test_a_project_that_was_named_must_hold_the_file_itself(allow_files: Path) -> None:
+    (allow_files / "lockgate.toml").write_text(TEXT)
+    below = allow_files / "below"
+    below.mkdir()
+    assert here(str(allow_files)).root == allow_files
+    with pytest.raises(NoProject) as caught:
+        here(str(below))
+    assert str(below) in caught.value.message

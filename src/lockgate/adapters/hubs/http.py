@@ -87,7 +87,7 @@ class HttpHub:
     """A `Hub` over HTTP. Safe for threads; one per actor.
 
     Args:
-        url: `http://127.0.0.1:8650`, as `lockgate hub` prints it.
+        url: `http://127.0.0.1:8650`, as `lockgate up` prints it.
         session: in whose name it speaks; the other side decides what that name may do.
 
     Raises:
@@ -157,7 +157,7 @@ class HttpHub:
                 failure = error
         raise HubUnreachable(
             f"no answer from the hub at {self._url}: {failure or 'unknown'}",
-            remedy="check that `lockgate hub` runs, then try again",
+            remedy="check that `lockgate up` runs there, then try again",
             url=self._url,
         ) from failure
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +13,8 @@ from lockgate.adapters.identity.keys import CheckpointKey, CheckpointPublicKey
 from lockgate.core.journal import Checkpoint
 
 KEY_NAME = "lockgate-journal"
-_SEPARATOR = "=====\n"
+_SEPARATOR = b"=====\n"
+_NUMBER = re.compile(r"[0-9]{1,18}")
 
 
 class NotePublic:
@@ -44,27 +48,47 @@ class NotePrivate:
 
 
 class FileSink:
-    """Notes one after another in a file that is only ever appended to."""
+    """Notes one after another in a file; whole notes are only ever appended to it.
+
+    A note that a crash or a full disk cut short has no separator behind it. It says nothing, and goes when the next
+    note is written: run into that one, it would spoil it.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def write(self, checkpoint: Checkpoint) -> None:
+        """Append a note and wait until the disk has it.
+
+        Raises:
+            OSError: the note is not, or not wholly, written.
+        """
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            # One write call: two processes appending at once do not mix their notes.
-            os.write(descriptor, (checkpoint.note + _SEPARATOR).encode())
+        note = checkpoint.note.encode() + _SEPARATOR
+        descriptor = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "rb+", buffering=0) as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            whole = len(_whole(file.read()))
+            file.truncate(whole)
+            if file.write(note) != len(note):
+                file.truncate(whole)
+                raise OSError(errno.ENOSPC, "a checkpoint was cut short", str(self._path))
             os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
     def read(self) -> Sequence[str]:
         if not self._path.exists():
             return ()
-        # A note cut short by a crash has no separator behind it and says nothing.
-        return tuple(self._path.read_text().split(_SEPARATOR)[:-1])
+        # Bytes that are no text belong to a note that does not verify, which is for the audit to say.
+        notes = _whole(self._path.read_bytes()).split(_SEPARATOR)[:-1]
+        return tuple(note.decode(errors="replace") for note in notes)
 
     def last_size(self) -> int:
+        """The number of entries that the last note knows; 0 when there is none, or none that can be read."""
         notes = self.read()
-        return int(notes[-1].split("\n")[1]) if notes else 0
+        lines = notes[-1].split("\n") if notes else []
+        return int(lines[1]) if len(lines) > 1 and _NUMBER.fullmatch(lines[1]) else 0
+
+
+def _whole(data: bytes) -> bytes:
+    """What stands before a torn note."""
+    return data[: data.rfind(_SEPARATOR) + len(_SEPARATOR)] if _SEPARATOR in data else b""

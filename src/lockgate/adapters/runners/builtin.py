@@ -9,6 +9,7 @@ import contextlib
 import importlib
 import sys
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -77,7 +78,8 @@ class Tools(NamedTuple):
 
 
 class Builtins:
-    """The built-in steps for one project. `definitions` is what its features module defines."""
+    """The built-in steps for one project. `definitions` is what its features module defines; `tools` is asked
+    when a step first needs one, because a run in which everything is cached needs none and they load slowly."""
 
     def __init__(
         self,
@@ -86,14 +88,18 @@ class Builtins:
         recipe: Recipe,
         sources: Sources,
         definitions: Definitions,
-        tools: Tools,
+        tools: Callable[[], Tools],
     ) -> None:
         self._root = str(root.resolve())
         self._blobs = blobs
         self._recipe = recipe
         self._sources = sources
         self._definitions = definitions
-        self._tools = tools
+        self._fetch_tools = tools
+
+    @cached_property
+    def _tools(self) -> Tools:
+        return self._fetch_tools()
 
     def kinds(self) -> dict[str, Builtin]:
         return {

@@ -6,9 +6,11 @@ running it again goes on from wherever things stand, whoever brought them there.
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import click
 import msgspec
@@ -18,15 +20,15 @@ from lockgate.app.cli.progress import Counts, watching
 from lockgate.app.cli.session import Session, verb
 from lockgate.app.declare import declare
 from lockgate.core.digests import short
-from lockgate.core.errors import did_you_mean
-from lockgate.core.messages import Refusal
+from lockgate.core.errors import Conflict, did_you_mean
+from lockgate.core.messages import Reason, Refusal
 from lockgate.core.names import parse_version
 from lockgate.delivery.messages import PromoteVersion
 from lockgate.features.definition import service_views
 from lockgate.features.sql import check_sql
 from lockgate.gates.evidence import explain
 from lockgate.governance.messages import ValidateVersion
-from lockgate.hub.messages import Standing, StandingAnswer
+from lockgate.hub.messages import ExplainVersion, Standing, StandingAnswer, VersionAnswer
 from lockgate.pipeline.execute import EVERY_STAGE
 from lockgate.pipeline.recipe import view_hashes
 from lockgate.workshop.build import RefusedCommand
@@ -69,20 +71,33 @@ def check(session: Session, model: str | None) -> None:
     counts = Counts()
     with watching(counts) as observer, told(session):
         workshop.run(session.deciding, observer, stages=("fast",), only_data=True)
-    passed = run_unit_tests(session, workshop.root)
+    tests = run_unit_tests(session, workshop.root)
     session.seal()
+    ok, told_of_tests = _TESTS_SAY[tests]
     session.answer(
-        {"ok": passed, "ran": counts.ran, "cached": counts.cached},
-        "ok: contracts kept, wiring and SQL sound" + (", unit tests passed" if passed else ""),
+        {"ok": ok, "ran": counts.ran, "cached": counts.cached, "unit_tests": tests},
+        f"{'ok' if ok else 'NOT OK'}: contracts kept, wiring and SQL sound, {told_of_tests}",
     )
-    if not passed:
-        raise Exit(3)
+    if not ok:
+        raise Exit(REFUSED)
 
 
-def run_unit_tests(session: Session, root: Any) -> bool:
-    """The project's own tests, in a process of their own; true when there are none."""
+Tests = Literal["passed", "none", "failed", "no-pytest"]
+_TESTS_SAY: dict[Tests, tuple[bool, str]] = {
+    "passed": (True, "unit tests passed"),
+    "none": (True, "no unit tests"),
+    "failed": (False, "unit tests FAILED"),
+    "no-pytest": (False, "unit tests NOT RUN: pytest is not installed (pip install pytest)"),
+}
+_NO_TESTS_COLLECTED = 5
+
+
+def run_unit_tests(session: Session, root: Path) -> Tests:
+    """The project's own tests, in a process of their own. Tests that cannot be run are not passed."""
     if not (root / "tests").is_dir():
-        return True
+        return "none"
+    if importlib.util.find_spec("pytest") is None:
+        return "no-pytest"
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests"],
         cwd=root,
@@ -90,9 +105,11 @@ def run_unit_tests(session: Session, root: Any) -> bool:
         text=True,
         check=False,
     )
+    if done.returncode == _NO_TESTS_COLLECTED:
+        return "none"
     if done.returncode != 0:
         session.note(done.stdout[-4000:] + done.stderr[-2000:])
-    return done.returncode == 0
+    return "passed" if done.returncode == 0 else "failed"
 
 
 @verb
@@ -115,7 +132,8 @@ def train(session: Session, model: str | None, force: tuple[str, ...], number: s
             # The answer holds the refusal; standard output holds one document.
             raise Exit(REFUSED)
         raise Refused(
-            msgspec.convert(record["refusal"], Refusal), headline=f"{record['version']} stays a candidate"
+            msgspec.convert(record["refusal"], Refusal),
+            headline=f"{record['version']} stays {record['state']}",
         )
 
 
@@ -130,12 +148,13 @@ def build_version(
         run = workshop.run(hub, observer, stages=EVERY_STAGE, force=force)
         version = workshop.register(hub, run, number)
         receipt = workshop.validate(hub, version)
+    known: VersionAnswer = hub.ask(ExplainVersion(version=version))
     record = {
         "version": parse_version(version).shown,
         "package": run.output("package").digest,
         "run": run.id,
         "evidence": workshop.evidence(run),
-        "state": "candidate" if receipt.refusal else "validated",
+        "state": known.version.state,
         "refusal": msgspec.to_builtins(receipt.refusal) if receipt.refusal else None,
     }
     return record, counts
@@ -217,6 +236,12 @@ def features(session: Session, model: str | None) -> None:
 _MAX_TURNS = 8
 
 
+class NoNearer(Conflict):
+    """Turn after turn found another step to do, and the version is not there yet."""
+
+    code = "cli.no-nearer"
+
+
 @verb
 @click.argument("model", required=False)
 @click.option("--to", "environment", default="dev", show_default=True, help="How far.")
@@ -231,6 +256,7 @@ def ship(session: Session, model: str | None, environment: str, ticket: str, num
 
     Example: lockgate ship --to prod --ticket OPS-42
     """
+    session.work_here()
     ladder = _ladder(session, environment)
     session.say_identity()
     record, counts = build_version(session, model, number=number)
@@ -254,27 +280,30 @@ def _ladder(session: Session, environment: str) -> list[str]:
             remedy=did_you_mean(environment, tables),
             key=environment,
         )
-    order = tables[environment].order
-    return sorted(
-        (name for name, table in tables.items() if table.order <= order), key=lambda name: tables[name].order
-    )
+    # Others of the same order are reached by ways of their own.
+    below = [name for name, table in tables.items() if table.order < tables[environment].order]
+    return [*sorted(below, key=lambda name: tables[name].order), environment]
 
 
 def _reach(session: Session, version: str, environment: str, ticket: str, outcome: dict[str, Any]) -> None:
-    """Bring a version to one environment, or end the verb saying what it waits for."""
+    """Bring a version to one environment, or end the verb saying what it waits for, or what a turn did not change."""
     key, hub = str(parse_version(version)), session.deciding
+    before: tuple[Reason, ...] = ()
     for _ in range(_MAX_TURNS):
         standing: StandingAnswer = hub.ask(Standing(version=key, environment=environment))
-        match standing.next:
+        stuck = bool(standing.reasons) and standing.reasons == before
+        before = standing.reasons
+        match "stop" if stuck and standing.next != "wait" else standing.next:
             case "done":
                 session.note(f"{environment}: {version} is live")
                 return
+            case "judge":
+                _judge(session, key, None)
+                _validate(session, key)
             case "judge-for":
                 _judge(session, key, environment)
             case "validate":
-                session.tell(
-                    ValidateVersion(id=session.new_id(), version=key), headline=f"{version} is not validated"
-                )
+                _validate(session, key)
             case "promote":
                 session.note(f"{environment}: promoting {version}")
                 if _promote(session, key, environment, ticket):
@@ -290,10 +319,16 @@ def _reach(session: Session, version: str, environment: str, ticket: str, outcom
                 session.seal()
                 refusal = Refusal(reasons=standing.reasons, waiting=standing.next == "approve")
                 raise Refused(refusal, headline=f"{version} stops before {environment}")
-    raise ConfigInvalid(
-        f"{version} gets no nearer to {environment}",
-        remedy=f"lockgate evidence {version} --for {environment}",
+    raise NoNearer(
+        f"{version} does not get to {environment}: others release there at the same time",
+        remedy=f"lockgate status, then lockgate evidence {version} --for {environment}",
+        version=version,
     )
+
+
+def _validate(session: Session, key: str) -> None:
+    shown = parse_version(key).shown
+    session.tell(ValidateVersion(id=session.new_id(), version=key), headline=f"{shown} is not validated")
 
 
 def _promote(session: Session, key: str, environment: str, ticket: str) -> bool:
@@ -308,12 +343,12 @@ def _promote(session: Session, key: str, environment: str, ticket: str) -> bool:
     return True
 
 
-def _judge(session: Session, key: str, environment: str) -> None:
+def _judge(session: Session, key: str, environment: str | None) -> None:
     workshop = session.workshop(str(parse_version(key).model))
     with told(session):
         found = workshop.judge(session.deciding, key, environment)
     for item in found:
-        session.note(f"  {explain(item)}  ({environment})")
+        session.note(f"  {explain(item)}" + (f"  ({environment})" if environment else ""))
 
 
 def _require_motion(session: Session, key: str, environment: str) -> None:

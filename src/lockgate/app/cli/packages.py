@@ -147,7 +147,7 @@ def reproduce(session: Session, version: str) -> None:
     if outcome.first_difference:
         text += f"\n  registered as {outcome.expected}\n  first different step: {outcome.first_difference}"
     if not outcome.environment_matches:
-        text += "\n  the environment here is not the one it was built in"
+        text += "\n  it was built by another minor version of Python, or with another lock, than here"
     session.answer(outcome, text)
     if outcome.verdict != "identical":
         raise Exit(3)

@@ -6,11 +6,11 @@ import time
 
 import click
 
-from lockgate.app.cli.main import WAITING, Exit
+from lockgate.app.cli.main import REFUSED, WAITING, Exit
 from lockgate.app.cli.session import Session, verb
 from lockgate.core.names import EndpointName, parse_endpoint, parse_version
 from lockgate.delivery.messages import PromoteVersion, RollBackEndpoint
-from lockgate.hub.messages import EndpointLine, Status, StatusAnswer
+from lockgate.hub.messages import EndpointLine, LiveLine, Status, StatusAnswer
 
 
 @verb
@@ -68,7 +68,9 @@ def rollback(session: Session, endpoint: str, reason: str) -> None:
     name = parse_endpoint(endpoint)
     session.say_identity()
     hub = session.deciding
-    command = RollBackEndpoint(id=session.new_id(), endpoint=str(name), reason=reason)
+    before = endpoint_line(session, name)
+    leave = before.rollout.version if before.rollout else _full(before.live)
+    command = RollBackEndpoint(id=session.new_id(), endpoint=str(name), reason=reason, leave=leave)
     started = time.perf_counter()
     receipt = hub.execute(command)
     took_ms = round((time.perf_counter() - started) * 1000, 2)
@@ -76,10 +78,27 @@ def rollback(session: Session, endpoint: str, reason: str) -> None:
         # Told again through the common way: the receipt is the stored one, nothing happens twice.
         session.tell(command, headline=f"{endpoint} cannot be rolled back")
     session.seal()
-    event = receipt.events[0]
-    before, after = parse_version(event["from_version"]).shown, parse_version(event["to"]["version"]).shown
+    after = endpoint_line(session, name)
+    left, now = parse_version(leave).shown if leave else "nothing", _shown(after.live)
+    done = receipt.effects == "done"
     session.answer(
-        {"from": before, "to": after, "took_ms": took_ms, "effects": receipt.effects},
-        f"{name.shown}: {before} -> {after} in {took_ms} ms"
-        + ("" if receipt.effects == "done" else " (recorded; no data plane has confirmed it yet)"),
+        {"from": left, "to": now, "took_ms": took_ms, "effects": receipt.effects},
+        f"{name.shown}: {left} -> {now} in {took_ms} ms"
+        + ("" if done else " (recorded; no data plane has confirmed it yet)"),
     )
+    if not done:
+        session.note("the data plane has not taken it yet; is it up? lockgate up")
+        raise Exit(WAITING)
+    if now == left:
+        session.note(
+            f"{left} still answers: the version before could not be served; lockgate audit log says why"
+        )
+        raise Exit(REFUSED)
+
+
+def _full(live: LiveLine | None) -> str:
+    return "" if live is None else str(parse_version(live.version))
+
+
+def _shown(live: LiveLine | None) -> str:
+    return "the fallback" if live is None else live.version

@@ -13,11 +13,18 @@ import msgspec
 
 from lockgate.app.cli.main import Refused
 from lockgate.app.plugins import resolve
+from lockgate.core.errors import LockgateError, Unsupported
 from lockgate.core.messages import Command, Query, Receipt, Refusal
 from lockgate.hub.authority import embedded
 from lockgate.hub.kernel import Hub
 from lockgate.hub.messages import ExplainVersion, Standing, Status
 from lockgate.workshop.layout import Layout, claimed_actor, here
+
+
+class WorkNeedsStore(Unsupported):
+    """Building and judging happen beside the project's own store, never against a hub elsewhere."""
+
+    code = "cli.work-needs-store"
 
 
 @dataclass(frozen=True)
@@ -55,7 +62,21 @@ class Session:
         hub: Hub = self.control.hub(self.actor)
         return hub
 
+    def work_here(self) -> None:
+        """Refuse a verb that builds or judges when it is to speak to a hub elsewhere; to be called before any work.
+
+        Raises:
+            WorkNeedsStore: a hub was named.
+        """
+        if self.hub_url:
+            raise WorkNeedsStore(
+                "building and judging work with the project's own store, not with a hub elsewhere",
+                remedy="run it where the project's store is, without --hub and LOCKGATE_HUB",
+                hub=self.hub_url,
+            )
+
     def workshop(self, model: str | None) -> Any:
+        self.work_here()
         config = self.control.config
         name = config.model_name(model or config.only_model())
         return resolve("lockgate.workshop.build:Workshop")(self.control.premises, name)
@@ -76,9 +97,17 @@ class Session:
         return receipt
 
     def seal(self) -> None:
-        """Write a signed checkpoint of what was just journaled; a remote hub writes its own."""
-        if not self.hub_url:
+        """Write a signed checkpoint of what was just journaled; a remote hub writes its own.
+
+        What was journaled stands whether or not this works, so a failure is told and changes nothing.
+        """
+        if self.hub_url:
+            return
+        try:
             self.control.checkpoint()
+        except (LockgateError, OSError) as error:
+            remedy = f"\n next: {error.remedy}" if isinstance(error, LockgateError) else ""
+            self.note(f"warning: it is done, but no checkpoint was written: {error}{remedy}")
 
     def new_id(self) -> str:
         return str(resolve("lockgate.app.system:SystemIds")().new())
@@ -100,9 +129,9 @@ class Session:
             click.echo(text)
 
     def say_identity(self) -> None:
-        """Embedded mode proves nobody's name, and says so wherever a name matters."""
-        if not self.hub_url:
-            self.note(f"acting as {self.actor} (claimed, not proven: embedded mode)")
+        """Nothing proves anybody's name yet, and wherever a name matters that is said."""
+        why = "this hub believes any name" if self.hub_url else "embedded mode"
+        self.note(f"acting as {self.actor} (claimed, not proven: {why})")
 
 
 def _about_unknown(command: Any, refusal: Refusal) -> Query | None:

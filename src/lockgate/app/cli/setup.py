@@ -10,13 +10,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 import click
+import msgspec
 
 from lockgate.app.cli.main import Exit
 from lockgate.app.cli.session import Session, verb
 from lockgate.app.declare import adopt_policy, default_policy
-from lockgate.core.errors import LockgateError
+from lockgate.core.errors import LockgateError, NotFound
 from lockgate.core.secrets import parse_secret_ref
-from lockgate.governance.policy import parse_policy
+from lockgate.governance.policy import Policy
+from lockgate.governance.policy_file import PolicyInvalid, parse_policy
+from lockgate.hub.messages import PolicyAnswer, PolicyInForce
+from lockgate.workshop.config import NoProject
 from lockgate.workshop.templates import create
 
 
@@ -87,9 +91,12 @@ def policy() -> None:
 
 @verb
 def show(session: Session) -> None:
-    """The default policy pack."""
-    pack = default_policy()
+    """The policy that the project's namespace has adopted; before that, the default pack."""
+    adopted = _adopted(session)
+    pack = adopted or default_policy()
+    source = "adopted" if adopted else "default"
     rows = [f"{pack.name} version {pack.version}  {pack.digest}"]
+    rows.append("  adopted, in force" if adopted else "  the default pack; no other is adopted here")
     for tier, rule in pack.tiers.items():
         rows.append(f"  {tier:<9} gates {', '.join(rule.gates)}")
         rows += [f"{'':<12}{place} also {', '.join(gates)}" for place, gates in rule.relative.items()]
@@ -97,14 +104,44 @@ def show(session: Session) -> None:
         rows.append(
             f"{'':<12}approvals {people or 'none'}; evidence at most {rule.evidence_max_age_days} days old"
         )
-    session.answer(pack, "\n".join(rows))
+    session.answer({**msgspec.to_builtins(pack), "digest": pack.digest, "source": source}, "\n".join(rows))
+
+
+def _adopted(session: Session) -> Policy | None:
+    """The policy in force; None outside a project, and where there is no store or no policy yet."""
+    try:
+        layout = session.layout
+    except NoProject:
+        return None
+    if not session.hub_url and not layout.database.exists():
+        return None
+    answer: PolicyAnswer = session.ask(PolicyInForce(namespace=layout.config().project.namespace))
+    return answer.policy.policy if answer.policy else None
+
+
+class PolicyFileMissing(NotFound):
+    code = "project.policy-file-missing"
+
+
+def _read_policy(file: str) -> Policy:
+    try:
+        text = Path(file).read_text(encoding="utf-8")
+    except OSError as error:
+        raise PolicyFileMissing(
+            f"the policy {file} cannot be read: {error.strerror}",
+            remedy="name a file, or leave it out for the default pack",
+            path=file,
+        ) from error
+    except UnicodeDecodeError as error:
+        raise PolicyInvalid(f"{file} is not UTF-8", remedy=f"save {file} as UTF-8", where=file) from error
+    return parse_policy(text, where=file)
 
 
 @verb
 @click.argument("file", required=False)
 def adopt(session: Session, file: str | None) -> None:
     """Make FILE (or the default pack) the rule of the project's namespace."""
-    pack = parse_policy(Path(file).read_text(), where=file) if file else default_policy()
+    pack = _read_policy(file) if file else default_policy()
     session.say_identity()
     adopt_policy(session.control, session.deciding, pack)
     session.seal()

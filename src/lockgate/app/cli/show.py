@@ -15,6 +15,7 @@ from lockgate.core.names import parse_endpoint, parse_version
 from lockgate.gates.messages import EvidenceLine
 from lockgate.hub.messages import (
     AuditAnswer,
+    ChangeLine,
     ChangesAnswer,
     ChangesSince,
     EndpointLine,
@@ -223,13 +224,36 @@ def audit() -> None:
 
 
 @verb
-@click.option("--since", default=0, help="Only events after this number.")
-@click.option("--limit", default=200, help="At most this many.")
-def log(session: Session, since: int, limit: int) -> None:
-    """What happened, oldest first."""
-    answer: ChangesAnswer = session.ask(ChangesSince(seq=since, limit=limit))
-    rows = [f"{one.seq:>6}  {when(one.at)}  {one.actor:<20} {one.summary}" for one in answer.changes]
-    session.answer(answer, "\n".join(rows) or "nothing happened yet")
+@click.option(
+    "--since",
+    type=click.IntRange(min=0),
+    help="The first events after this number; default: the newest events.",
+)
+@click.option(
+    "--limit", type=click.IntRange(min=1), default=200, show_default=True, help="At most this many."
+)
+def log(session: Session, since: int | None, limit: int) -> None:
+    """What happened: the newest events, oldest first."""
+    if since is None:
+        known: ChangesAnswer = session.ask(ChangesSince(limit=0))
+        since = max(0, known.head - limit)
+    changes, head = _changes(session, since, limit)
+    rows = [f"{one.seq:>6}  {when(one.at)}  {one.actor:<20} {one.summary}" for one in changes]
+    if since and rows:
+        rows.insert(0, f"{since} older: lockgate audit log --since 0")
+    nothing = f"nothing happened after {since}" if since else "nothing happened yet"
+    session.answer({"changes": changes, "head": head, "older": since}, "\n".join(rows) or nothing)
+
+
+def _changes(session: Session, since: int, limit: int) -> tuple[list[ChangeLine], int]:
+    """Up to `limit` events after `since` and the number of the last of all; a hub answers with some at a time."""
+    changes: list[ChangeLine] = []
+    while True:
+        after = changes[-1].seq if changes else since
+        page: ChangesAnswer = session.ask(ChangesSince(seq=after, limit=limit - len(changes)))
+        changes += page.changes
+        if not page.changes or len(changes) >= limit:
+            return changes, page.head
 
 
 @verb

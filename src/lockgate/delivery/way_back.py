@@ -1,0 +1,249 @@
+"""Decisions about the way back: rollback, a release called off, a version shut away or ended.
+
+Whatever happens, a plan that should not serve does not stay published: a data plane that restarts would meet it
+again. So each of these publishes a newer plan of what is live, and is undone the same way when it does not take.
+"""
+
+from __future__ import annotations
+
+from lockgate.core.documents import DocRef, Docs
+from lockgate.core.messages import Context, Decision, Reason, Refusal, refuse
+from lockgate.core.names import parse_endpoint
+from lockgate.delivery.messages import (
+    ApplyPlan,
+    EndpointRolledBack,
+    ReleaseFailed,
+    RetireVersion,
+    RollBackEndpoint,
+    RollbackFailed,
+    Served,
+)
+from lockgate.delivery.state import ENDPOINT, ENVIRONMENT, EndpointState, EnvironmentState, Live, Rollout
+from lockgate.registry import decide as registry
+from lockgate.registry.decide import known_version, model_of, wrong_state
+from lockgate.registry.messages import QuarantineVersion, RejectVersion, VersionRetired
+from lockgate.registry.state import VERSION
+
+# How long a target may take to flip between versions it keeps loaded.
+FLIP_PATIENCE_S = 5.0
+
+
+def publish(
+    environment: EnvironmentState,
+    endpoint: EndpointState,
+    generation: int,
+    live: Served | None,
+    previous: Served | None,
+) -> ApplyPlan:
+    """The effect that brings a target to versions it has, or can have at once."""
+    return ApplyPlan(
+        subject=endpoint.endpoint,
+        fence=generation,
+        target=environment.target,
+        live=live,
+        previous=previous,
+        fallback=endpoint.fallback,
+        patience_s=FLIP_PATIENCE_S,
+    )
+
+
+def as_it_stands(environment: EnvironmentState, endpoint: EndpointState) -> ApplyPlan:
+    """The plan an endpoint should be at when nothing is under way; for a target that lost it."""
+    return publish(
+        environment, endpoint, endpoint.generation, _served(endpoint.live), _served(endpoint.previous)
+    )
+
+
+def _served(live: Live | None) -> Served | None:
+    return None if live is None else live.served
+
+
+def call_off(
+    environment: EnvironmentState, endpoint: EndpointState, rollout: Rollout, detail: str
+) -> Decision:
+    """End a release on its way; what is live stays, and is published again."""
+    failed = ReleaseFailed(
+        endpoint=endpoint.endpoint,
+        release=rollout.release,
+        generation=rollout.generation,
+        restored=endpoint.generation + 1,
+        detail=detail,
+    )
+    effect = publish(
+        environment, endpoint, failed.restored, _served(endpoint.live), _served(endpoint.previous)
+    )
+    return Decision((failed,), (effect,))
+
+
+def undo_rollback(
+    environment: EnvironmentState, endpoint: EndpointState, rollout: Rollout, detail: str
+) -> Decision:
+    """A rollback that did not take is taken back: the record says what answers, not what was wished."""
+    live, previous = endpoint.live, endpoint.previous
+    if rollout.swapped:
+        live, previous = previous, live
+    failed = RollbackFailed(
+        endpoint=endpoint.endpoint,
+        release=rollout.release,
+        to_release=rollout.to_release,
+        swapped=rollout.swapped,
+        generation=rollout.generation,
+        restored=endpoint.generation + 1,
+        detail=detail,
+    )
+    effect = publish(environment, endpoint, failed.restored, _served(live), _served(previous))
+    return Decision((failed,), (effect,))
+
+
+def needs_rollback(command: RollBackEndpoint, docs: Docs) -> tuple[DocRef, ...]:
+    ref = DocRef(ENDPOINT.name, command.endpoint)
+    environment = parse_endpoint(command.endpoint).environment
+    refs = [ref, DocRef(ENVIRONMENT.name, environment)]
+    endpoint = docs.get(ENDPOINT, command.endpoint) if docs.has(ref) else None
+    back = None if endpoint is None else _way_back(endpoint)
+    if back is not None:
+        refs.append(DocRef(VERSION.name, back.served.version))
+    return tuple(refs)
+
+
+def _way_back(endpoint: EndpointState) -> Live | None:
+    """Where a rollback leads: to what is live while a release is still on its way, else to the version before."""
+    underway = endpoint.rollout is not None and endpoint.rollout.state == "preparing"
+    return endpoint.live if underway else endpoint.previous
+
+
+def roll_back_endpoint(docs: Docs, command: RollBackEndpoint, context: Context) -> Decision | Refusal:
+    """Flip to the previous version. No policy is asked; only quarantined or withdrawn bytes are refused.
+
+    With `leave`, the flip happens only if that version is still the one to leave: two people who press the button
+    at once roll back once.
+    """
+    endpoint = docs.get(ENDPOINT, command.endpoint)
+    environment = docs.get(ENVIRONMENT, parse_endpoint(command.endpoint).environment)
+    if endpoint is None or environment is None:
+        return refuse(
+            Reason(
+                rule="delivery.endpoint-unknown",
+                message=f"there is no endpoint {command.endpoint}",
+                remedy="lockgate status",
+            )
+        )
+    rollout = endpoint.rollout
+    if rollout is not None and rollout.state == "rolling_back":
+        return refuse(
+            Reason(
+                rule="delivery.rollback-underway",
+                message=f"{command.endpoint} is already on its way back to {rollout.served.version}",
+                measured=rollout.state,
+                remedy=f"lockgate status {command.endpoint}; without a data plane: lockgate up",
+            ),
+            waiting=True,
+        )
+    leaving = rollout.served if rollout else _served(endpoint.live)
+    if command.leave and leaving is not None and leaving.version != command.leave:
+        return Decision(())
+    if rollout is not None and endpoint.live is None:
+        return call_off(environment, endpoint, rollout, f"called off by {context.actor}: {command.reason}")
+    return _back(docs, command, environment, endpoint)
+
+
+def _back(
+    docs: Docs, command: RollBackEndpoint, environment: EnvironmentState, endpoint: EndpointState
+) -> Decision | Refusal:
+    back = _way_back(endpoint)
+    if endpoint.live is None or back is None:
+        return refuse(
+            Reason(
+                rule="delivery.nothing-before",
+                message=f"{command.endpoint} has no previous version to go back to",
+                measured=endpoint.live.served.version if endpoint.live else "nothing live",
+            )
+        )
+    target = docs.get(VERSION, back.served.version)
+    assert target is not None, "a released version is registered"
+    if target.state in ("quarantined", "rejected"):
+        return wrong_state(target, "rolled back to")
+    # The abandoned version stays loaded as the new `previous`: a rollback can itself be rolled back.
+    underway = endpoint.rollout
+    left = underway.served if underway else endpoint.live.served
+    rolled = EndpointRolledBack(
+        endpoint=command.endpoint,
+        release=underway.release if underway else endpoint.live.release,
+        to_release=back.release,
+        generation=endpoint.generation + 1,
+        from_version=left.version,
+        to=back.served,
+        reason=command.reason,
+    )
+    kept = _served(endpoint.previous) if underway else left
+    return Decision((rolled,), (publish(environment, endpoint, rolled.generation, back.served, kept),))
+
+
+def needs_everywhere(
+    command: RetireVersion | QuarantineVersion | RejectVersion, docs: Docs
+) -> tuple[DocRef, ...]:
+    """The version, and every endpoint of its model."""
+    every = DocRef(ENVIRONMENT.name, "*")
+    refs = [DocRef(VERSION.name, command.version), every]
+    if docs.has(every):
+        model = model_of(command.version)
+        refs += [DocRef(ENDPOINT.name, f"{step.environment}/{model}") for step in docs.all(ENVIRONMENT, "")]
+    return tuple(refs)
+
+
+def _endpoints(docs: Docs, model: str) -> list[tuple[EnvironmentState, EndpointState]]:
+    found = []
+    for step in docs.all(ENVIRONMENT, ""):
+        endpoint = docs.get(ENDPOINT, f"{step.environment}/{model}")
+        if endpoint is not None:
+            found.append((step, endpoint))
+    return found
+
+
+def retire_version(docs: Docs, command: RetireVersion, context: Context) -> Decision | Refusal:
+    version = known_version(docs, command.version)
+    if isinstance(version, Refusal):
+        return version
+    if version.state not in ("candidate", "validated"):
+        return wrong_state(version, "retired")
+    reasons = [
+        Reason(
+            rule="delivery.in-use",
+            message=f"{endpoint.endpoint} serves it, is about to, or may fall back to it",
+        )
+        for _, endpoint in _endpoints(docs, version.model)
+        if any(
+            use is not None and use.served.version == version.version
+            for use in (endpoint.live, endpoint.previous, endpoint.rollout)
+        )
+    ]
+    if reasons:
+        return Refusal(reasons=tuple(reasons))
+    return Decision((VersionRetired(version=command.version, reason=command.reason),))
+
+
+def quarantine_version(docs: Docs, command: QuarantineVersion, context: Context) -> Decision | Refusal:
+    """Shut a version away, and call off its releases that are still on their way."""
+    return _withdrawn(docs, command, registry.quarantine_version(docs, command, context), "quarantined")
+
+
+def reject_version(docs: Docs, command: RejectVersion, context: Context) -> Decision | Refusal:
+    """End a version's way, and call off its releases that are still on their way."""
+    return _withdrawn(docs, command, registry.reject_version(docs, command, context), "rejected")
+
+
+def _withdrawn(
+    docs: Docs,
+    command: QuarantineVersion | RejectVersion,
+    decided: Decision | Refusal,
+    how: str,
+) -> Decision | Refusal:
+    if isinstance(decided, Refusal):
+        return decided
+    for environment, endpoint in _endpoints(docs, str(model_of(command.version))):
+        rollout = endpoint.rollout
+        underway = rollout is not None and rollout.state == "preparing"
+        if rollout is not None and underway and rollout.served.version == command.version:
+            more = call_off(environment, endpoint, rollout, f"{how}: {command.reason}")
+            decided = Decision(decided.events + more.events, decided.effects + more.effects)
+    return decided

@@ -1,0 +1,66 @@
+"""Parts of the verbs that need no project: the ladder of `ship`, a checkpoint that cannot be written, a far hub."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from lockgate.adapters.identity.keys import KeyMissing
+from lockgate.app.cli.build import _ladder
+from lockgate.app.cli.session import Session, WorkNeedsStore
+from lockgate.workshop.config import ConfigInvalid, EnvironmentTable
+
+ORDERS = {"prod-eu": 3, "dev": 1, "prod-us": 3, "staging": 2}
+
+
+def session(hub_url: str | None = None, **control: Any) -> Session:
+    made = Session(actor="ann", json=False, project=None, hub_url=hub_url)
+    made.__dict__["control"] = SimpleNamespace(**control)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("target", "ladder"),
+    [
+        ("dev", ["dev"]),
+        ("prod-us", ["dev", "staging", "prod-us"]),
+        ("prod-eu", ["dev", "staging", "prod-eu"]),
+    ],
+)
+def test_the_ladder_leads_to_the_target_and_not_to_its_neighbours(target: str, ladder: list[str]) -> None:
+    tables = {name: EnvironmentTable(order=order, trust=()) for name, order in ORDERS.items()}
+    assert _ladder(session(config=SimpleNamespace(environments=tables)), target) == ladder
+
+
+def test_an_unknown_target_is_told_with_its_near_matches() -> None:
+    tables = {name: EnvironmentTable(order=order, trust=()) for name, order in ORDERS.items()}
+    with pytest.raises(ConfigInvalid) as caught:
+        _ladder(session(config=SimpleNamespace(environments=tables)), "stagin")
+    assert "'staging'" in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), KeyMissing("no key", remedy="lockgate init", path="k")]
+)
+def test_a_checkpoint_that_cannot_be_written_is_only_a_warning(
+    error: Exception, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise error
+
+    session(checkpoint=fail).seal()
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert "warning" in told.err and "no checkpoint was written" in told.err
+
+
+def test_work_is_refused_with_a_hub_elsewhere() -> None:
+    with pytest.raises(WorkNeedsStore):
+        session("http://127.0.0.1:1").workshop(None)
+
+
+def test_with_a_hub_elsewhere_names_are_claimed_as_well(capsys: pytest.CaptureFixture[str]) -> None:
+    session("http://127.0.0.1:1").say_identity()
+    assert "claimed, not proven: this hub believes any name" in capsys.readouterr().err
