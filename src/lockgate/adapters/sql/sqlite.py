@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from lockgate.adapters.sql.wal import enter_wal
 from lockgate.core.errors import Bug, Unavailable, Unsupported
 from lockgate.hub.ports import JournalBusy, JournalUnreadable
 
@@ -105,7 +106,7 @@ class SqliteStore:
         existing: sqlite3.Connection | None = getattr(self._local, "connection", None)
         if existing is None:
             existing = sqlite3.connect(self.path, isolation_level=None, timeout=_BUSY_MS / 1000)
-            existing.execute("PRAGMA journal_mode=WAL")
+            enter_wal(existing, patience_s=_BUSY_MS / 1000)
             existing.execute("PRAGMA synchronous=FULL")
             existing.execute("PRAGMA foreign_keys=ON")
             self._local.connection = existing

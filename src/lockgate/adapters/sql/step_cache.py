@@ -16,11 +16,13 @@ from typing import TypeVar
 
 import msgspec
 
+from lockgate.adapters.sql.wal import enter_wal
 from lockgate.core.digests import Digest, canonical
 from lockgate.core.errors import Corrupt, Unavailable
 from lockgate.pipeline.artifact import StepRecord
 
 R = TypeVar("R")
+_PATIENCE_S = 10.0
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS step_records (
     scope TEXT NOT NULL,
@@ -64,9 +66,9 @@ class SqliteStepCache:
         self._db = self._guard(self._open)
 
     def _open(self) -> sqlite3.Connection:
-        db = sqlite3.connect(self._path, timeout=10.0, isolation_level=None, check_same_thread=False)
+        db = sqlite3.connect(self._path, timeout=_PATIENCE_S, isolation_level=None, check_same_thread=False)
         try:
-            db.execute("PRAGMA journal_mode=WAL")
+            enter_wal(db, patience_s=_PATIENCE_S)
             db.execute("PRAGMA synchronous=NORMAL")
             db.executescript(_SCHEMA)
         except BaseException:
