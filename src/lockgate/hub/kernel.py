@@ -203,10 +203,17 @@ class LocalHub:
 
 
 def load(transaction: Transaction, handler: Handler[Any], command: Command) -> Docs:
-    """Read what the command needs; asked again until it names nothing new."""
+    """Read what the command needs, under the lock."""
+    return gather(handler.needs, command, lambda ref: _read(transaction, ref))
+
+
+def gather(
+    needs: Callable[[Any, Docs], Iterable[DocRef]], command: Command, read: Callable[[DocRef], Any]
+) -> Docs:
+    """The documents a command needs; asked again until it names nothing new."""
     docs = Docs({})
-    while missing := [ref for ref in handler.needs(command, docs) if not docs.has(ref)]:
-        docs = docs.with_({ref: _read(transaction, ref) for ref in missing})
+    while missing := [ref for ref in needs(command, docs) if not docs.has(ref)]:
+        docs = docs.with_({ref: read(ref) for ref in missing})
     return docs
 
 

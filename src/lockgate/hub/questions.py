@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from lockgate.core.clock import Clock
-from lockgate.core.documents import DocRef, Docs, DocumentKind
+from lockgate.core.documents import DocRef, DocumentKind
 from lockgate.core.errors import NotFound, did_you_mean
 from lockgate.core.journal import NoteVerifier
 from lockgate.core.messages import Query, Reason
@@ -19,7 +19,7 @@ from lockgate.governance.judgement import bound_set, counting_approvals
 from lockgate.governance.policy import TierRule
 from lockgate.governance.state import APPROVAL, POLICY, ApprovalState, approval_key
 from lockgate.hub import audit
-from lockgate.hub.kernel import read_body
+from lockgate.hub.kernel import gather, read_body
 from lockgate.hub.messages import (
     ChangeLine,
     ChangesAnswer,
@@ -231,9 +231,7 @@ class Questions:
         endpoint = self._named(ENDPOINT, f"{query.environment}/{version.model}")
         policy = self._named(POLICY, model_of(query.version).namespace)
         promote = PromoteVersion(id="", version=query.version, environment=query.environment)
-        docs = Docs({})
-        while missing := [ref for ref in needs_promote(promote, docs) if not docs.has(ref)]:
-            docs = docs.with_({ref: self._read(ref) for ref in missing})
+        docs = gather(needs_promote, promote, self._read)
         reasons = standing_of(docs, query.version, environment, endpoint, policy, self._clock.now())
         intrinsic = self._get(EVIDENCE, evidence_key(query.version))
         relative = self._get(EVIDENCE, evidence_key(query.version, query.environment))
