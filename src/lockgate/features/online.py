@@ -25,13 +25,15 @@ class OnlineFeatures(NamedTuple):
 
 def known_at(row: OnlineRow | None, as_of: Micros, *, ttl_s: int | None, n_features: int) -> OnlineFeatures:
     """The features of `row` as known at `as_of`; all edges inclusive, no ttl is no limit."""
-    nulls: tuple[Value, ...] = (None,) * n_features
-    if row is None or row.event_at > as_of or row.available_at > as_of:
-        return OnlineFeatures(nulls, "MISSING", None)
-    age_us = as_of - row.event_at
+    if row is None:
+        return OnlineFeatures((None,) * n_features, "MISSING", None)
+    event_at, available_at, values = row
+    if event_at > as_of or available_at > as_of:
+        return OnlineFeatures((None,) * n_features, "MISSING", None)
+    age_us = as_of - event_at
     if ttl_s is not None and age_us > ttl_s * 1_000_000:
-        return OnlineFeatures(nulls, "EXPIRED", age_us)
-    return OnlineFeatures(row.values, "PRESENT", age_us)
+        return OnlineFeatures((None,) * n_features, "EXPIRED", age_us)
+    return OnlineFeatures(values, "PRESENT", age_us)
 
 
 def supersedes(new: OnlineRow, old: OnlineRow) -> bool:

@@ -47,6 +47,10 @@ class OnlineStore(Protocol):
         """The newest row of each key, in the order of `keys`; None where there is none."""
         ...
 
+    def read_many(self, requests: Sequence[tuple[Digest, Sequence[Key]]]) -> list[list[OnlineRow | None]]:
+        """What `read` gives for each of `requests`, all at one moment: no write comes in between."""
+        ...
+
     def drop(self, view: Digest) -> None:
         """Forget all rows of a view; nothing happens when it has none."""
         ...

@@ -253,6 +253,8 @@ def _package(recipe: Recipe, sources: Sources, definitions: Definitions, project
             "model": _function(recipe.train),
             "contract": CONTRACT_STEP,
             "evaluation_set": _function(recipe.evaluation_set),
+            # Their key columns say in which types serving will be asked for entities.
+            "examples": _function(recipe.examples),
             **{f"data.{name}": name for name in recipe.datasets},
         },
     )

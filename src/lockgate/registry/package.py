@@ -21,7 +21,7 @@ import io
 import math
 import tarfile
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -132,6 +132,29 @@ class ModelForm(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     path: str
 
 
+class KeyField(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One column of an entity's key, and the type its values have in the online store."""
+
+    name: str
+    dtype: Literal["string", "int"]
+
+
+class OnlineView(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A feature view as serving reads it by entity key.
+
+    Attributes:
+        view: its semantic hash, by which the online store knows it.
+        features: of a stored row's values, in their order; all of the view's, not only those the model takes.
+        ttl_s: how long a row holds after its `event_at`; None for ever.
+    """
+
+    name: str
+    view: Digest
+    keys: tuple[KeyField, ...]
+    features: tuple[str, ...]
+    ttl_s: int | None = None
+
+
 class PackageConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a package is and what it was made from, all in names and digests.
 
@@ -145,6 +168,7 @@ class PackageConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         snapshots: the data, dataset name -> snapshot id.
         environment: digest of the environment lock.
         recipe: the model's section of the project file, as it was.
+        online: the views again, as serving finds their rows by key; empty in packages of before that was possible.
     """
 
     schema: str = PACKAGE_SCHEMA
@@ -162,6 +186,7 @@ class PackageConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     snapshots: dict[str, Digest] = {}
     environment: Digest
     recipe: dict[str, Any] = {}
+    online: tuple[OnlineView, ...] = ()
 
 
 class Golden(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -33,9 +33,11 @@ class MemoryOnline:
         return n_taken
 
     def read(self, view: Digest, keys: Sequence[Key]) -> list[OnlineRow | None]:
+        return self.read_many(((view, keys),))[0]
+
+    def read_many(self, requests: Sequence[tuple[Digest, Sequence[Key]]]) -> list[list[OnlineRow | None]]:
         with self._lock:
-            held = self._rows.get(view, {})
-            return [held.get(key) for key in keys]
+            return [[self._rows.get(view, {}).get(key) for key in keys] for view, keys in requests]
 
     def drop(self, view: Digest) -> None:
         with self._lock:

@@ -40,6 +40,11 @@ class Layout:
         return self.dot / "store"
 
     @property
+    def online(self) -> Path:
+        """The online store: the newest features by entity key."""
+        return self.dot / "online"
+
+    @property
     def run(self) -> Path:
         return self.dot / "run"
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 import contextlib
 import importlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import msgspec
 import numpy as np
@@ -28,7 +28,7 @@ from lockgate.data.contract import check_contract
 from lockgate.data.odcs import parse_contract
 from lockgate.data.ports import TableEngine
 from lockgate.data.snapshot import take_snapshot
-from lockgate.features.definition import Definitions, collect, service_views
+from lockgate.features.definition import Definitions, FeatureView, collect, service_views
 from lockgate.features.hashes import service_hash
 from lockgate.features.join import cluster, join_as_of
 from lockgate.gates.parity import probe_rows
@@ -44,7 +44,9 @@ from lockgate.registry.package import (
     LIGHTGBM_PATH,
     ONNX_PATH,
     Golden,
+    KeyField,
     ModelForm,
+    OnlineView,
     PackageConfig,
     build_package,
     encode_golden,
@@ -202,6 +204,11 @@ class Builtins:
             },
             environment=digest_of(sources.lock.decode()),
             recipe=msgspec.to_builtins(recipe),
+            online=online_views(
+                service_views(service, definitions),
+                view_hashes(recipe, sources, definitions),
+                cast("pa.Table", inputs["examples"]),
+            ),
         )
 
     def _golden(self, model: bytes, contract: ModelContract, evaluation: pa.Table) -> Golden:
@@ -230,6 +237,38 @@ class Builtins:
             limits=node.params["gates"],
         )
         return self._blob("json", canonical(found))
+
+
+def online_views(
+    views: Sequence[FeatureView], hashes: Mapping[str, Digest], spine: pa.Table
+) -> tuple[OnlineView, ...]:
+    """How serving finds the rows of each view, by name; keys in the types that the examples have them in.
+
+    A view with a key other than text and whole numbers is left out: it can be trained on, not asked by key.
+    """
+    found = []
+    for view in views:
+        keys = [(name, _key_dtype(spine.schema.field(name).type)) for name in view.entity.keys]
+        fields = tuple(KeyField(name=name, dtype=dtype) for name, dtype in keys if dtype is not None)
+        if len(fields) == len(keys):
+            found.append(
+                OnlineView(
+                    name=view.name,
+                    view=hashes[view.name],
+                    keys=fields,
+                    features=view.feature_names,
+                    ttl_s=view.ttl_s,
+                )
+            )
+    return tuple(sorted(found, key=lambda view: view.name))
+
+
+def _key_dtype(kind: pa.DataType) -> Literal["string", "int"] | None:
+    inner = kind.value_type if pa.types.is_dictionary(kind) else kind
+    if pa.types.is_integer(inner):
+        return "int"
+    texts = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+    return "string" if any(is_text(inner) for is_text in texts) else None
 
 
 def load_definitions(root: Path, code: Mapping[str, bytes], module: str) -> Definitions:

@@ -1,0 +1,1 @@
+"""Online stores: where serving finds the newest row of a feature view by key."""
