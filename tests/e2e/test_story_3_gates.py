@@ -7,10 +7,11 @@ import json
 from typing import Any
 
 import pytest
-from operator_story import REFUSED, Given, Project, Then, When, Worlds
+from operator_story import FEATURES, OK, REFUSED, WORSE, Given, Project, Then, When, Worlds
 
-INTRINSIC = {"data.contract", "perf.absolute", "model.parity", "model.infra"}
-RELATIVE = {"perf.vs_champion", "latency"}
+INTRINSIC = {"data.contract", "perf.absolute", "calibration", "model.parity", "model.infra"}
+COMPARING = {"perf.vs_champion", "perf.slices"}
+RELATIVE = {*COMPARING, "features.compat", "latency"}
 
 
 def records(project: Project, version: str) -> list[dict[str, Any]]:
@@ -37,9 +38,9 @@ def test_every_gate_of_the_tier_left_a_record_about_exactly_this_package(worlds:
     for record in found:
         assert record["schema"] == "lockgate.evidence/1" and record["verdict"] == "pass"
         assert record["inputs"]["package"] == package
-        assert record["value"] is not None or record["gate"] == "perf.vs_champion"
+        assert record["value"] is not None or record["gate"] in COMPARING
         assert record["environment"] == ("prod" if record["gate"] in RELATIVE else None)
-        assert record["n"] > 0 or record["gate"] == "perf.vs_champion"
+        assert record["n"] > 0 or record["gate"] in COMPARING
 
 
 def test_contract_evidence_names_each_snapshot(worlds: Worlds) -> None:
@@ -91,6 +92,47 @@ def test_the_champion_is_met_on_the_same_rows_in_pairs(worlds: Worlds) -> None:
     # The champion did as well against the newcomer as it had done alone: it was asked with its own features.
     (alone,) = [one for one in records(two, "flight-delay@1.0.0") if one["gate"] == "perf.absolute"]
     assert paired["baseline"]["value"] == pytest.approx(alone["value"], abs=1e-9)
+
+
+def test_its_probabilities_mean_what_they_say(worlds: Worlds) -> None:
+    found = [one for one in records(worlds.two, "flight-delay@1.1.0") if one["gate"] == "calibration"]
+    gap, lower, upper = found
+    assert gap["metric"] == "gap" and 0 <= gap["value"] <= gap["ci"]["high"] < 0.02 < gap["threshold"] == 0.05
+    assert [(one["slice"], one["threshold"]) for one in (lower, upper)] == [
+        ({"limit": "lower"}, 0.8), ({"limit": "upper"}, 1.25)
+    ]  # fmt: skip
+    assert 1.1 < lower["ci"]["low"] < lower["value"] == upper["value"] < upper["ci"]["high"] < 1.25
+    # The expected calibration error is told, not judged.
+    assert any(line.startswith("expected calibration error 0.01") for line in gap["details"])
+    # Fewer flights are late in autumn than in the months before: the first version says late too often, within limits.
+    (first, *_) = [one for one in records(worlds.one, "flight-delay@1.0.0") if one["gate"] == "calibration"]
+    assert 0.03 < first["value"] < first["ci"]["high"] < 0.05
+
+
+def test_it_is_no_worse_for_any_carrier_or_airport_that_has_enough_rows(worlds: Worlds) -> None:
+    project = worlds.two
+    (first,) = [one for one in records(project, "flight-delay@1.0.0") if one["gate"] == "perf.slices"]
+    assert first["reason"] == "no_baseline"
+    *small, rest = [one for one in records(project, "flight-delay@1.1.0") if one["gate"] == "perf.slices"]
+    # Five carriers have too few flights. Nothing is claimed about them, and they are not left out.
+    assert {one["slice"]["carrier"] for one in small} == {"AS", "F9", "HA", "OO", "YV"}
+    assert all((one["verdict"], one["reason"]) == ("warn", "insufficient_n") for one in small)
+    assert rest["verdict"] == "pass" and rest["n"] == 14 and rest["slice"] == {"slices": "the rest"}
+    named = {line.split()[0] for line in rest["details"]}
+    assert {"origin=EWR", "origin=JFK", "origin=LGA", "carrier=UA"} <= named and len(named) == 14
+    assert rest["baseline"]["ref"] == "main/flight-delay@1.0.0"
+
+
+def test_its_features_are_defined_as_they_were_when_it_learned(given: Given, then: Then) -> None:
+    project = given.version_one_is_live()
+    (before,) = [one for one in records(project, "flight-delay@1.0.0") if one["gate"] == "features.compat"]
+    assert (before["verdict"], before["value"], before["n"]) == ("pass", 0, 4)
+    given.an_edit(FEATURES, WORSE)
+    project.types("judge flight-delay@1.0.0 --for prod", by="ada").must(OK)
+    (after,) = [one for one in records(project, "flight-delay@1.0.0") if one["gate"] == "features.compat"]
+    assert (after["verdict"], after["value"]) == ("fail", 2)
+    assert after["details"][0].startswith("origin_delay, origin_late_share: view origin_departures is ")
+    then.version_is_live("1.0.0").the_audit_holds()
 
 
 def test_latency_is_measured_in_the_serving_runtime(worlds: Worlds) -> None:

@@ -11,8 +11,9 @@ so three things hold:
   compared with `threshold` as `comparator` says, by the unfavourable bound of `ci` when there is one. A
   `pass` that its own figures contradict cannot be made, nor decoded.
 * *What was not measured does not pass.* `guarded` turns every exception, and every answer that is no evidence
-  of the gate that was asked, into `error`. The one pass without a measurement is `no_baseline`: a comparison
-  that has nothing to compare with.
+  of the gate that was asked, into `error`. Two passes go without a measurement, and say so (`UNMEASURED`):
+  `no_baseline`, a comparison that has nothing to compare with, and `not_applicable`, a question that makes no
+  sense for the model, for example whether the answers of a model that predicts minutes are calibrated.
 
 Reasons are short codes (`REASONS`); sentences for people are in `details` and made by `explain`.
 """
@@ -35,18 +36,24 @@ Severity = Literal["block", "warn"]
 Unsettled = Literal["warn", "fail"]
 """What a policy makes of figures that settle nothing: too few rows, or an interval that holds the limit."""
 
+# Gates whose first detail names the culprit; the figures of the others say it already.
+_NAMING = ("data.contract", "features.compat", "model.infra", "model.parity", "perf.slices")
 _ORDER: dict[Verdict, int] = {"pass": 0, "warn": 1, "fail": 2, "error": 3}
 
 REASONS: Mapping[str, str] = {
     "no_baseline": "nothing to compare with yet",
+    "not_applicable": "does not apply to this model",
     "beyond_limit": "beyond the limit",
     "inconclusive": "inconclusive, the limit lies inside the interval; more rows would settle it",
     "insufficient_n": "too few rows to judge",
+    "one_of_many": "beyond the limit, but one of so many slices may look like that by chance",
     "missing_input": "something to judge by is missing",
     "not_evaluated": "a rule could not be evaluated",
     "timeout": "took too long",
     "exception": "the gate did not finish",
 }
+UNMEASURED = ("no_baseline", "not_applicable")
+"""Reasons that go with a pass."""
 
 
 class GateInputInvalid(Invalid):
@@ -103,11 +110,14 @@ class GateKind(NamedTuple):
 GATES: Mapping[str, GateKind] = {
     kind.id: kind
     for kind in (
+        GateKind("calibration", "1", "intrinsic", "fast", "do its probabilities mean what they say?"),
         GateKind("data.contract", "1", "intrinsic", "fast", "does the data keep its contract?"),
+        GateKind("features.compat", "1", "relative", "fast", "are its features served as it learned them?"),
         GateKind("latency", "1", "relative", "slow", "does it answer in time?"),
         GateKind("model.infra", "1", "intrinsic", "fast", "does serving repeat the golden predictions?"),
         GateKind("model.parity", "1", "intrinsic", "slow", "do both runtimes compute the same?"),
         GateKind("perf.absolute", "1", "intrinsic", "fast", "is it good enough at all?"),
+        GateKind("perf.slices", "1", "relative", "fast", "is it worse for some of the rows?"),
         GateKind("perf.vs_champion", "1", "relative", "fast", "is it no worse than what runs there now?"),
     )
 }
@@ -201,14 +211,14 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
         figures += [self.ci.low, self.ci.high, self.ci.level] if self.ci else []
         if not all(math.isfinite(figure) for figure in figures if figure is not None):
             raise self._contradicted("a figure is not finite")
-        if self.verdict == "pass" and self.reason != "no_baseline":
+        if self.verdict == "pass" and self.reason not in UNMEASURED:
             if self.value is None or self.n < 1:
                 raise self._contradicted("it passes, but nothing was measured")
             if self.comparator is None or self.threshold is None:
                 raise self._contradicted("it passes, but names no limit")
             if settle(self.measured, self.ci, self.comparator, self.threshold)[0] != "pass":
                 raise self._contradicted("it passes, but its figures miss the limit")
-        if (self.verdict == "pass") != (self.reason in (None, "no_baseline")):
+        if (self.verdict == "pass") != (self.reason in (None, *UNMEASURED)):
             raise self._contradicted(f"verdict {self.verdict} does not go with reason {self.reason}")
 
     def _contradicted(self, why: str) -> EvidenceContradicted:
@@ -313,6 +323,11 @@ def record(
         inputs=subject.inputs,
         details=tuple(details),
     )
+
+
+def not_applicable(gate: str, metric: str, why: str, *, subject: Subject = ANYTHING) -> Evidence:
+    """The pass of a gate whose question makes no sense for the model; `why` is a sentence for people."""
+    return record(gate, metric, subject, n=0, verdict="pass", reason="not_applicable", details=(why,))
 
 
 def guarded(
@@ -448,12 +463,9 @@ def _why(evidence: Evidence) -> str:
     if evidence.reason is None:
         return ""
     if evidence.reason == "beyond_limit":
-        # The figures say it already; for a data contract or a flip the details name the culprit.
-        return (
-            evidence.details[0] if evidence.gate in ("data.contract", "model.parity", "model.infra") else ""
-        )
+        return evidence.details[0] if evidence.gate in _NAMING and evidence.details else ""
     why = REASONS.get(evidence.reason, evidence.reason)
-    if evidence.details and evidence.verdict == "error":
+    if evidence.details and (evidence.verdict == "error" or evidence.reason == "not_applicable"):
         return f"{why}: {evidence.details[0]}"
     if evidence.details and evidence.reason == "insufficient_n":
         return f"{why}: {evidence.details[-1]}"

@@ -120,8 +120,12 @@ def vector(values: Any, what: str) -> Floats:
     return floats
 
 
-def _rows(metric: Metric, y: Any, *predictions: Any) -> tuple[Floats, tuple[Floats, ...]]:
-    """Labels and predictions, checked for what the metric needs."""
+def judged_rows(metric: Metric, y: Any, *predictions: Any) -> tuple[Floats, tuple[Floats, ...]]:
+    """Labels and predictions, checked for what the metric needs.
+
+    Raises:
+        GateInputInvalid, TooFewRows: see `vector`; shapes that do not fit, one class is missing.
+    """
     labels = vector(y, "labels")
     checked = tuple(vector(p, "predictions") for p in predictions)
     for p in checked:
@@ -147,7 +151,7 @@ def _rows(metric: Metric, y: Any, *predictions: Any) -> tuple[Floats, tuple[Floa
     return labels, checked
 
 
-def _doubled_midranks(values: Floats) -> npt.NDArray[np.int64]:
+def doubled_midranks(values: Floats) -> npt.NDArray[np.int64]:
     """Twice the rank of each value, ties sharing their middle; integers, so that nothing is rounded."""
     order = np.argsort(values, kind="stable")
     ordered = values[order]
@@ -169,14 +173,14 @@ class _Placements(NamedTuple):
 def _placements(y: Floats, p: Floats) -> _Placements:
     event = y == 1
     m, n = int(event.sum()), int(y.size - event.sum())
-    pooled = _doubled_midranks(p)
-    above = pooled[event] - _doubled_midranks(p[event])
-    below = pooled[~event] - _doubled_midranks(p[~event])
+    pooled = doubled_midranks(p)
+    above = pooled[event] - doubled_midranks(p[event])
+    below = pooled[~event] - doubled_midranks(p[~event])
     auc_ = int(above.sum()) / (2 * m * n)
     return _Placements(auc_, above / (2 * n), 1.0 - below / (2 * m))
 
 
-def _mean_and_square_error(values: Floats) -> tuple[float, float]:
+def mean_and_square_error(values: Floats) -> tuple[float, float]:
     """The mean and the variance of that mean (n - 1 in the denominator); exactly rounded sums."""
     n = values.size
     mean = math.fsum(values.tolist()) / n
@@ -194,7 +198,7 @@ def auc(y: Any, p: Any) -> float:
     Raises:
         GateInputInvalid, TooFewRows: see `vector`; one class is missing.
     """
-    labels, (scores,) = _rows(METRICS["auc"], y, p)
+    labels, (scores,) = judged_rows(METRICS["auc"], y, p)
     return _placements(labels, scores).auc
 
 
@@ -203,9 +207,9 @@ def auc_variance(y: Any, p: Any) -> float:
 
     A class of one row adds nothing to it: its part is unknown.
     """
-    labels, (scores,) = _rows(METRICS["auc"], y, p)
+    labels, (scores,) = judged_rows(METRICS["auc"], y, p)
     placed = _placements(labels, scores)
-    return _mean_and_square_error(placed.positives)[1] + _mean_and_square_error(placed.negatives)[1]
+    return mean_and_square_error(placed.positives)[1] + mean_and_square_error(placed.negatives)[1]
 
 
 def log_loss(y: Any, p: Any) -> float:
@@ -228,14 +232,14 @@ def measure(metric: str, y: Any, p: Any, *, alpha: float = 0.05) -> tuple[float,
     Raises:
         GateInputInvalid, TooFewRows, UnknownMetric.
     """
-    chosen, z = metric_of(metric), _z(alpha)
-    labels, (scores,) = _rows(chosen, y, p)
+    chosen, z = metric_of(metric), z_of(alpha)
+    labels, (scores,) = judged_rows(chosen, y, p)
     level = 1 - 2 * alpha
     if chosen.losses is None:
         placed = _placements(labels, scores)
-        spread = _mean_and_square_error(placed.positives)[1] + _mean_and_square_error(placed.negatives)[1]
+        spread = mean_and_square_error(placed.positives)[1] + mean_and_square_error(placed.negatives)[1]
         return placed.auc, _auc_interval(placed, math.sqrt(spread), alpha, z)
-    mean, spread = _mean_and_square_error(_losses(chosen, labels, scores))
+    mean, spread = mean_and_square_error(_losses(chosen, labels, scores))
     half = z * math.sqrt(spread)
     return mean, interval(mean - half, mean + half, level, "normal_mean")
 
@@ -254,34 +258,60 @@ def _logistic(x: float) -> float:
     return 1 / (1 + math.exp(-x)) if x >= 0 else 1 - 1 / (1 + math.exp(x))
 
 
-def difference(
-    metric: str, y: Any, p_new: Any, p_old: Any, *, alpha: float = 0.05
-) -> tuple[float, float, float, Interval]:
-    """New value, old value, new minus old, and the paired interval of the difference.
+class Paired(NamedTuple):
+    """Two models on the same rows: their figures, new minus old, and the standard error of that difference."""
 
-    DeLong's for the AUC (the covariance is in the difference of the structural components), normal for the
-    mean of the row-wise difference of losses. Models that agree on every row give [0, 0].
+    new: float
+    old: float
+    delta: float
+    error: float
+    method: str
+
+    def interval(self, alpha: float) -> Interval:
+        """Of the difference, normal, with coverage 1 - 2 `alpha`."""
+        half = z_of(alpha) * self.error
+        return interval(self.delta - half, self.delta + half, 1 - 2 * alpha, self.method)
+
+
+def paired(metric: str, y: Any, p_new: Any, p_old: Any) -> Paired:
+    """Compare two models row by row.
+
+    DeLong's variance for the AUC (the covariance is in the difference of the structural components), that of the
+    mean of the row-wise difference for losses. Models that agree on every row differ by 0 with an error of 0.
 
     Raises:
         GateInputInvalid, TooFewRows, UnknownMetric.
     """
-    chosen, z = metric_of(metric), _z(alpha)
-    labels, (new, old) = _rows(chosen, y, p_new, p_old)
+    chosen = metric_of(metric)
+    labels, (new, old) = judged_rows(chosen, y, p_new, p_old)
     if chosen.losses is None:
         a, b = _placements(labels, new), _placements(labels, old)
         spread = (
-            _mean_and_square_error(a.positives - b.positives)[1]
-            + _mean_and_square_error(a.negatives - b.negatives)[1]
+            mean_and_square_error(a.positives - b.positives)[1]
+            + mean_and_square_error(a.negatives - b.negatives)[1]
         )
-        new_value, old_value, delta, method = a.auc, b.auc, a.auc - b.auc, "delong_paired"
-    else:
-        new_losses, old_losses = _losses(chosen, labels, new), _losses(chosen, labels, old)
-        delta, spread = _mean_and_square_error(new_losses - old_losses)
-        new_value = math.fsum(new_losses.tolist()) / labels.size
-        old_value = math.fsum(old_losses.tolist()) / labels.size
-        method = "normal_paired"
-    half = z * math.sqrt(spread)
-    return new_value, old_value, delta, interval(delta - half, delta + half, 1 - 2 * alpha, method)
+        return Paired(a.auc, b.auc, a.auc - b.auc, math.sqrt(spread), "delong_paired")
+    new_losses, old_losses = _losses(chosen, labels, new), _losses(chosen, labels, old)
+    delta, spread = mean_and_square_error(new_losses - old_losses)
+    return Paired(
+        math.fsum(new_losses.tolist()) / labels.size,
+        math.fsum(old_losses.tolist()) / labels.size,
+        delta,
+        math.sqrt(spread),
+        "normal_paired",
+    )
+
+
+def difference(
+    metric: str, y: Any, p_new: Any, p_old: Any, *, alpha: float = 0.05
+) -> tuple[float, float, float, Interval]:
+    """New value, old value, new minus old, and the paired interval of the difference (see `paired`).
+
+    Raises:
+        GateInputInvalid, TooFewRows, UnknownMetric.
+    """
+    found = paired(metric, y, p_new, p_old)
+    return found.new, found.old, found.delta, found.interval(alpha)
 
 
 def _losses(metric: Metric, y: Floats, p: Floats) -> Floats:
@@ -290,7 +320,7 @@ def _losses(metric: Metric, y: Floats, p: Floats) -> Floats:
         return metric.losses(y, p)
 
 
-def _z(alpha: float) -> float:
+def z_of(alpha: float) -> float:
     if not 0 < alpha < 0.5:
         raise GateInputInvalid(f"alpha {alpha} is no error rate", remedy="give alpha between 0 and 0.5")
     return NormalDist().inv_cdf(1 - alpha)
@@ -320,12 +350,12 @@ def absolute(
     Returns:
         Evidence, always: NaN, shapes that do not fit, one class or no rows give `error`.
     """
-    comparator = _comparator(metric)
+    comparator = comparator_of(metric)
 
     def judge() -> Evidence:
         _check_limit(limit)
         value, ci = measure(metric, y, p, alpha=alpha)
-        n, enough, details = _size(metric_of(metric), y, min_n)
+        n, enough, details = size_of(metric_of(metric), y, min_n)
         verdict, reason = settle(kept(value), ci, comparator, limit, unsettled)
         if not enough:
             verdict, reason = unsettled, "insufficient_n"
@@ -376,7 +406,7 @@ def against_champion(
     Returns:
         Evidence, always. `delta` is new minus old, so for a loss a positive one is worse.
     """
-    comparator = _comparator(metric)
+    comparator = comparator_of(metric)
     threshold = 0.0 - margin if comparator == "at_least" else margin
     baseline = Baseline(kind="champion", ref=champion, digest=champion_digest)
 
@@ -385,7 +415,7 @@ def against_champion(
         if margin < 0:
             raise GateInputInvalid(f"the margin {margin} is negative", remedy="give a margin of 0 or more")
         new, old, delta, ci = difference(metric, y, p_new, p_old, alpha=alpha)
-        n, enough, details = _size(metric_of(metric), y, min_n)
+        n, enough, details = size_of(metric_of(metric), y, min_n)
         verdict, reason = settle(kept(delta), ci, comparator, threshold, unsettled)
         if not enough:
             verdict, reason = unsettled, "insufficient_n"
@@ -423,7 +453,8 @@ def no_baseline(
     return record(gate, metric, subject, n=0, verdict="pass", reason="no_baseline", details=details)
 
 
-def _comparator(metric: str) -> Comparator:
+def comparator_of(metric: str) -> Comparator:
+    """Whether more of the metric is better; an unknown one is complained of elsewhere."""
     known = METRICS.get(metric)
     return "at_most" if known is not None and known.better == "lower" else "at_least"
 
@@ -433,7 +464,7 @@ def _check_limit(limit: float) -> None:
         raise GateInputInvalid(f"the limit {limit} is no limit", remedy="give a finite number")
 
 
-def _size(metric: Metric, y: Any, min_n: int) -> tuple[int, bool, tuple[str, ...]]:
+def size_of(metric: Metric, y: Any, min_n: int) -> tuple[int, bool, tuple[str, ...]]:
     """Number of rows, whether they suffice, and how they are made up."""
     labels = vector(y, "labels")
     if metric.labels == "number":

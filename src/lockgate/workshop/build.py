@@ -26,6 +26,7 @@ from lockgate.core.version import VERSION_OF_LOCKGATE
 from lockgate.data.messages import RecordContractCheck, RecordSnapshot
 from lockgate.features.definition import Definitions
 from lockgate.gates.evidence import Evidence, line_of
+from lockgate.gates.features import ServedFeatures
 from lockgate.gates.messages import RecordEvidence
 from lockgate.governance.messages import ValidateVersion
 from lockgate.hub.kernel import Hub
@@ -52,6 +53,7 @@ from lockgate.workshop.assembly import assemble_runner, environment_of
 from lockgate.workshop.config import ModelTable
 from lockgate.workshop.git import commit_of
 from lockgate.workshop.premises import Premises
+from lockgate.workshop.served import served_features, views_online
 from lockgate.workshop.unpacked import SideCache, rows_for
 
 Observer = Callable[[Progress], None]
@@ -187,7 +189,7 @@ class Workshop:
             self.recipe,
             self.sources,
             self.definitions,
-            {gate: self.limits[gate] for gate in ("perf.absolute", "model.parity")},
+            {gate: self.limits[gate] for gate in ("perf.absolute", "calibration", "model.parity")},
         )
 
     @property
@@ -199,7 +201,9 @@ class Workshop:
                 {"metric": gate.metric, "limit": gate.maximum if gate.minimum is None else gate.minimum}
                 for gate in gates.absolutes
             ],
+            "calibration": {"max_gap": gates.calibration.max_gap, "slope": list(gates.calibration.slope)},
             "perf.vs_champion": {"metric": gates.champion.metric, "margin": gates.champion.margin},
+            "perf.slices": gates.slice_limits,
             "model.parity": {"tolerance": gates.parity.tolerance},
             "latency": {"p99_us": gates.latency.p99_us},
         }
@@ -405,6 +409,7 @@ class Workshop:
                 environment=environment,
                 champion=self._champion(standing, recipe, run, evaluation),
                 limits=self.limits,
+                served=self._served(environment),
             )
         self._tell(
             hub,
@@ -418,6 +423,13 @@ class Workshop:
             ),
         )
         return found
+
+    def _served(self, environment: str) -> ServedFeatures:
+        """The features there are now; also which of them can be read by key, where the endpoint reads them so."""
+        endpoint = self.premises.config.endpoints.get(f"{environment}/{self.name.name}")
+        by_key = endpoint is not None and endpoint.settings.features == "online"
+        online = views_online(self.premises.layout.online) if by_key else None
+        return served_features(self.recipe, self.sources, self.definitions, online)
 
     def _champion(
         self, standing: StandingAnswer, recipe: Recipe, run: RunRecord, evaluation: Any

@@ -26,6 +26,7 @@ from lockgate.gates.evidence import (
     guarded_all,
     kept,
     line_of,
+    not_applicable,
     record,
     settle,
     worst,
@@ -101,6 +102,8 @@ def test_worst_of_nothing_is_an_error() -> None:
         {"verdict": "fail", "reason": None},
         {"verdict": "error", "reason": None},
         {"verdict": "fail", "reason": "no_baseline"},
+        {"verdict": "fail", "reason": "not_applicable"},
+        {"verdict": "pass", "reason": "one_of_many"},
         {"value": float("nan")},
         {"delta": float("inf")},
         {"ci": Interval(low=float("-inf"), high=0.0, level=0.9, method="none")},
@@ -256,6 +259,16 @@ def test_the_line_of_an_inconclusive_comparison() -> None:
 def test_the_line_of_a_first_release() -> None:
     evidence = record("perf.vs_champion", "auc", Subject(), n=0, verdict="pass", reason="no_baseline")
     assert explain(evidence) == "pass  perf.vs_champion auc not compared: nothing to compare with yet"
+
+
+def test_the_line_of_a_gate_that_does_not_apply_says_why() -> None:
+    evidence = not_applicable("calibration", "gap", "minutes is a value, not a probability")
+    assert (evidence.verdict, evidence.reason, evidence.blocks) == ("pass", "not_applicable", False)
+    assert explain(evidence) == (
+        "pass  calibration gap not measured: does not apply to this model: minutes is a value, not a probability"
+    )
+    # It was compared with nothing, so it does not depend on what runs.
+    assert line_of(evidence).baseline is None
 
 
 def test_the_line_of_an_error_names_the_exception() -> None:
