@@ -10,13 +10,14 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import lightgbm
 import numpy as np
+from msgspec import structs
 
 from lockgate.adapters.blobs.directory import DirectoryBlobs
 from lockgate.adapters.engines.convert import lightgbm_to_onnx
@@ -25,8 +26,17 @@ from lockgate.adapters.identity.keys import FileKey, generate_key
 from lockgate.adapters.targets.local import LocalTarget
 from lockgate.core.digests import Digest, canonical, sha256
 from lockgate.registry.contract import InputField, ModelContract, OutputField, encode_rows
-from lockgate.registry.package import Golden, ModelForm, PackageConfig, build_package, store_package
+from lockgate.registry.package import (
+    Golden,
+    KeyField,
+    ModelForm,
+    OnlineView,
+    PackageConfig,
+    build_package,
+    store_package,
+)
 from lockgate.registry.signing import signature_envelope
+from lockgate.traffic.capture import CAPTURE_DIR
 from lockgate.traffic.plan import N_SLOTS, PackageRef, Plan, Route
 
 MODEL = "main/flight-delay"
@@ -41,6 +51,21 @@ CONTRACT = ModelContract(
     ),
     output=OutputField(name="late"),
 )
+VIEW = OnlineView(
+    name="schedule",
+    view=sha256(b"schedule"),
+    keys=(KeyField(name="origin", dtype="string"), KeyField(name="flight", dtype="int")),
+    features=("gate", "hour", "carrier"),
+    ttl_s=3600,
+)
+BY_KEY = ModelContract(
+    inputs=tuple(
+        structs.replace(field, source=f"schedule:{field.name}" if field.name in VIEW.features else "request")
+        for field in CONTRACT.inputs
+    ),
+    output=CONTRACT.output,
+)
+"""The same inputs, two of them read by key."""
 ROWS: list[dict[str, Any]] = [
     {"distance": 1400.5, "hour": 17, "weekend": False, "carrier": "UA"},
     {"distance": 187, "hour": None, "weekend": True, "carrier": "never seen"},
@@ -63,7 +88,10 @@ class Built(NamedTuple):
 
 
 class Store(NamedTuple):
-    """A blob store with the versions 1.0.0, 2.0.0 and 3.0.0, signed with the key whose public half is `pem`."""
+    """A blob store with the versions 1.0.0 to 4.0.0, signed with the key whose public half is `pem`.
+
+    4.0.0 can read the features of `VIEW` by key.
+    """
 
     path: Path
     pem: Path
@@ -88,10 +116,17 @@ def build_store(root: Path) -> Store:
     pem.write_bytes(key.public.pem())
     blobs = DirectoryBlobs(root / "store")
     versions = {f"{seed}.0.0": _build(seed, blobs, key) for seed in (1, 2, 3)}
+    versions["4.0.0"] = _build(4, blobs, key, BY_KEY, VIEW)
     return Store(root / "store", pem, versions)
 
 
-def _build(seed: int, blobs: DirectoryBlobs, key: FileKey) -> Built:
+def _build(
+    seed: int,
+    blobs: DirectoryBlobs,
+    key: FileKey,
+    contract: ModelContract = CONTRACT,
+    *views: OnlineView,
+) -> Built:
     rng = np.random.default_rng(seed)
     table = np.column_stack(
         [
@@ -105,10 +140,10 @@ def _build(seed: int, blobs: DirectoryBlobs, key: FileKey) -> Built:
     params = {"objective": "binary", "verbose": -1, "seed": seed, "num_threads": 1, "deterministic": True}
     booster = lightgbm.train(params, lightgbm.Dataset(table, late), num_boost_round=4 + seed)
     onnx = lightgbm_to_onnx(booster, 4)
-    expected = OnnxEngine().load(onnx, CONTRACT).predict(encode_rows(CONTRACT, ROWS)).tolist()
+    expected = OnnxEngine().load(onnx, contract).predict(encode_rows(contract, ROWS)).tolist()
     config = PackageConfig(
         model=MODEL,
-        contract=CONTRACT,
+        contract=contract,
         service="flight-service",
         service_hash="sha256:" + "0" * 64,
         views={},
@@ -121,6 +156,7 @@ def _build(seed: int, blobs: DirectoryBlobs, key: FileKey) -> Built:
         snapshots={},
         environment=sha256(b"environment"),
         recipe={},
+        online=views,
     )
     golden = canonical(Golden(rows=tuple(ROWS), predictions=tuple(expected)))
     built = build_package(config, {"model/model.onnx": onnx, "golden.json": golden})
@@ -158,6 +194,7 @@ class DataPlane:
     def __init__(self, process: subprocess.Popen[str], port: int, run_dir: Path) -> None:
         self.process = process
         self.port = port
+        self.run_dir = run_dir
         self.target = LocalTarget(run_dir)
         self.connections: list[http.client.HTTPConnection] = []
 
@@ -177,6 +214,10 @@ class DataPlane:
     def predict(self, rows: list[dict[str, Any]] | None = None, **more: Any) -> Reply:
         body = json.dumps({"inputs": ROWS if rows is None else rows, **more}).encode()
         return self.request("POST", PATH, body, {"content-type": "application/json"})
+
+    def tell(self, *labels: dict[str, Any]) -> Reply:
+        body = json.dumps({"labels": labels}).encode()
+        return self.request("POST", f"{PATH}:feedback", body, {"content-type": "application/json"})
 
     def request(
         self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None, **more: Any
@@ -199,6 +240,11 @@ class DataPlane:
         self.process.communicate(timeout=30)
 
 
+def captured(run_dir: Path) -> dict[Path, list[bytes]]:
+    """The lines of each capture file; the last one of each is what stands behind the last line break."""
+    return {path: path.read_bytes().split(b"\n") for path in sorted((run_dir / CAPTURE_DIR).rglob("*.jsonl"))}
+
+
 def reply_of(response: http.client.HTTPResponse) -> Reply:
     text = response.read()
     kind = response.headers.get("content-type", "")
@@ -208,13 +254,21 @@ def reply_of(response: http.client.HTTPResponse) -> Reply:
 
 @contextmanager
 def dataplane(
-    store: Store, run_dir: Path, *, trust: str | None = None, port: int = 0, more: tuple[str, ...] = ()
+    store: Store,
+    run_dir: Path,
+    *,
+    trust: str | None = None,
+    port: int = 0,
+    more: tuple[str, ...] = (),
+    preexec: Callable[[], None] | None = None,
 ) -> Iterator[DataPlane]:
     """Start a data plane and wait until it listens; it is gone at the end, however the test went."""
     command = [sys.executable, "-m", "lockgate.app.dataplane"]
     command += ["--run-dir", str(run_dir), "--store", str(store.path), "--port", str(port)]
     command += ["--trust", f"prod={store.pem}" if trust is None else trust, *more]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=preexec
+    )
     try:
         assert process.stdout is not None
         readable, _, _ = select.select([process.stdout], [], [], START_TIMEOUT_S)

@@ -1,14 +1,13 @@
-"""The data plane's composition root: `python -m lockgate.app.dataplane --run-dir D --store S --trust
-prod=prod.pem`.
+"""The data plane's composition root: `python -m lockgate.app.dataplane --run-dir D --store S --trust prod=P.pem`.
 
-One process, one worker; several may share a run directory, and with `--reuse-port` a port. It needs no hub
-and no
-database: plans come from the control files in the run directory, packages from the store, and what it may
-load is what the trusted keys of an environment have signed.
+One process, one worker; several may share a run directory, and with `--reuse-port` a port. It needs no hub and
+no database: plans come from the control files in the run directory, packages from the store, features by key from
+the directory of `--online`, and what it may load is what the trusted keys of an environment have signed.
 
 When it listens it prints one JSON line, `{"ready": true, "port": 8080, "pid": 4711}`, and nothing else; failures
 go to standard error. It binds the loopback interface unless told otherwise, keeps no access log, and logs
-nothing of a request. SIGTERM and SIGINT finish the requests under way, then leave with exit code 0.
+nothing of a request; what a plan keeps of its traffic is in the run directory (serving/capture.py). SIGTERM and
+SIGINT finish the requests under way, write down what waits, then leave with exit code 0.
 """
 
 from __future__ import annotations
@@ -36,14 +35,19 @@ import uvloop
 from lockgate.adapters.blobs.directory import DirectoryBlobs
 from lockgate.adapters.engines.onnx_engine import OnnxEngine
 from lockgate.adapters.identity.keys import PublicKey
+from lockgate.adapters.online.lmdb_store import LmdbOnline
+from lockgate.app.system import SystemClock
 from lockgate.core.errors import LockgateError
 from lockgate.core.names import check_part
 from lockgate.serving.asgi import PlaneApp
+from lockgate.serving.capture import Captures
 from lockgate.serving.control import Presence
 from lockgate.serving.guarded_http import GuardedHttp
 from lockgate.serving.loader import PackageLoader
 from lockgate.serving.plane import Plane
+from lockgate.serving.shadow import Shadow
 from lockgate.serving.watch import Watcher
+from lockgate.traffic.control_file import worker_name
 
 _GRACE_S = 10
 _SWITCH_S = 0.0001
@@ -57,6 +61,7 @@ class Options(NamedTuple):
         trust: public key files per environment.
         port: 0 for any free one.
         follow: leave when standard input ends.
+        online: directory of the online store; None serves without features by key.
     """
 
     run_dir: Path
@@ -66,6 +71,7 @@ class Options(NamedTuple):
     port: int
     reuse_port: bool
     follow: bool
+    online: Path | None
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -83,8 +89,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         sys.stderr.write(f"the data plane cannot start: {error}\n")
         return 6
-    plane = Plane(ids=_request_ids(presence.token))
-    watcher = Watcher(plane, presence, options.run_dir, loader)
+    clock = SystemClock()
+    captures = Captures(options.run_dir, worker_name(presence.pid, presence.token), clock.now)
+    shadow = Shadow(clock.now)
+    plane = Plane(ids=_request_ids(presence), now=clock.now, shadow=shadow)
+    watcher = Watcher(plane, presence, options.run_dir, loader, captures=captures)
+    captures.start()
+    shadow.start()
     watcher.start()
     if options.follow:
         threading.Thread(target=_follow, name="follow", daemon=True).start()
@@ -92,6 +103,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         uvloop.run(_serve(plane, listener))
     finally:
         watcher.stop()
+        shadow.stop()
+        captures.stop()
     return 0
 
 
@@ -109,6 +122,7 @@ def parse(argv: Sequence[str] | None) -> Options:
         metavar="ENV=PEM[,PEM]",
         help="public keys whose packages may be served in ENV; repeat for each environment",
     )
+    parser.add_argument("--online", type=Path, help="directory of the online store, for features by key")
     parser.add_argument("--host", default="127.0.0.1", help="address to bind (default: loopback only)")
     parser.add_argument("--port", type=int, default=8080, help="0 for any free port")
     parser.add_argument("--reuse-port", action="store_true", help="share the port with other workers")
@@ -128,17 +142,28 @@ def parse(argv: Sequence[str] | None) -> Options:
         if not files:
             parser.error(f"--trust {item}: write ENV=PEMFILE")
         trust[environment] = trust.get(environment, ()) + tuple(Path(file) for file in files.split(","))
-    return Options(given.run_dir, given.store, trust, given.host, given.port, given.reuse_port, given.follow)
+    return Options(
+        given.run_dir,
+        given.store,
+        trust,
+        given.host,
+        given.port,
+        given.reuse_port,
+        given.follow,
+        given.online,
+    )
 
 
 def build_loader(options: Options) -> PackageLoader:
-    """Assemble the store, the engines and the keys. Raises the keys' and the store's own errors."""
+    """Assemble the stores, the engines and the keys. Raises the keys' and the store's own errors."""
     engine = OnnxEngine()
     trust = {
         environment: [PublicKey.from_file(file) for file in files]
         for environment, files in options.trust.items()
     }
-    return PackageLoader(DirectoryBlobs(options.store), {engine.format: engine}, trust)
+    # Opened by the first request that needs it: there may be no store yet, and without one the rest is served.
+    online = LmdbOnline(options.online, readonly=True) if options.online is not None else None
+    return PackageLoader(DirectoryBlobs(options.store), {engine.format: engine}, trust, online)
 
 
 def listen(options: Options) -> socket.socket:
@@ -207,9 +232,10 @@ def _follow() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _request_ids(token: int) -> Callable[[], str]:
+def _request_ids(presence: Presence) -> Callable[[], str]:
+    """Ids that no other worker gives, before or after: pid and token name this one."""
     count = itertools.count(1)
-    prefix = f"{token:x}-"
+    prefix = f"{presence.token:x}-{presence.pid:x}-"
     return lambda: f"{prefix}{next(count):x}"
 
 

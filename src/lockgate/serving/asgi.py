@@ -1,9 +1,10 @@
 """The plane as a raw ASGI application: no framework between the server and `Plane.handle`.
 
-POST /ENV/NAME, /ENV/NAMESPACE/NAME    a prediction
-GET  /healthz                          200 while the process answers at all
-GET  /readyz                           200 when every endpoint has a plan loaded, else 503 and which have
-none GET  /endpoints                        what is served, as JSON
+POST /ENV/NAME, /ENV/NAMESPACE/NAME     a prediction
+POST the same path with `:feedback`     what turned out to be true
+GET  /healthz                           200 while the process answers at all
+GET  /readyz                            200 when every endpoint has a plan loaded, else 503 and which have none
+GET  /endpoints                         what is served, as JSON
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 from lockgate.core.digests import canonical
 from lockgate.core.errors import LockgateError
 from lockgate.serving import errors
-from lockgate.serving.plane import JSON_TYPE, Answer, Plane, body_too_large
+from lockgate.serving.plane import FEEDBACK, JSON_TYPE, Answer, Plane, body_too_large
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -76,6 +77,10 @@ class PlaneApp:
                 if name == b"content-type":
                     content_type = value.decode("latin-1")
             body = await self._body(receive)
+            if path.endswith(FEEDBACK):
+                # It writes a file, and a disk that hangs must not stop the requests.
+                endpoint = path[1 : -len(FEEDBACK)]
+                return await asyncio.to_thread(self._plane.feedback, endpoint, content_type, body)
             return self._plane.handle(path[1:], content_type, body)
         if path in _PAGES and method in ("GET", "HEAD"):
             return self._page(path)

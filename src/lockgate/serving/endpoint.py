@@ -4,35 +4,43 @@ What answers is one immutable `Serving`: a plan, a table from slot to version, t
 request takes that reference once and uses nothing else, so its answer comes from one plan and one version,
 whatever happens meanwhile. A swap replaces the reference.
 
-    refresh()     on any thread; looks at the control file; swaps when all routed packages are loaded
+    refresh()     on any thread; looks at the control file; swaps when all packages it needs are loaded
     wanted()      the next package the loader should load, what blocks a plan first
     provide()     a package is loaded: swaps when that was the last one
-    refuse()      it cannot be loaded: a plan that routes to it has failed, the plan before stays
+    refuse()      it cannot be loaded: a plan that needs it has failed, the plan before stays
 
 A failed plan stays failed in this process: trying again on its own could switch versions hours after
 everybody looked away. The way on is a new generation. A package that is only kept loaded fails alone; the
 plan holds.
 
 When a worker starts and the newest plan fails, the plan before it in the control file is what it serves, as
-the workers that did not restart do.
+the workers that did not restart do. When that one fails too, the fallback of the newest is all there is.
 """
 
 from __future__ import annotations
 
+import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from lockgate.core.clock import Micros
 from lockgate.core.digests import Digest
 from lockgate.core.errors import LockgateError
 from lockgate.core.names import parse_endpoint, parse_version
-from lockgate.registry.contract import RowEncoder
+from lockgate.registry.contract import InputRejected, Matrix, RowEncoder
+from lockgate.serving.capture import Capture, Captures, Ledger
+from lockgate.serving.errors import ModelFailed
+from lockgate.serving.lookup import Lookup, Row
 from lockgate.serving.ports import ReadyPackage
 from lockgate.traffic.control_file import Reading
 from lockgate.traffic.counts import N_BUCKETS, Counts, bucket_of, trimmed
 from lockgate.traffic.errors import ErrorClass
 from lockgate.traffic.observed import EndpointReport, State
-from lockgate.traffic.plan import PackageRef, Plan, slot_of
+from lockgate.traffic.plan import DRILL_KEY, Fallback, PackageRef, Plan, slot_of
+
+_ROUNDING = 1e-6
+"""How far a float32 model may miss a bound of its output by rounding."""
 
 
 class Control(Protocol):
@@ -80,14 +88,24 @@ class Recorder:
         )
 
 
+class ShadowCounts:
+    """Requests of one endpoint that its shadows answered, could not answer, and were not asked for lack of room."""
+
+    __slots__ = ("n_answered", "n_dropped", "n_failed")
+
+    def __init__(self) -> None:
+        self.n_answered = self.n_failed = self.n_dropped = 0
+
+
 class Runtime:
-    """One loaded version: everything a request needs of it."""
+    """One loaded version: everything a request needs of it. Safe for use by many threads at once."""
 
     __slots__ = (
         "digest",
         "encode",
         "encoder",
         "high",
+        "lookup",
         "low",
         "predict",
         "recorder",
@@ -102,6 +120,7 @@ class Runtime:
         self.encoder = RowEncoder(package.contract)
         self.encode = self.encoder.encode
         self.predict = package.predict
+        self.lookup = package.lookup or Lookup(package.contract)
         self.recorder = recorder
         output = package.contract.output
         unit = output.kind == "probability"
@@ -109,19 +128,83 @@ class Runtime:
         self.low = low if low is not None else 0.0 if unit else None
         self.high = high if high is not None else 1.0 if unit else None
 
+    def take(
+        self, rows: list[Row], entities: list[Row] | None, as_of: Sequence[Micros]
+    ) -> tuple[list[Row], Matrix]:
+        """The rows with the features that are read by key, and the matrix they make.
+
+        Args:
+            entities: one per row; None when the caller sent all features.
+            as_of: one per row.
+
+        Raises:
+            InputRejected, EntityRejected: the caller sent what the contract does not admit.
+            FeaturesUnavailable: a feature that is read by key cannot be had.
+        """
+        if entities is None:
+            return rows, self.encode(rows)
+        rows = self.lookup.fill(rows, entities, as_of)
+        try:
+            return rows, self.encode(rows)
+        except InputRejected as error:
+            raise self.lookup.blame(error) from None
+
+    def answer(self, matrix: Matrix) -> list[float]:
+        """One value per row, within the contract.
+
+        Raises:
+            ModelFailed: the version raised, or answered something else.
+        """
+        try:
+            values: list[float] = self.predict(matrix).tolist()
+        except Exception as error:  # noqa: BLE001 - a model may raise anything; it is counted and classed
+            raise self._failed(f"it raised {type(error).__name__}") from None
+        if len(values) != len(matrix):
+            raise self._failed(f"it answered {len(values)} values for {len(matrix)} rows")
+        low, high = self.low, self.high
+        for value in values:
+            if not math.isfinite(value):
+                raise self._failed("it answered a value that is not finite")
+            if (low is not None and value < low - _ROUNDING) or (
+                high is not None and value > high + _ROUNDING
+            ):
+                raise self._failed("it answered a value outside its contract")
+        return values
+
+    def _failed(self, why: str) -> ModelFailed:
+        return ModelFailed(
+            f"version {self.version} could not answer: {why}",
+            remedy="tell the owner of the model; the operator can roll back",
+            version=self.version,
+            digest=self.digest,
+        )
+
 
 class Serving:
-    """A plan with its versions: what a request is answered from. Never changed once made."""
+    """A plan with its versions: what a request is answered from. Never changed once made.
 
-    __slots__ = ("_runtimes", "_table", "plan")
+    Attributes:
+        capture: where its traffic is written down; None when the plan keeps nothing.
+        shadow: the version that gets copies; None without a capture, which is all that its answers are for.
+        rehearsal: the version that answers drills: the plan's own for that, else the live one if it has traffic.
+    """
 
-    def __init__(self, plan: Plan, runtimes: dict[Digest, Runtime]) -> None:
+    __slots__ = ("_runtimes", "_table", "capture", "plan", "rehearsal", "shadow")
+
+    def __init__(self, plan: Plan, runtimes: dict[Digest, Runtime], capture: Capture | None = None) -> None:
         self.plan = plan
+        self.capture = capture
         self._runtimes = tuple(runtimes[route.package] for route in plan.routes)
         self._table: list[Runtime] = []
         if len(plan.routes) > 1:
             for route, runtime in zip(plan.routes, self._runtimes, strict=True):
                 self._table += [runtime] * route.weight
+        self.shadow = runtimes[plan.shadow] if plan.shadow is not None and capture is not None else None
+        if plan.drill is not None:
+            self.rehearsal: Runtime | None = runtimes[plan.drill]
+        else:
+            live = [runtime for runtime in self._runtimes if runtime.digest == plan.live]
+            self.rehearsal = live[0] if live else self.runtime_for(DRILL_KEY)
 
     def runtime_for(self, key: str) -> Runtime | None:
         """The version that answers a routing key; None when the plan routes nowhere."""
@@ -137,10 +220,17 @@ class Endpoint:
         name: the full form.
         report: called before an ack that needs its long half (why it failed, what is loaded) to be visible.
         wake: called when there may be something to load.
+        captures: where traffic is written down; None writes down nothing, whatever plans say.
     """
 
     def __init__(
-        self, name: str, control: Control, *, report: Callable[[], None], wake: Callable[[], None]
+        self,
+        name: str,
+        control: Control,
+        *,
+        report: Callable[[], None],
+        wake: Callable[[], None],
+        captures: Captures | None = None,
     ) -> None:
         parsed = parse_endpoint(name)
         self.name = name
@@ -148,17 +238,20 @@ class Endpoint:
         self.environment = parsed.environment
         self.serving: Serving | None = None
         self.recorder = Recorder()
+        self.shadow_counts = ShadowCounts()
         self.state: State = "idle"
         self.detail = ""
         self._control = control
         self._report = report
         self._wake = wake
+        self._captures = captures
         self._lock = threading.Lock()
         self._word = 0
         self._torn = False
         self._seen = 0
         self._pending: Plan | None = None
         self._before: Plan | None = None
+        self._stranded: Plan | None = None
         self._loaded: dict[Digest, Runtime] = {}
         self._refused: dict[Digest, str] = {}
         self._recorders: dict[Digest, Recorder] = {}
@@ -172,12 +265,20 @@ class Endpoint:
     def seen(self) -> int:
         return self._seen
 
+    @property
+    def fallback(self) -> Fallback | None:
+        """What answers while no version can: the plan in force says it, or the newest one when none could be
+        served; None while that is not known yet."""
+        serving = self.serving
+        plan = serving.plan if serving is not None else self._stranded
+        return plan.fallback if plan is not None else None
+
     def stale(self) -> bool:
         """Whether the control file moved since the last look: one load from mapped memory."""
         return self._control.word() != self._word
 
     def refresh(self) -> None:
-        """Take up a newer plan if there is one; swap at once when its routed packages are loaded."""
+        """Take up a newer plan if there is one; swap at once when the packages it needs are loaded."""
         with self._lock:
             if not self.stale() and not self._torn:
                 return
@@ -263,6 +364,10 @@ class Endpoint:
         """Per version since the process started."""
         return {digest: recorder.counts() for digest, recorder in self._recorders.copy().items()}
 
+    def ledger(self) -> Ledger:
+        """What was written down of its traffic since the process started."""
+        return self._captures.ledger(self.name) if self._captures is not None else Ledger()
+
     def close(self) -> None:
         with self._lock:
             self._control.close()
@@ -289,13 +394,14 @@ class Endpoint:
         """Swap, give up or go on loading, whichever the pending plan allows."""
         plan = self._pending
         assert plan is not None
-        routed = [route.package for route in plan.routes]
-        refused = next((self._refused[digest] for digest in routed if digest in self._refused), None)
+        refused = next((self._refused[digest] for digest in sorted(plan.needed & self._refused.keys())), None)
         if refused is not None:
             # A worker that serves nothing yet takes the plan before: the newest one that it can serve.
             self._pending = self._before if self.serving is None else None
             self._before = None
             if plan.generation == self._seen:
+                if self.serving is None:
+                    self._stranded = plan
                 self._gave_up(plan.generation, refused)
             if self._pending is not None:
                 self._settle(quick=quick)
@@ -306,8 +412,9 @@ class Endpoint:
             self._acknowledge()
             self._wake()
             return
-        self.serving = Serving(plan, self._loaded)
-        self._pending = self._before = None
+        capture = self._captures.of(plan) if self._captures is not None else None
+        self.serving = Serving(plan, self._loaded, capture)
+        self._pending = self._before = self._stranded = None
         if plan.generation == self._seen:
             self.state = "serving"
         if not quick:
@@ -316,8 +423,8 @@ class Endpoint:
         self._wake()
 
     def _missing(self, plan: Plan) -> list[PackageRef]:
-        routed = {route.package for route in plan.routes}
-        return [ref for ref in plan.packages if ref.digest in routed and not self._has_or_refused(ref.digest)]
+        needed = plan.needed
+        return [ref for ref in plan.packages if ref.digest in needed and not self._has_or_refused(ref.digest)]
 
     def _has_or_refused(self, digest: Digest) -> bool:
         return digest in self._loaded or digest in self._refused

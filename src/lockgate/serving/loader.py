@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 
 from lockgate.core.blobs import BlobStore
 from lockgate.core.names import parse_version
+from lockgate.features.ports import OnlineStore
 from lockgate.registry.load import load_package
 from lockgate.registry.ports import Engine, Verifier
 from lockgate.serving.errors import PackageMisplaced, PackageUntrusted
+from lockgate.serving.lookup import Lookup
 from lockgate.serving.ports import ReadyPackage
 from lockgate.traffic.plan import PackageRef
 
@@ -20,6 +22,7 @@ class PackageLoader:
         blobs: where manifests, layers and signatures are.
         engines: by model format; only these formats load.
         trust: verifiers per environment; an environment without any loads nothing.
+        online: where features are read by key; without it such requests are refused, all others answered.
     """
 
     def __init__(
@@ -27,8 +30,10 @@ class PackageLoader:
         blobs: BlobStore,
         engines: Mapping[str, Engine],
         trust: Mapping[str, Sequence[Verifier]],
+        online: OnlineStore | None = None,
     ) -> None:
         self._blobs = blobs
+        self._online = online
         self._engines = engines
         self._trust = trust
 
@@ -49,4 +54,6 @@ class PackageLoader:
                 remedy="apply a plan that names the right package",
                 package=ref.digest,
             )
-        return ReadyPackage(loaded.digest, loaded.config.contract, loaded.predictor.predict)
+        config = loaded.config
+        lookup = Lookup(config.contract, config.online, self._online)
+        return ReadyPackage(loaded.digest, config.contract, loaded.predictor.predict, lookup)

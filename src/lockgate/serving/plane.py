@@ -2,63 +2,45 @@
 
 A request is `{"inputs": [{"distance": 1400, ...}, ...], "key": "optional routing key"}`; the answer names the
 version and the package that made it, and all of its rows come from that one. Without a key the request's own
-id decides, so traffic without keys is split per request.
+id decides, so traffic without keys is split per request. With `entities`, the keys of each row, the version reads
+from the online store what its contract takes from there, as known at `as_of`.
 
-A caller's mistake is never a 5xx, because error rates are what a release is judged by: every refusal has one
-status and one class, written down in `REFUSALS` below. Refusals are RFC 9457 problem documents. What is 5xx
-is the version's fault (`model_error`) or says that nothing is loaded; a declared fallback answers in that
-case.
+Refusals are RFC 9457 problem documents (the table is in errors.py). What is 5xx is the version's fault
+(`model_error`) or says that something is not there (`upstream_degraded`); a declared fallback answers when no
+version can.
 
-Nothing of a request is logged or kept: counts, latencies, no values.
+`feedback` takes what turned out to be true. It is for another thread than `handle`, because it waits for a file.
+
+What a plan keeps of its traffic is written down beside the requests (capture.py); nothing of a request is logged,
+and counts hold no values. Requests under `DRILL_KEY` are answered and leave no trace in any of these.
 """
 
 from __future__ import annotations
 
 import itertools
-import math
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
+from lockgate.core.clock import Micros, parse_iso
 from lockgate.core.digests import Digest
 from lockgate.core.errors import LockgateError, did_you_mean
-from lockgate.registry.contract import InputRejected
 from lockgate.serving import errors
-from lockgate.serving.endpoint import Endpoint, Runtime, Serving
+from lockgate.serving.capture import Outcome
+from lockgate.serving.endpoint import Endpoint, Serving
+from lockgate.serving.errors import REFUSALS
+from lockgate.serving.shadow import Copy, Shadow
+from lockgate.traffic.capture import Labelled
 from lockgate.traffic.counts import Counts
-from lockgate.traffic.errors import ErrorClass
-
-
-class Refused(NamedTuple):
-    """How one error reaches the caller."""
-
-    status: int
-    error_class: ErrorClass
-    title: str
-
-
-REFUSALS: dict[type[LockgateError], Refused] = {
-    errors.UnknownPath: Refused(404, "client_error", "Unknown path"),
-    errors.UnknownEndpoint: Refused(404, "client_error", "Unknown endpoint"),
-    errors.MethodRefused: Refused(405, "client_error", "Method not allowed"),
-    errors.ContentTypeRefused: Refused(415, "client_error", "Unsupported content type"),
-    errors.BodyTooLarge: Refused(413, "client_error", "Body too large"),
-    errors.BatchTooLarge: Refused(413, "client_error", "Too many rows"),
-    errors.BodyMalformed: Refused(400, "client_error", "Malformed body"),
-    errors.BodyTooSlow: Refused(408, "client_error", "Body too slow"),
-    errors.RequestInvalid: Refused(422, "client_error", "Invalid request"),
-    InputRejected: Refused(422, "contract_error", "Input rejected"),
-    errors.NothingLoaded: Refused(503, "upstream_degraded", "Nothing loaded"),
-    errors.ModelFailed: Refused(500, "model_error", "Model failed"),
-    errors.PlaneFailed: Refused(500, "upstream_degraded", "Data plane failed"),
-}
+from lockgate.traffic.plan import DRILL_KEY
 
 JSON_TYPE = (b"content-type", b"application/json")
 PROBLEM_TYPE = (b"content-type", b"application/problem+json")
-_ROUNDING = 1e-6
-"""How far a float32 model may miss a bound of its output by rounding."""
+FEEDBACK = ":feedback"
+_AHEAD_US = 60_000_000
+"""How far `as_of` may lie in the future: clocks differ, and nobody knows more of the future than that."""
 
 
 class Answer(NamedTuple):
@@ -70,15 +52,38 @@ class Answer(NamedTuple):
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """What one request may ask for."""
+    """What one request may ask for, and one call of `feedback` may tell."""
 
     body_bytes: int = 1 << 20
     n_rows: int = 1_000
+    n_labels: int = 1_000
 
 
 class Request(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of a prediction.
+
+    Attributes:
+        key: whatever shall always get the same version.
+        entities: one per row, the key columns by which the version reads its features.
+        as_of: the moment the question is about, ISO 8601 with a zone or microseconds UTC; now when left out.
+    """
+
     inputs: list[dict[str, Any]]
     key: str | None = None
+    entities: list[dict[str, Any]] | None = None
+    as_of: str | int | None = None
+
+
+class Label(msgspec.Struct, forbid_unknown_fields=True):
+    request_id: Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
+    label: float | bool
+    row: Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)] = 0
+
+
+class Feedback(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of a call of `feedback`: what turned out to be true about rows of requests."""
+
+    labels: list[Label]
 
 
 class Prediction(msgspec.Struct, omit_defaults=True):
@@ -92,20 +97,36 @@ class Prediction(msgspec.Struct, omit_defaults=True):
     fallback: bool = False
 
 
+def _wall_clock() -> Micros:
+    return time.time_ns() // 1_000
+
+
 class Plane:
     """The endpoints of one process and the way through them. One thread answers; others may add endpoints.
 
     Args:
         ids: fresh request ids; by default a count.
+        now: the time.
+        shadow: where copies for shadows go; without it none are made.
     """
 
-    def __init__(self, *, ids: Callable[[], str] | None = None, limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        ids: Callable[[], str] | None = None,
+        limits: Limits | None = None,
+        now: Callable[[], Micros] = _wall_clock,
+        shadow: Shadow | None = None,
+    ) -> None:
         count = itertools.count(1)
         self.limits = limits or Limits()
         self._ids = ids or (lambda: f"r{next(count)}")
+        self._now = now
+        self._shadow = shadow
         self._by_path: dict[str, Endpoint] = {}
         self.endpoints: tuple[Endpoint, ...] = ()
         self._decode = msgspec.json.Decoder(Request).decode
+        self._decode_feedback = msgspec.json.Decoder(Feedback).decode
         self._encode = msgspec.json.Encoder().encode
 
     def add(self, endpoint: Endpoint) -> None:
@@ -122,6 +143,7 @@ class Plane:
             content_type: the header's value; must be JSON.
         """
         started_ns = time.perf_counter_ns()
+        at = self._now()
         request_id = self._ids()
         found = self._by_path.get(endpoint)
         if found is None:
@@ -129,20 +151,77 @@ class Plane:
         if found.stale():
             found.refresh()
         serving = found.serving
-        recorder = found.recorder
         try:
             request = self._read(content_type, body)
-            runtime = serving.runtime_for(request.key or request_id) if serving is not None else None
-            if serving is None or runtime is None:
-                return self._without_version(found, serving, request, request_id)
-            recorder = runtime.recorder
-            values = _predict(runtime, request.inputs)
+            as_of = at if request.as_of is None else _moment(request.as_of, at)
         except LockgateError as error:
-            recorder.failed(REFUSALS[type(error)].error_class)
+            found.recorder.failed(REFUSALS[type(error)].error_class)
             return self.refuse(error, request_id, found)
-        answer = self._encode(Prediction(values, runtime.version, runtime.digest, found.shown, request_id))
-        recorder.answered(len(values), (time.perf_counter_ns() - started_ns) // 1_000)
-        return Answer(200, (JSON_TYPE, runtime.version_header), answer)
+        key = request.key
+        if serving is None:
+            runtime = None
+        elif key == DRILL_KEY:
+            runtime = serving.rehearsal
+        else:
+            runtime = serving.runtime_for(key or request_id)
+        if serving is None or runtime is None:
+            return self._without_version(found, request, request_id)
+        rows, values = None, []
+        outcome: Outcome = "ok"
+        try:
+            rows, matrix = runtime.take(request.inputs, request.entities, [as_of] * len(request.inputs))
+            values = runtime.answer(matrix)
+            shown = self._encode(Prediction(values, runtime.version, runtime.digest, found.shown, request_id))
+            answer = Answer(200, (JSON_TYPE, runtime.version_header), shown)
+        except LockgateError as error:
+            outcome = REFUSALS[type(error)].error_class
+            answer = self.refuse(error, request_id, found)
+        if key != DRILL_KEY:
+            latency_us = (time.perf_counter_ns() - started_ns) // 1_000
+            if outcome == "ok":
+                runtime.recorder.answered(len(values), latency_us)
+            else:
+                runtime.recorder.failed(outcome)
+            capture = serving.capture
+            if capture is not None:
+                capture.keep(
+                    at, request_id, key, runtime.digest, outcome, latency_us, values, as_of, rows, len(body)
+                )
+                if outcome == "ok" and serving.shadow is not None and serving.shadow is not runtime:
+                    self._cast_shadow(found, serving, request, request_id, as_of, len(body))
+        return answer
+
+    def feedback(self, endpoint: str, content_type: str | None, body: bytes) -> Answer:
+        """Take labels; 202 says that they are in the endpoint's capture, whatever happens to this process.
+
+        Never raises. Waits for a file, so it is not for the thread that answers requests.
+        """
+        request_id = self._ids()
+        found = self._by_path.get(endpoint)
+        if found is None:
+            return self.refuse(self._unknown(endpoint), request_id)
+        if found.stale():
+            found.refresh()
+        try:
+            labels = self._read_feedback(content_type, body)
+            serving = found.serving
+            if serving is None:
+                raise _nothing_loaded(found)
+            if serving.capture is None:
+                raise errors.CaptureOff(
+                    f"{found.shown} keeps nothing of its traffic, so labels have nothing to belong to",
+                    remedy='have the endpoint declare capture = "scores" and deploy again',
+                )
+            at = self._now()
+            lines = [Labelled(at, label.request_id, label.row, float(label.label)) for label in labels]
+            if not serving.capture.label(lines):
+                raise errors.CaptureUnavailable(
+                    "the labels could not be written down",
+                    remedy="send all of them again; if it stays, tell the operator",
+                )
+        except LockgateError as error:
+            return self.refuse(error, request_id, found)
+        return Answer(202, (JSON_TYPE,), self._encode({"accepted": len(lines)}))
 
     def refuse(
         self, error: LockgateError, request_id: str | None = None, endpoint: Endpoint | None = None
@@ -188,39 +267,71 @@ class Plane:
             raise body_too_large(self.limits)
         try:
             request = self._decode(body)
-        except msgspec.ValidationError as error:
-            raise errors.RequestInvalid(
-                f"the request does not fit: {error}",
-                remedy='send {"inputs": [{field: value, ...}, ...], "key": "optional routing key"}',
-            ) from None
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            why = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
-            raise errors.BodyMalformed(f"the body is no JSON: {why}", remedy="send JSON in UTF-8") from None
+        except _UNREADABLE as error:
+            raise _unreadable(error, _REQUEST_SHAPE) from None
         if not request.inputs:
             raise errors.RequestInvalid("`inputs` holds no rows", remedy="send at least one row")
         if len(request.inputs) > self.limits.n_rows:
-            raise errors.BatchTooLarge(
-                f"{len(request.inputs)} rows came in one request, {self.limits.n_rows} are allowed",
-                remedy="send several smaller requests",
-                n_rows=len(request.inputs),
-                limit=self.limits.n_rows,
+            raise _too_many(len(request.inputs), "rows", self.limits.n_rows)
+        if request.entities is not None and len(request.entities) != len(request.inputs):
+            raise errors.RequestInvalid(
+                f"there are {len(request.inputs)} rows in `inputs` and {len(request.entities)} in `entities`",
+                remedy="send the keys of each row, in the order of the rows",
             )
         return request
 
-    def _without_version(
-        self, endpoint: Endpoint, serving: Serving | None, request: Request, request_id: str
-    ) -> Answer:
-        fallback = serving.plan.fallback if serving is not None else None
+    def _read_feedback(self, content_type: str | None, body: bytes) -> list[Label]:
+        if content_type != "application/json":
+            _check_content_type(content_type)
+        if len(body) > self.limits.body_bytes:
+            raise body_too_large(self.limits)
+        try:
+            labels = self._decode_feedback(body).labels
+        except _UNREADABLE as error:
+            raise _unreadable(error, _FEEDBACK_SHAPE) from None
+        if not labels:
+            raise errors.RequestInvalid("`labels` is empty", remedy="send at least one label")
+        if len(labels) > self.limits.n_labels:
+            raise _too_many(len(labels), "labels", self.limits.n_labels)
+        return labels
+
+    def _without_version(self, endpoint: Endpoint, request: Request, request_id: str) -> Answer:
+        fallback = endpoint.fallback
+        counted = request.key != DRILL_KEY
         if fallback is None or fallback.value is None:
-            raise errors.NothingLoaded(
-                f"{endpoint.shown} has no version that can answer",
-                remedy="retry in a moment; if it stays, ask the operator for GET /endpoints",
-                state=endpoint.state,
-            )
+            error = _nothing_loaded(endpoint)
+            if counted:
+                endpoint.recorder.failed(REFUSALS[type(error)].error_class)
+            return self.refuse(error, request_id, endpoint)
         values = [fallback.value] * len(request.inputs)
-        endpoint.recorder.fell_back()
+        if counted:
+            endpoint.recorder.fell_back()
         body = self._encode(Prediction(values, None, None, endpoint.shown, request_id, fallback=True))
         return Answer(200, (JSON_TYPE, (b"x-lockgate-version", b"fallback")), body)
+
+    def _cast_shadow(
+        self,
+        endpoint: Endpoint,
+        serving: Serving,
+        request: Request,
+        request_id: str,
+        as_of: Micros,
+        n_bytes: int,
+    ) -> None:
+        if self._shadow is None or serving.shadow is None or serving.capture is None:
+            return
+        self._shadow.offer(
+            Copy(
+                serving.shadow,
+                serving.capture,
+                endpoint.shadow_counts,
+                request_id,
+                request.inputs,
+                request.entities,
+                as_of,
+                n_bytes,
+            )
+        )
 
 
 def body_too_large(limits: Limits) -> errors.BodyTooLarge:
@@ -231,30 +342,49 @@ def body_too_large(limits: Limits) -> errors.BodyTooLarge:
     )
 
 
-def _predict(runtime: Runtime, rows: list[dict[str, Any]]) -> list[float]:
-    matrix = runtime.encode(rows)
-    try:
-        values: list[float] = runtime.predict(matrix).tolist()
-    except Exception as error:  # noqa: BLE001 - a model may raise anything; it is counted and classed below
-        raise _model_failed(runtime, f"it raised {type(error).__name__}") from None
-    if len(values) != len(rows):
-        raise _model_failed(runtime, f"it answered {len(values)} values for {len(rows)} rows")
-    low, high = runtime.low, runtime.high
-    for value in values:
-        if not math.isfinite(value):
-            raise _model_failed(runtime, "it answered a value that is not finite")
-        if (low is not None and value < low - _ROUNDING) or (high is not None and value > high + _ROUNDING):
-            raise _model_failed(runtime, "it answered a value outside its contract")
-    return values
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_REQUEST_SHAPE = 'send {"inputs": [{field: value, ...}, ...], "key": "optional routing key"}'
+_FEEDBACK_SHAPE = 'send {"labels": [{"request_id": "...", "row": 0, "label": 1}, ...]}'
 
 
-def _model_failed(runtime: Runtime, why: str) -> errors.ModelFailed:
-    return errors.ModelFailed(
-        f"version {runtime.version} could not answer: {why}",
-        remedy="tell the owner of the model; the operator can roll back",
-        version=runtime.version,
-        digest=runtime.digest,
+def _unreadable(error: Exception, shape: str) -> LockgateError:
+    if isinstance(error, msgspec.ValidationError):
+        return errors.RequestInvalid(f"the request does not fit: {error}", remedy=shape)
+    why = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+    return errors.BodyMalformed(f"the body is no JSON: {why}", remedy="send JSON in UTF-8")
+
+
+def _too_many(n: int, what: str, limit: int) -> errors.BatchTooLarge:
+    return errors.BatchTooLarge(
+        f"{n} {what} came in one request, {limit} are allowed",
+        remedy="send several smaller requests",
+        limit=limit,
+        **{f"n_{what}": n},
     )
+
+
+def _nothing_loaded(endpoint: Endpoint) -> errors.NothingLoaded:
+    return errors.NothingLoaded(
+        f"{endpoint.shown} has no version that can answer",
+        remedy="retry in a moment; if it stays, ask the operator for GET /endpoints",
+        state=endpoint.state,
+    )
+
+
+def _moment(given: str | int, now: Micros) -> Micros:
+    """The instant that `as_of` names."""
+    try:
+        as_of = parse_iso(given) if isinstance(given, str) else given
+    except (ValueError, OverflowError) as error:
+        raise errors.RequestInvalid(
+            f"`as_of` is no instant: {error}", remedy='send one with a zone, as "2026-01-31T08:00:00Z"'
+        ) from None
+    if not 0 <= as_of <= now + _AHEAD_US:
+        raise errors.RequestInvalid(
+            "`as_of` lies before 1970" if as_of < 0 else "`as_of` lies in the future",
+            remedy="send the moment the question is about, or leave it out for now",
+        )
+    return as_of
 
 
 def _check_content_type(content_type: str | None) -> None:
@@ -284,4 +414,26 @@ def _endpoint_status(endpoint: Endpoint) -> dict[str, Any]:
         "versions": {ref.digest: ref.version for ref in plan.packages} if plan is not None else {},
         "counts": counts,
         "unrouted": endpoint.recorder.counts(),
+        "capture": _capture_status(endpoint, serving),
+        "shadow": _shadow_status(endpoint, serving),
+    }
+
+
+def _capture_status(endpoint: Endpoint, serving: Serving | None) -> dict[str, Any]:
+    ledger = endpoint.ledger()
+    return {
+        "mode": serving.plan.capture if serving is not None else "off",
+        "written": ledger.n_written,
+        "dropped": ledger.n_dropped,
+        "detail": ledger.detail,
+    }
+
+
+def _shadow_status(endpoint: Endpoint, serving: Serving | None) -> dict[str, Any]:
+    counts = endpoint.shadow_counts
+    return {
+        "package": serving.plan.shadow if serving is not None else None,
+        "answered": counts.n_answered,
+        "failed": counts.n_failed,
+        "dropped": counts.n_dropped,
     }

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from lockgate.core.digests import Digest
 from lockgate.registry.contract import Matrix, ModelContract
+from lockgate.serving.lookup import Lookup
 from lockgate.traffic.plan import PackageRef
 
 Predict = Callable[[Matrix], npt.NDArray[np.float64]]
@@ -17,11 +18,16 @@ Predict = Callable[[Matrix], npt.NDArray[np.float64]]
 
 
 class ReadyPackage(NamedTuple):
-    """A package in memory: verified, warmed, ready to answer."""
+    """A package in memory: verified, warmed, ready to answer.
+
+    Attributes:
+        lookup: reads its features by key; None for a package that reads none.
+    """
 
     digest: Digest
     contract: ModelContract
     predict: Predict
+    lookup: Lookup | None = None
 
 
 class Loader(Protocol):

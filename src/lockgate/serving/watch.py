@@ -13,6 +13,7 @@ import threading
 from pathlib import Path
 
 from lockgate.core.errors import LockgateError
+from lockgate.serving.capture import Captures
 from lockgate.serving.control import ControlFile, Presence, discover
 from lockgate.serving.endpoint import Endpoint
 from lockgate.serving.plane import Plane
@@ -28,16 +29,25 @@ class Watcher:
     Args:
         poll_s: how long a new control file, or a plan nobody rang for, can go unnoticed while there is no
             traffic.
+        captures: where the endpoints write down their traffic; whoever made it starts and stops it.
     """
 
     def __init__(
-        self, plane: Plane, presence: Presence, run_dir: Path, loader: Loader, *, poll_s: float = 0.05
+        self,
+        plane: Plane,
+        presence: Presence,
+        run_dir: Path,
+        loader: Loader,
+        *,
+        poll_s: float = 0.05,
+        captures: Captures | None = None,
     ) -> None:
         self._plane = plane
         self._presence = presence
         self._run_dir = run_dir
         self._loader = loader
         self._poll_s = poll_s
+        self._captures = captures
         self._stopping = threading.Event()
         self._work = threading.Event()
         self._report_lock = threading.Lock()
@@ -93,7 +103,9 @@ class Watcher:
             _LOG.error("the control file of %s cannot be used: %s", name, error)
             return
         self._unreadable.pop(name, None)
-        endpoint = Endpoint(name, control, report=self._write_report, wake=self._work.set)
+        endpoint = Endpoint(
+            name, control, report=self._write_report, wake=self._work.set, captures=self._captures
+        )
         # First known, then looked at: the loader that the look may wake must find the endpoint.
         self._plane.add(endpoint)
         endpoint.refresh()

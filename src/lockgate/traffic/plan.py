@@ -21,9 +21,12 @@ import msgspec
 
 from lockgate.core.digests import Digest, canonical, check_digest, sha256
 from lockgate.core.names import parse_endpoint, parse_version
+from lockgate.traffic.capture import CaptureMode
 from lockgate.traffic.errors import BadPlan
 
 N_SLOTS = 10_000
+DRILL_KEY = "lockgate:drill"
+"""The routing key of drills: no caller is moved by what is rehearsed under it."""
 SCHEMA = "lockgate.plan/1"
 _MAX_GENERATION = 2**62 - 1
 _MAX_SALT_BYTES = 64
@@ -63,6 +66,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         previous: the version a rollback goes to; it stays loaded.
         salt: at most 64 bytes of UTF-8; keys keep their slots while it is kept.
         origin: `local` when an operator wrote the plan without the hub.
+        shadow: gets a copy of every request that it does not answer itself; its answers reach nobody.
+        drill: answers the requests whose routing key is `DRILL_KEY`, and no others.
+        capture: what is written down of the traffic.
     """
 
     schema: str = SCHEMA
@@ -75,6 +81,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     salt: str = ""
     fallback: Fallback = Fallback()
     origin: Literal["hub", "local"] = "hub"
+    shadow: Digest | None = None
+    drill: Digest | None = None
+    capture: CaptureMode = "off"
 
     def __post_init__(self) -> None:
         if self.schema != SCHEMA:
@@ -99,6 +108,12 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     def package(self, digest: Digest) -> PackageRef | None:
         return next((ref for ref in self.packages if ref.digest == digest), None)
 
+    @property
+    def needed(self) -> frozenset[Digest]:
+        """The packages without which the plan cannot be in force; the others are kept loaded if they can be."""
+        asked = {route.package for route in self.routes} | {self.shadow, self.drill}
+        return frozenset(digest for digest in asked if digest is not None)
+
     def weight_of(self, digest: Digest) -> int:
         """The slots that go to a package; 0 for one that only stays loaded, or is not named."""
         return sum(route.weight for route in self.routes if route.package == digest)
@@ -115,7 +130,13 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
                 )
             for signature in ref.signatures:
                 check_digest(signature)
-        for role, digest in (("live", self.live), ("previous", self.previous)):
+        roles = (
+            ("live", self.live),
+            ("previous", self.previous),
+            ("shadow", self.shadow),
+            ("drill", self.drill),
+        )
+        for role, digest in roles:
             if digest is not None and digest not in digests:
                 raise _bad(self, f"the {role} version is not among the packages", "name its package")
         if self.previous is not None and self.previous == self.live:

@@ -111,7 +111,8 @@ def test_the_slots_of_the_dead_are_given_away_and_those_of_the_living_are_not(
     files = [ControlFile(path, other) for other in others]
     with pytest.raises(NoWorkerSlot):
         ControlFile(path, presence)
-    for part in (*files, *others):
+    parts: list[ControlFile | Presence] = [*files, *others]
+    for part in parts:
         part.close()
 
 

@@ -12,7 +12,8 @@ from lockgate.core.errors import LockgateError
 from lockgate.registry.contract import InputField, ModelContract, OutputField
 from lockgate.serving import errors
 from lockgate.serving.endpoint import Endpoint
-from lockgate.serving.plane import REFUSALS, Answer, Limits, Plane
+from lockgate.serving.errors import REFUSALS
+from lockgate.serving.plane import Answer, Limits, Plane
 from lockgate.serving.ports import Predict, ReadyPackage
 from lockgate.testing.memory_target import constant
 from lockgate.testing.target_suite import ENDPOINT, package_digest, sample_plan
@@ -216,6 +217,40 @@ def test_sizes_are_limited() -> None:
     assert (answer.status, problem["code"]) == (413, "serving.batch-too-large")
 
 
+@pytest.mark.parametrize(
+    ("as_of", "words"),
+    [
+        ("yesterday", "no instant"),
+        ("2026-01-01T00:00:00", "no time zone"),
+        ("2026-01-01", "no time zone"),
+        ("0001-01-01T00:00:00+23:59", "as_of"),
+        ("9999-12-31T23:59:59-23:59", "as_of"),
+        ("2999-01-01T00:00:00Z", "in the future"),
+        (2**80, "in the future"),
+        (-1, "before 1970"),
+        (1.5, "$.as_of"),
+        (True, "$.as_of"),
+    ],
+)
+def test_a_moment_that_is_none_is_the_callers(as_of: object, words: str) -> None:
+    rig = Rig(sample_plan(1, "1.0.0"))
+    answer, problem = rig.send({"inputs": [ROW], "as_of": as_of})
+    assert (answer.status, problem["class"]) == (422, CLIENT) and words in problem["detail"]
+
+
+@pytest.mark.parametrize("as_of", ["2013-11-01T12:00:00Z", "2013-11-01T12:00:00.5+02:00", 0, None])
+def test_a_moment_in_the_past_is_answered(as_of: object) -> None:
+    assert Rig(sample_plan(1, "1.0.0")).send({"inputs": [ROW], "as_of": as_of})[0].status == 200
+
+
+def test_entities_belong_to_rows() -> None:
+    rig = Rig(sample_plan(1, "1.0.0"))
+    assert rig.send({"inputs": [ROW], "entities": [{"origin": "EWR"}]})[0].status == 200
+    answer, problem = rig.send({"inputs": [ROW, ROW], "entities": [{}]})
+    assert (answer.status, problem["class"]) == (422, CLIENT) and "2 rows" in problem["detail"]
+    assert rig.send({"inputs": [ROW], "entities": [3]})[0].status == 422
+
+
 def test_an_unknown_endpoint_gives_the_near_names() -> None:
     answer, problem = Rig().send({"inputs": [ROW]}, endpoint="prod/flight-delays")
     assert answer.status == 404 and "'prod/flight-delay'" in problem["remedy"]
@@ -241,6 +276,31 @@ def test_a_declared_fallback_answers_one_value_per_row_and_says_so() -> None:
     assert (body["version"], body["digest"]) == (None, None)
     assert rig.endpoint.recorder.counts().n_fallback == 1
     assert rig.send({"inputs": []})[0].status == 422
+
+
+def test_a_worker_that_can_load_nothing_answers_the_fallback_that_was_declared() -> None:
+    rig = Rig()
+    rig.control.publish(sample_plan(1, "2.0.0"))
+    rig.control.publish(sample_plan(2, "1.0.0", fallback=Fallback(kind="constant", value=0.25)))
+    rig.endpoint.refresh()
+    assert rig.send({"inputs": [ROW]})[0].status == 503, "it may still load"
+    while (ref := rig.endpoint.wanted(urgent=False)) is not None:
+        rig.endpoint.refuse(ref, "broken")
+    answer, body = rig.send({"inputs": [ROW]})
+    assert (answer.status, body["predictions"], body["fallback"]) == (200, [0.25], True)
+    assert rig.plane.not_ready() == ("prod/flight-delay",) and rig.endpoint.generation == 0
+    rig.apply(sample_plan(3, "1.0.0"))
+    assert rig.send({"inputs": [ROW]})[1]["version"] == "1.0.0"
+
+
+def test_without_a_declared_fallback_a_worker_that_can_load_nothing_says_so() -> None:
+    rig = Rig()
+    rig.control.publish(sample_plan(1, "1.0.0"))
+    rig.endpoint.refresh()
+    while (ref := rig.endpoint.wanted(urgent=False)) is not None:
+        rig.endpoint.refuse(ref, "broken")
+    answer, problem = rig.send({"inputs": [ROW]})
+    assert (answer.status, problem["facts"]) == (503, {"state": "failed"})
 
 
 def raising(matrix: Any) -> Any:
@@ -309,7 +369,7 @@ def test_every_error_a_caller_can_get_has_a_status_and_a_class() -> None:
         and issubclass(error, LockgateError)
         and error.__module__ == errors.__name__
     }
-    at_loading = {errors.PackageUntrusted, errors.PackageMisplaced}
+    at_loading = {errors.PackageUntrusted, errors.PackageMisplaced, errors.ViewMisfit}
     assert raised - at_loading <= REFUSALS.keys()
     for status, error_class, title in REFUSALS.values():
         assert error_class in ERROR_CLASSES and title
