@@ -57,6 +57,10 @@ DOOR_VALUES: dict[str, str] = {
     "governance.policy": "a policy travels inside the event that adopts it",
     "governance.judgement": "the part of `decide` that other rooms ask as well",
     "delivery.way_back": "the half of `decide` about coming back",
+    "delivery.advance": "the part of `decide` about rollouts on their way",
+    "delivery.rollout": "steps and guards travel inside the events that plan a rollout",
+    "delivery.verdict": "a verdict is decided, and travels inside the event that tells it",
+    "traffic.capture": "what is kept of traffic is part of a plan",
     "traffic.plan": "the routing table is what a release is about",
     "traffic.errors": "what a routing table refuses",
 }

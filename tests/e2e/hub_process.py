@@ -19,7 +19,7 @@ from lockgate.adapters.sql.sqlite import SqliteStore
 from lockgate.app.http.server import create_app, serve
 from lockgate.delivery.messages import ConfirmPlan, PromoteVersion
 from lockgate.registry.messages import DeclareModel
-from lockgate.testing.hub_world import MODEL_NAME, OPERATOR, PLATFORM, HubWorld, accepted
+from lockgate.testing.hub_world import CONTROLLER, MODEL_NAME, OPERATOR, PLATFORM, HubWorld, accepted
 
 _LEASE_US = 1_000_000
 
@@ -55,7 +55,7 @@ def carry_out(world: HubWorld, file: str) -> None:
         confirm = ConfirmPlan(
             id=f"confirm-{row.id}", endpoint=row.subject, generation=row.fence, applied=True, took_us=1
         )
-        accepted(world.hub(OPERATOR).execute(confirm))
+        accepted(world.hub(CONTROLLER).execute(confirm))
         world.outbox.settle(row)
 
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -374,7 +375,16 @@ class Worlds:
         folder = self._folder / name
         folder.mkdir()
         Project(folder).types("init flights --template flights").must(OK)
-        return Project(folder / "flights")
+        project = Project(folder / "flights")
+        release_at_once(project.root / "lockgate.toml")
+        return project
+
+
+def release_at_once(config: Path) -> None:
+    """Take the rollout by steps out of a project, and features by key: most stories are about other things."""
+    text = config.read_text()
+    text = re.sub(r"(?ms)^\[endpoints\.[^\n]*\.rollout\]\n.*?(?=^\[|\Z)", "", text)
+    config.write_text(text.replace('features = "online"\n', ""))
 
 
 class Story:

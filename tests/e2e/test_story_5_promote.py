@@ -108,7 +108,7 @@ def test_up_runs_data_plane_controller_and_hub_on_loopback(serving: Project) -> 
     embedded, remote = serving.asks("status"), serving.asks(f"status --hub {hub}")
     assert remote == embedded
     line = remote["endpoints"]["prod/flight-delay"]
-    assert line["rollback_ready"] == {"ready": True, "reason": None}
+    assert line["rollback_ready"] == {"ready": True, "reason": None, "drill": None}
     assert serving.types("up --detach").code == 5, "what is up is not started twice"
     # Whoever gives no name is not answered.
     assert asked_without_a_name(known["hub_port"]) == (400, "http.actor-missing")

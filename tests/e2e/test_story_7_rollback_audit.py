@@ -50,7 +50,7 @@ def test_a_rollback_under_traffic_loses_no_request_and_flips_once(
     line = project.asks("status prod/flight-delay")["endpoints"][ENDPOINT]
     assert line["live"]["version"] == "flight-delay@1.0.0"
     assert line["previous"]["version"] == "flight-delay@1.1.0"
-    assert line["rollback_ready"] == {"ready": True, "reason": None}
+    assert line["rollback_ready"] == {"ready": True, "reason": None, "drill": None}
     # The other endpoints did not move, and the whole of it is in the journal.
     then.version_is_live("1.1.0", "dev", "staging").the_audit_holds()
     (rolled,) = project.journal("delivery.endpoint-rolled-back/")

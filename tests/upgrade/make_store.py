@@ -24,8 +24,26 @@ from lockgate.core.digests import canonical
 from lockgate.core.journal import root
 from lockgate.core.messages import Query
 from lockgate.core.version import VERSION_OF_LOCKGATE
-from lockgate.delivery.messages import RetireVersion
-from lockgate.hub.messages import ChangesSince, ExplainVersion, Lineage, ListVersions, Standing, Status
+from lockgate.delivery.messages import (
+    AdvanceRollout,
+    DrillFigures,
+    FinishDrill,
+    PauseRollout,
+    ResumeRollout,
+    RetireVersion,
+    StartDrill,
+)
+from lockgate.delivery.rollout import EndpointSettings, Guard, RolloutPolicy, RolloutStep
+from lockgate.delivery.verdict import Look, Segment, Tally
+from lockgate.hub.messages import (
+    ChangesSince,
+    ExplainVersion,
+    Lineage,
+    ListVersions,
+    ShowRollout,
+    Standing,
+    Status,
+)
 from lockgate.registry.messages import LiftQuarantine, QuarantineVersion, RejectVersion
 from lockgate.testing.hub_world import MODEL_NAME, HubWorld, Story, accepted
 
@@ -40,6 +58,7 @@ QUESTIONS: dict[str, Query] = {
     "standing 1.0.1": Standing(version=V2, environment="prod"),
     "changes": ChangesSince(limit=1000),
     "lineage 1.0.0": Lineage(ref=f"version:{V1}"),
+    "rollout": ShowRollout(endpoint=f"prod/{MODEL_NAME}"),
 }
 """What must still be answered alike, by the name it has in `expected.json`."""
 
@@ -61,9 +80,67 @@ def tell(story: Story) -> None:
     accepted(story.do("bob", RejectVersion(id="r1", version=V4, reason="too slow")))
     accepted(story.do("olga", RetireVersion(id="r2", version=V5, reason="superseded")))
     assert story.approve(V2, actor="ann").refusal is not None
+    roll_out(story)
     accepted(story.promote(V1, "dev"))
     accepted(story.confirm("dev", applied=False))
     accepted(story.promote(V1, "dev"))
+
+
+ROLLOUT = RolloutPolicy(
+    steps=(
+        RolloutStep(stage="shadow", weight=0, min_units=10, bake_s=0.0),
+        RolloutStep(stage="canary", weight=5_000, min_units=10, bake_s=0.0),
+    ),
+    guards={"errors": Guard(), "latency": Guard(bound=20_000.0), "labels": Guard(margin=None, bound=0.5)},
+)
+FIGURES = DrillFigures(
+    n_flips=2,
+    n_requests=9,
+    n_failed=0,
+    n_wrong=0,
+    n_workers=1,
+    first_p50_us=800,
+    first_p99_us=1_200,
+    all_p50_us=900,
+    all_p99_us=1_500,
+)
+
+
+def looked(step: int, n_bad: int = 0) -> Look:
+    tally = Tally(n_canary=1_000, n_control=1_000, bad_canary=n_bad)
+    segment = Segment(
+        step=step,
+        stage=ROLLOUT.steps[step].stage,
+        weight=ROLLOUT.steps[step].weight,
+        n_canary=1_000,
+        n_control=1_000,
+        guards={"errors": tally},
+    )
+    return Look(segments=(segment,), since=1, until=2, n_dropped=0)
+
+
+def roll_out(story: Story) -> None:
+    """A release that is moved on by hand, one that harm takes back in its canary, and a drill."""
+    name = f"prod/{MODEL_NAME}"
+    new = story.new_id
+    accepted(story.configure("prod", EndpointSettings(features="online", capture="scores", rollout=ROLLOUT)))
+    accepted(story.promote(V2, "prod", ticket="CHG-2"))
+    release = accepted(story.confirm("prod")).events[0]["release"]
+    accepted(story.do("olga", PauseRollout(id=new(), endpoint=name, reason="holiday")))
+    accepted(story.do("olga", ResumeRollout(id=new(), endpoint=name)))
+    command = AdvanceRollout(id=new(), endpoint=name, release=release, step=0, full=True, reason="outage")
+    accepted(story.do("olga", command))
+    accepted(story.confirm("prod"))
+    drill = accepted(story.do("olga", StartDrill(id=new(), endpoint=name, n_flips=2))).events[0]["drill"]
+    accepted(story.do("olga", FinishDrill(id=new(), endpoint=name, drill=drill, figures=FIGURES)))
+    accepted(story.roll_back("prod", reason="complaints"))
+    accepted(story.confirm("prod"))
+    accepted(story.promote(V2, "prod"))
+    accepted(story.confirm("prod"))
+    accepted(story.judge_rollout("prod", looked(0)))
+    accepted(story.confirm("prod"))
+    accepted(story.judge_rollout("prod", looked(1, n_bad=200)))
+    accepted(story.confirm("prod"))
 
 
 def world_of(store: Path) -> HubWorld:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -25,17 +25,22 @@ from lockgate.adapters.identity.secrets import resolve as resolve_secret
 from lockgate.adapters.sql.journal import SqliteJournal
 from lockgate.adapters.sql.outbox import SqliteOutbox
 from lockgate.adapters.sql.sqlite import SqliteStore
+from lockgate.adapters.targets.captures import CaptureReader
 from lockgate.adapters.targets.local import LocalTarget
 from lockgate.app.effects import EffectRunner
 from lockgate.app.plugins import resolve
+from lockgate.app.reading import features_lacking
+from lockgate.app.rollouts import RolloutController
 from lockgate.app.system import SystemClock, SystemIds
 from lockgate.core.digests import Digest
+from lockgate.core.documents import DocumentKind
 from lockgate.core.journal import sign_checkpoint
 from lockgate.core.messages import Command
 from lockgate.core.secrets import parse_secret_ref
+from lockgate.delivery.advance import standing_plan
 from lockgate.delivery.plan import plan_of
-from lockgate.delivery.state import ENDPOINT, ENVIRONMENT
-from lockgate.delivery.way_back import as_it_stands
+from lockgate.delivery.rollout import EndpointSettings
+from lockgate.delivery.state import ENDPOINT, ENVIRONMENT, ON_A_STEP, ROLLOUT, SETTINGS, release_key
 from lockgate.gates.evidence import check_line
 from lockgate.gates.messages import RecordEvidence
 from lockgate.hub.authority import CONTROLLER_ROLES, Session, embedded
@@ -50,6 +55,8 @@ from lockgate.registry.state import MODEL
 from lockgate.workshop.config import ConfigInvalid
 from lockgate.workshop.layout import Layout
 from lockgate.workshop.premises import Premises
+
+D = TypeVar("D")
 
 CONTROLLER = Session(actor="lockgate-controller", roles=CONTROLLER_ROLES, claimed=False)
 
@@ -90,6 +97,13 @@ class Control:
         self.sink = FileSink(layout.root / self.config.audit.sink.removeprefix("file:"))
         self.effects = EffectRunner(self.outbox, {"local": self.target}, self.clock)
         self.effects.confirm = self._hub(CONTROLLER).execute
+        self.rollouts = RolloutController(
+            self.journal,
+            self._hub(CONTROLLER),
+            lambda: CaptureReader(layout.run),
+            self.clock,
+            self.ids,
+        )
 
     def hub(self, actor: str) -> Hub:
         """A hub session of a claimed identity."""
@@ -101,6 +115,7 @@ class Control:
             self.outbox,
             self.clock,
             observe=self.target.observe,
+            lacking=features_lacking(self.layout),
             checkpoints=(self.sink, NotesOnDemand(self._checkpoint_public)),
         )
         return LocalHub(
@@ -116,12 +131,24 @@ class Control:
         """Give a target that lost its plans (a restored backup, a wiped run directory) those that stand."""
         for stored in self.journal.documents(ENDPOINT.name):
             endpoint = read_body(ENDPOINT, stored)
-            environment = self.journal.document(ENVIRONMENT.name, endpoint.endpoint.partition("/")[0])
-            if environment is None or endpoint.rollout is not None or endpoint.generation == 0:
+            environment = self._document(ENVIRONMENT, endpoint.endpoint.partition("/")[0])
+            rollout = endpoint.rollout
+            changing = rollout is not None and rollout.state not in ON_A_STEP
+            if environment is None or changing or endpoint.generation == 0:
                 continue
             seen = self.target.observe(endpoint.endpoint)
-            if seen.generation < endpoint.generation:
-                self.target.apply(plan_of(as_it_stands(read_body(ENVIRONMENT, environment), endpoint)))
+            if seen.generation >= endpoint.generation:
+                continue
+            settings = self._document(SETTINGS, endpoint.endpoint)
+            way = None
+            if rollout is not None:
+                way = self._document(ROLLOUT, release_key(endpoint.endpoint, rollout.release))
+            served = EndpointSettings() if settings is None else settings.settings
+            self.target.apply(plan_of(standing_plan(environment, endpoint, served, way)))
+
+    def _document(self, kind: DocumentKind[D], key: str) -> D | None:
+        stored = self.journal.document(kind.name, key)
+        return None if stored is None else read_body(kind, stored)
 
     def checkpoint(self) -> None:
         """Sign the journal's head and append it to the sink, when there is news since the last one."""

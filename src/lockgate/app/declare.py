@@ -7,7 +7,7 @@ from importlib import resources
 from lockgate.app.control import Control
 from lockgate.core.messages import Command
 from lockgate.core.names import EndpointName, ModelName
-from lockgate.delivery.messages import DeclareEndpoint, DeclareEnvironment
+from lockgate.delivery.messages import ConfigureEndpoint, DeclareEndpoint, DeclareEnvironment
 from lockgate.governance.messages import AdoptPolicy
 from lockgate.governance.policy import Policy
 from lockgate.governance.policy_file import parse_policy
@@ -57,14 +57,16 @@ def declare(control: Control, hub: Hub) -> None:
     ]
     for name, endpoint in config.endpoints.items():
         environment, _, bare = name.partition("/")
-        commands.append(
+        full = str(EndpointName(environment, ModelName(namespace, bare)))
+        commands += [
             DeclareEndpoint(
                 id=control.ids.new(),
-                endpoint=str(EndpointName(environment, ModelName(namespace, bare))),
+                endpoint=full,
                 fallback=endpoint.fallback,
                 consumers=endpoint.consumers,
                 dashboards=endpoint.dashboards,
-            )
-        )
+            ),
+            ConfigureEndpoint(id=control.ids.new(), endpoint=full, settings=endpoint.settings),
+        ]
     for command in commands:
         require(hub.execute(command))

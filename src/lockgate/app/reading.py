@@ -5,15 +5,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from lockgate.adapters.blobs.directory import DirectoryBlobs
 from lockgate.adapters.sql.journal import SqliteJournal
 from lockgate.adapters.sql.outbox import SqliteOutbox
 from lockgate.adapters.sql.sqlite import SqliteStore
 from lockgate.adapters.targets.local import LocalTarget
+from lockgate.app.plugins import resolve
 from lockgate.app.system import SystemClock
+from lockgate.core.digests import Digest
+from lockgate.core.errors import LockgateError
 from lockgate.hub.authority import embedded
 from lockgate.hub.kernel import Hub, LocalHub
 from lockgate.hub.questions import Questions
 from lockgate.workshop.layout import Layout
+
+
+def features_lacking(layout: Layout) -> Callable[[Digest], str | None]:
+    """Says of a package which of its feature views cannot be read by key now; None when all can."""
+
+    def lacking(package: Digest) -> str | None:
+        try:
+            names = resolve("lockgate.adapters.online.required:views_lacking")(
+                package, DirectoryBlobs(layout.blobs), layout.online
+            )
+        except LockgateError as error:
+            return error.message
+        return f"no rows of {', '.join(names)} are online (lockgate materialize)" if names else None
+
+    return lacking
 
 
 def reading_hub(layout: Layout, actor: str) -> Hub:
@@ -22,5 +43,7 @@ def reading_hub(layout: Layout, actor: str) -> Hub:
     store = SqliteStore(layout.database)
     journal, clock = SqliteJournal(store), SystemClock()
     target = LocalTarget(layout.run)
-    questions = Questions(journal, SqliteOutbox(store), clock, observe=target.observe)
+    questions = Questions(
+        journal, SqliteOutbox(store), clock, observe=target.observe, lacking=features_lacking(layout)
+    )
     return LocalHub(journal, clock, embedded(actor), answer=questions)

@@ -29,6 +29,7 @@ from lockgate.core.errors import Conflict, LockgateError, NotFound, Unavailable
 from lockgate.workshop.layout import Layout
 
 _TICK_S = 0.1
+_LOOK_S = 0.1
 _CHECKPOINT_EVERY_S = 60.0
 _BACK_OFF_S = 1.0
 _READY_S = 60.0
@@ -108,7 +109,8 @@ class Supervisor:
                 self._control.republish()
                 self._port = self._start_plane()
                 self._start_hub()
-                threading.Thread(target=self._carry_out, name="effects", daemon=True).start()
+                for work in (self._carry_out, self._roll_out):
+                    threading.Thread(target=work, name=work.__name__.strip("_"), daemon=True).start()
                 ready(self._write_down())
                 self._work()
             finally:
@@ -134,6 +136,7 @@ class Supervisor:
         command = [sys.executable, "-P", "-m", "lockgate.app.dataplane"]
         command += ["--run-dir", str(self._layout.run), "--store", str(self._layout.blobs)]
         command += ["--port", str(self._port), "--follow"]
+        command += ["--online", str(self._layout.online)]
         for name, table in environments.items():
             paths = ",".join(str(self._layout.root / path) for path in table.trust)
             command += ["--trust", f"{name}={paths}"]
@@ -194,6 +197,12 @@ class Supervisor:
         while not self._leaving.wait(_TICK_S):
             with self._going_on("effects"):
                 self._control.effects.carry_out()
+
+    def _roll_out(self) -> None:
+        """In a thread of its own as well: while an effect waits for a target, the guards stay on watch."""
+        while not self._leaving.wait(_LOOK_S):
+            with self._going_on("rollouts"):
+                self._control.rollouts.look()
 
     @contextmanager
     def _going_on(self, what: str) -> Iterator[None]:

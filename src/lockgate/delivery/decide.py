@@ -5,7 +5,17 @@ from __future__ import annotations
 from lockgate.core.documents import DocRef, Docs
 from lockgate.core.messages import Context, Decision, Reason, Refusal, refuse
 from lockgate.core.names import check_full, check_part, parse_endpoint
+from lockgate.delivery.advance import (
+    advance_rollout,
+    begin,
+    needs_rollout,
+    rollout_of,
+    settings_of,
+    step_plan,
+    step_served,
+)
 from lockgate.delivery.messages import (
+    AdvanceRollout,
     ApplyPlan,
     ConfirmPlan,
     DeclareEndpoint,
@@ -18,8 +28,15 @@ from lockgate.delivery.messages import (
     RollbackConfirmed,
     Served,
 )
-from lockgate.delivery.state import ENDPOINT, ENVIRONMENT, EndpointState, EnvironmentState
-from lockgate.delivery.way_back import call_off, undo_rollback
+from lockgate.delivery.state import (
+    ENDPOINT,
+    ENVIRONMENT,
+    SETTINGS,
+    EndpointState,
+    EnvironmentState,
+    Rollout,
+)
+from lockgate.delivery.way_back import call_off, capture_of, served_of, undo_rollback
 from lockgate.gates.state import EVIDENCE, EvidenceState, evidence_key
 from lockgate.governance.decide import policy_of
 from lockgate.governance.judgement import (
@@ -112,6 +129,7 @@ def needs_promote(command: PromoteVersion, docs: Docs) -> tuple[DocRef, ...]:
         DocRef(EVIDENCE.name, evidence_key(command.version, command.environment)),
         DocRef(APPROVAL.name, approval_key(command.version, command.environment)),
         DocRef(ENDPOINT.name, f"{command.environment}/{model}"),
+        DocRef(SETTINGS.name, f"{command.environment}/{model}"),
     ]
     if docs.has(every):
         below = _step_below(docs.all(ENVIRONMENT, ""), command.environment)
@@ -296,32 +314,70 @@ def _start_release(
     given = docs.get(APPROVAL, approval_key(command.version, command.environment))
     approvals = counting_approvals(version, given, bound, policy.digest)
     served = Served(version=version.version, package=version.package, signatures=version.signatures)
+    settings = settings_of(docs, endpoint.endpoint)
+    # Without a version to be held against there is nothing to roll out over: a first release goes at once.
+    stepwise = None if endpoint.live is None else settings.rollout
     started = ReleaseStarted(
         endpoint=endpoint.endpoint,
         release=endpoint.n_releases + 1,
         generation=endpoint.generation + 1,
-        strategy="direct",
+        strategy="direct" if stepwise is None else "canary",
         served=served,
         ticket=command.ticket,
         approved_by=tuple(approval.approver for approval in approvals),
         evidence_set=bound,
         policy=policy.digest,
     )
+    if stepwise is not None:
+        planned = begin(endpoint, settings, stepwise, started.release, served)
+        effect = step_plan(environment, endpoint, planned, 0, started.generation, LOAD_PATIENCE_S)
+        return Decision((started, planned), (effect,))
     effect = ApplyPlan(
         subject=endpoint.endpoint,
         fence=started.generation,
         target=environment.target,
         live=served,
-        previous=endpoint.live.served if endpoint.live else None,
+        previous=served_of(endpoint.live),
         fallback=endpoint.fallback,
         patience_s=LOAD_PATIENCE_S,
+        capture=settings.capture,
     )
     return Decision((started,), (effect,))
 
 
-def needs_confirm(command: ConfirmPlan, docs: Docs) -> tuple[DocRef, ...]:
-    environment = parse_endpoint(command.endpoint).environment
-    return (DocRef(ENDPOINT.name, command.endpoint), DocRef(ENVIRONMENT.name, environment))
+def needs_advance(command: AdvanceRollout, docs: Docs) -> tuple[DocRef, ...]:
+    """All that a promotion of the version on its way would need."""
+    refs = list(needs_rollout(command, docs))
+    ref = DocRef(ENDPOINT.name, command.endpoint)
+    endpoint = docs.get(ENDPOINT, command.endpoint) if docs.has(ref) else None
+    if endpoint is not None and endpoint.rollout is not None:
+        refs += needs_promote(_promotion(endpoint.endpoint, endpoint.rollout), docs)
+    return tuple(dict.fromkeys(refs))
+
+
+def _promotion(endpoint: str, rollout: Rollout) -> PromoteVersion:
+    environment = parse_endpoint(endpoint).environment
+    return PromoteVersion(id="", version=rollout.served.version, environment=environment)
+
+
+def move_on(docs: Docs, command: AdvanceRollout, context: Context) -> Decision | Refusal:
+    """Move a rollout on by hand: evidence and approvals must still hold, only the statistics are passed over."""
+    endpoint = docs.get(ENDPOINT, command.endpoint)
+    standing: list[Reason] = []
+    if endpoint is not None and endpoint.rollout is not None:
+        version = endpoint.rollout.served.version
+        environment = _environment(docs, parse_endpoint(command.endpoint).environment)
+        policy = policy_of(docs, model_of(version).namespace)
+        for missing in (environment, policy):
+            if isinstance(missing, Refusal):
+                return missing
+        assert not isinstance(environment, Refusal) and not isinstance(policy, Refusal)
+        standing = [
+            reason
+            for reason in standing_of(docs, version, environment, endpoint, policy, context.now)
+            if reason.rule != "delivery.rollout-active"
+        ]
+    return advance_rollout(docs, command, context, standing)
 
 
 def confirm_plan(docs: Docs, command: ConfirmPlan, context: Context) -> Decision | Refusal:
@@ -333,20 +389,26 @@ def confirm_plan(docs: Docs, command: ConfirmPlan, context: Context) -> Decision
         return Decision(())
     if rollout.generation != command.generation:
         return Decision(())
+    capture = capture_of(docs, command.endpoint)
     if rollout.state == "rolling_back":
         if not command.applied:
-            return undo_rollback(environment, endpoint, rollout, command.detail)
+            return undo_rollback(environment, endpoint, rollout, command.detail, capture)
         confirmed = RollbackConfirmed(
             endpoint=command.endpoint, generation=command.generation, took_us=command.took_us
         )
         return Decision((confirmed,))
-    if command.applied:
-        live = ReleaseWentLive(
-            endpoint=command.endpoint,
-            release=rollout.release,
-            supersedes=endpoint.live.release if endpoint.live else None,
-            generation=command.generation,
-            took_us=command.took_us,
-        )
-        return Decision((live,))
-    return call_off(environment, endpoint, rollout, command.detail)
+    if not command.applied:
+        return call_off(environment, endpoint, rollout, command.detail, capture)
+    stepwise = rollout_of(docs, endpoint)
+    if stepwise is not None and rollout.state in ("preparing", "moving"):
+        return Decision((step_served(endpoint, stepwise[1], command.generation),))
+    if rollout.state not in ("preparing", "completing"):
+        return Decision(())
+    live = ReleaseWentLive(
+        endpoint=command.endpoint,
+        release=rollout.release,
+        supersedes=endpoint.live.release if endpoint.live else None,
+        generation=command.generation,
+        took_us=command.took_us,
+    )
+    return Decision((live,))

@@ -8,8 +8,11 @@ import msgspec
 
 from lockgate.core.digests import Digest
 from lockgate.core.messages import Command, Effect, Event, Scope
+from lockgate.delivery.rollout import EndpointSettings, RolloutPolicy, Stage
+from lockgate.delivery.verdict import Look, Verdict
 from lockgate.governance.policy import Sensitivity
 from lockgate.registry.messages import model_scope
+from lockgate.traffic.capture import CaptureMode
 from lockgate.traffic.plan import Fallback
 
 
@@ -17,6 +20,9 @@ def endpoint_scope(endpoint: str) -> Scope:
     environment, _, model = endpoint.partition("/")
     namespace, _, name = model.partition("/")
     return Scope(namespace=namespace, model=name, environment=environment)
+
+
+Strategy = Literal["direct", "canary"]
 
 
 class Served(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,6 +60,17 @@ class DeclareEndpoint(Command, frozen=True, kw_only=True, tag="delivery.declare-
         return endpoint_scope(self.endpoint)
 
 
+class ConfigureEndpoint(Command, frozen=True, kw_only=True, tag="delivery.configure-endpoint"):
+    """Say how an endpoint is served and how its releases roll out. Rollouts under way keep what they began with."""
+
+    permission: ClassVar[str] = "delivery.declare"
+    endpoint: str
+    settings: EndpointSettings
+
+    def scope(self) -> Scope:
+        return endpoint_scope(self.endpoint)
+
+
 class PromoteVersion(Command, frozen=True, kw_only=True, tag="delivery.promote-version"):
     """Release a version to an environment."""
 
@@ -76,6 +93,109 @@ class ConfirmPlan(Command, frozen=True, kw_only=True, tag="delivery.confirm-plan
     applied: bool
     detail: str = ""
     took_us: int
+
+    def scope(self) -> Scope:
+        return endpoint_scope(self.endpoint)
+
+
+class JudgeRollout(Command, frozen=True, kw_only=True, tag="delivery.judge-rollout"):
+    """Report what was seen of step `step` of a rollout, and have its verdict acted on.
+
+    The verdict is computed where it is decided, from the counts in `look`: who reports does not judge.
+    """
+
+    permission: ClassVar[str] = "delivery.confirm"
+    endpoint: str
+    release: int
+    step: int
+    look: Look
+
+    def scope(self) -> Scope:
+        return endpoint_scope(self.endpoint)
+
+
+class PauseRollout(Command, frozen=True, kw_only=True, tag="delivery.pause-rollout"):
+    """Hold a rollout at its step. Guards stay on watch: proven harm still takes it back."""
+
+    permission: ClassVar[str] = "delivery.promote"
+    endpoint: str
+    reason: str
+
+    def scope(self) -> Scope:
+        return endpoint_scope(self.endpoint)
+
+
+class ResumeRollout(Command, frozen=True, kw_only=True, tag="delivery.resume-rollout"):
+    """Let a paused rollout go on from the step it stands on."""
+
+    permission: ClassVar[str] = "delivery.promote"
+    endpoint: str
+
+    def scope(self) -> Scope:
+        return endpoint_scope(self.endpoint)
+
+
+class AdvanceRollout(Command, frozen=True, kw_only=True, tag="delivery.advance-rollout"):
+    """Move a rollout on by hand, over the statistics: to its next step, or with `full` to all of the traffic.
+
+    `release` and `step` name what was looked at; when the rollout is elsewhere by now, nothing happens.
+    """
+
+    permission: ClassVar[str] = "delivery.promote"
+    endpoint: str
+    release: int
+    step: int
+    full: bool = False
+    reason: str
+
+    def scope(self) -> Scope:
+        return endpoint_scope(self.endpoint)
+
+
+class StartDrill(Command, frozen=True, kw_only=True, tag="delivery.start-drill"):
+    """Reserve generations for a rehearsal of the way back: `n_flips` there, `n_flips` back, one to end with."""
+
+    permission: ClassVar[str] = "delivery.rollback"
+    endpoint: str
+    n_flips: int
+
+    def scope(self) -> Scope:
+        return endpoint_scope(self.endpoint)
+
+
+class DrillFigures(msgspec.Struct, frozen=True, kw_only=True):
+    """What a rehearsal found. Times in microseconds, from the plan's publication.
+
+    Attributes:
+        first_p50_us, first_p99_us: to the first answer of the other version.
+        all_p50_us, all_p99_us: until every worker answered with it.
+        n_wrong: answers by another version than the plan in force said; n_failed: requests without an answer.
+        interrupted: why it ended early; empty when it did not.
+    """
+
+    n_flips: int
+    n_requests: int
+    n_failed: int
+    n_wrong: int
+    n_workers: int
+    first_p50_us: int
+    first_p99_us: int
+    all_p50_us: int
+    all_p99_us: int
+    interrupted: str = ""
+
+    @property
+    def passed(self) -> bool:
+        return not (self.n_failed or self.n_wrong or self.interrupted) and self.n_flips > 0
+
+
+class FinishDrill(Command, frozen=True, kw_only=True, tag="delivery.finish-drill"):
+    """Record what a rehearsal found; `drill` is the number that `StartDrill` gave it."""
+
+    permission: ClassVar[str] = "delivery.rollback"
+    endpoint: str
+    drill: int
+    figures: DrillFigures
 
     def scope(self) -> Scope:
         return endpoint_scope(self.endpoint)
@@ -128,13 +248,23 @@ class EndpointDeclared(Event, frozen=True, kw_only=True, tag="delivery.endpoint-
         return f"endpoint {self.endpoint} declared for {', '.join(self.consumers) or 'no consumer yet'}"
 
 
+class EndpointConfigured(Event, frozen=True, kw_only=True, tag="delivery.endpoint-configured/1"):
+    endpoint: str
+    settings: EndpointSettings
+
+    def summary(self) -> str:
+        rollout = self.settings.rollout
+        how = "at once" if rollout is None else f"in {len(rollout.steps)} steps"
+        return f"{self.endpoint} releases {how}, features by {self.settings.features}"
+
+
 class ReleaseStarted(Event, frozen=True, kw_only=True, tag="delivery.release-started/1"):
     """A version is on its way to an endpoint; `generation` names the plan that will carry it."""
 
     endpoint: str
     release: int
     generation: int
-    strategy: Literal["direct"]
+    strategy: Strategy
     served: Served
     ticket: str
     approved_by: tuple[str, ...]
@@ -144,6 +274,122 @@ class ReleaseStarted(Event, frozen=True, kw_only=True, tag="delivery.release-sta
     def summary(self) -> str:
         ticket = f", ticket {self.ticket}" if self.ticket else ""
         return f"release {self.release} of {self.served.version} to {self.endpoint} started{ticket}"
+
+
+class RolloutPlanned(Event, frozen=True, kw_only=True, tag="delivery.rollout-planned/1"):
+    """How release `release` will go, as the endpoint's settings were when it started.
+
+    Attributes:
+        control: what is live, and what the new version is held against.
+        salt: places routing keys in this rollout; another one in each, so that nobody is always first.
+    """
+
+    endpoint: str
+    release: int
+    candidate: Served
+    control: Served
+    policy: RolloutPolicy
+    salt: str
+    capture: CaptureMode
+
+    def summary(self) -> str:
+        return (
+            f"release {self.release} to {self.endpoint} goes in {len(self.policy.steps)} steps "
+            f"against {self.control.version}"
+        )
+
+
+class RolloutStepStarted(Event, frozen=True, kw_only=True, tag="delivery.rollout-step-started/1"):
+    """The target was seen to serve step `step`; its bake begins."""
+
+    endpoint: str
+    release: int
+    step: int
+    stage: Stage
+    weight: int
+    generation: int
+
+    def summary(self) -> str:
+        share = "" if self.stage == "shadow" else f" at {self.weight / 100:g} %"
+        return f"release {self.release} on {self.endpoint}: {self.stage}{share}"
+
+
+class RolloutJudged(Event, frozen=True, kw_only=True, tag="delivery.rollout-judged/1"):
+    """The verdict about a step turned into another one."""
+
+    endpoint: str
+    release: int
+    step: int
+    verdict: Verdict
+
+    def summary(self) -> str:
+        return f"release {self.release} on {self.endpoint}: {self.verdict.outcome}, {self.verdict.reason}"
+
+
+class RolloutAdvanced(Event, frozen=True, kw_only=True, tag="delivery.rollout-advanced/1"):
+    """A rollout leaves for step `step`; one past the last step is all of the traffic, for good.
+
+    `overridden` is the reason of whoever moved it on over the statistics; empty when the verdict did.
+    """
+
+    endpoint: str
+    release: int
+    step: int
+    final: bool
+    generation: int
+    overridden: str
+
+    def summary(self) -> str:
+        where = "all of the traffic" if self.final else f"step {self.step + 1}"
+        why = f", statistics overridden: {self.overridden}" if self.overridden else ""
+        return f"release {self.release} on {self.endpoint} goes on to {where}{why}"
+
+
+class RolloutPaused(Event, frozen=True, kw_only=True, tag="delivery.rollout-paused/1"):
+    endpoint: str
+    release: int
+    reason: str
+
+    def summary(self) -> str:
+        return f"release {self.release} on {self.endpoint} paused: {self.reason}"
+
+
+class RolloutResumed(Event, frozen=True, kw_only=True, tag="delivery.rollout-resumed/1"):
+    endpoint: str
+    release: int
+    stage: Stage
+
+    def summary(self) -> str:
+        return f"release {self.release} on {self.endpoint} resumed"
+
+
+class DrillStarted(Event, frozen=True, kw_only=True, tag="delivery.drill-started/1"):
+    """Generations `first` to `last` belong to a rehearsal; no caller's traffic moves with them."""
+
+    endpoint: str
+    drill: int
+    from_version: str
+    to_version: str
+    first: int
+    last: int
+
+    def summary(self) -> str:
+        return f"rollback of {self.endpoint} to {self.to_version} is rehearsed"
+
+
+class DrillFinished(Event, frozen=True, kw_only=True, tag="delivery.drill-finished/1"):
+    endpoint: str
+    drill: int
+    to_version: str
+    figures: DrillFigures
+
+    def summary(self) -> str:
+        figures = self.figures
+        how = "passed" if figures.passed else f"failed {figures.interrupted}".rstrip()
+        return (
+            f"rollback drill of {self.endpoint} {how}: {figures.n_flips} flips, "
+            f"p99 {figures.first_p99_us / 1000:.1f} ms"
+        )
 
 
 class ReleaseWentLive(Event, frozen=True, kw_only=True, tag="delivery.release-went-live/1"):
@@ -215,10 +461,20 @@ class RollbackFailed(Event, frozen=True, kw_only=True, tag="delivery.rollback-fa
 
 
 class ApplyPlan(Effect, frozen=True, kw_only=True, tag="delivery.apply-plan"):
-    """Bring the target of `subject` (an endpoint) to this plan; `fence` is the plan's generation."""
+    """Bring the target of `subject` (an endpoint) to this plan; `fence` is the plan's generation.
+
+    Attributes:
+        canary: answers `weight` slots of 10,000; None outside of rollouts.
+        shadow: gets copies of what the others answer.
+    """
 
     target: str
     live: Served | None
     previous: Served | None
     fallback: Fallback
     patience_s: float
+    canary: Served | None = None
+    weight: int = 0
+    shadow: Served | None = None
+    salt: str = ""
+    capture: CaptureMode = "off"

@@ -1,8 +1,12 @@
-"""Documents of delivery: environments, endpoints with their rollout, and the history of releases.
+"""Documents of delivery: environments, endpoints, the history of releases and of how each rolled out, drills.
 
-A rollout's states are those of every strategy; a direct release passes `preparing` and `complete` only:
+The states of a rollout; a direct release passes `preparing` only, and the end of each is no rollout at all:
 
-    preparing -> complete | failed          complete -> rolling_back -> rolled_back
+    preparing -> shadow | canary | soak         the target serves the first step
+    shadow | canary | soak <-> paused           by hand, or because what is seen proves nothing
+    shadow | canary | soak | paused -> moving -> shadow | canary | soak
+    shadow | canary | soak | paused -> completing -> live
+    any of these -> rolling_back -> rolled back preparing | moving | completing -> failed
 
 The endpoint document is what the plan of a data plane is made of; its `generation` only ever grows, and a target
 refuses a plan with an older one.
@@ -19,6 +23,10 @@ from lockgate.core.digests import Digest
 from lockgate.core.documents import Columns, DocumentKind
 from lockgate.core.messages import Event, Stamp
 from lockgate.delivery.messages import (
+    DrillFigures,
+    DrillFinished,
+    DrillStarted,
+    EndpointConfigured,
     EndpointDeclared,
     EndpointRolledBack,
     EnvironmentDeclared,
@@ -27,11 +35,26 @@ from lockgate.delivery.messages import (
     ReleaseWentLive,
     RollbackConfirmed,
     RollbackFailed,
+    RolloutAdvanced,
+    RolloutJudged,
+    RolloutPaused,
+    RolloutPlanned,
+    RolloutResumed,
+    RolloutStepStarted,
     Served,
+    Strategy,
 )
+from lockgate.delivery.rollout import EndpointSettings, RolloutPolicy, Stage
+from lockgate.delivery.verdict import Verdict
 from lockgate.governance.policy import Sensitivity
+from lockgate.traffic.capture import CaptureMode
 from lockgate.traffic.plan import Fallback
 
+RolloutLife = Literal[
+    "preparing", "shadow", "canary", "soak", "paused", "moving", "completing", "rolling_back"
+]
+ON_A_STEP: frozenset[RolloutLife] = frozenset({"shadow", "canary", "soak", "paused"})
+"""The states in which a step is served and its figures count."""
 ReleaseLife = Literal["preparing", "live", "superseded", "failed", "rolled_back"]
 
 
@@ -62,8 +85,8 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
             for it (they do not when a release was called off before it was live).
     """
 
-    state: Literal["preparing", "rolling_back"]
-    strategy: Literal["direct"]
+    state: RolloutLife
+    strategy: Strategy
     generation: int
     release: int
     served: Served
@@ -73,6 +96,11 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
     approved_by: tuple[str, ...] = ()
     to_release: int = 0
     swapped: bool = False
+
+    @property
+    def underway(self) -> bool:
+        """Whether the release is still on its way, not on its way back."""
+        return self.state != "rolling_back"
 
 
 class EndpointState(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,11 +159,16 @@ def _environment(event: Event) -> EnvironmentState:
 _ENDPOINT_EVENTS = (
     EndpointDeclared,
     ReleaseStarted,
+    RolloutStepStarted,
+    RolloutAdvanced,
+    RolloutPaused,
+    RolloutResumed,
     ReleaseWentLive,
     ReleaseFailed,
     EndpointRolledBack,
     RollbackConfirmed,
     RollbackFailed,
+    DrillStarted,
 )
 
 
@@ -170,6 +203,15 @@ def _fold_endpoint(body: EndpointState | None, event: Event, stamp: Stamp) -> En
                     approved_by=event.approved_by,
                 ),
             )
+        case RolloutStepStarted() | RolloutResumed():
+            return _with_rollout(body, event.stage)
+        case RolloutPaused():
+            return _with_rollout(body, "paused")
+        case RolloutAdvanced():
+            moved = _with_rollout(body, "completing" if event.final else "moving", event.generation)
+            return change(moved, generation=event.generation)
+        case DrillStarted():
+            return change(body, generation=event.last)
         case ReleaseWentLive():
             return _went_live(body, stamp)
         case EndpointRolledBack():
@@ -183,6 +225,14 @@ def _fold_endpoint(body: EndpointState | None, event: Event, stamp: Stamp) -> En
             return change(kept, live=body.previous, previous=body.live) if event.swapped else kept
         case _:
             raise AssertionError(f"no fold of {type(event).__name__} into an endpoint")
+
+
+def _with_rollout(body: EndpointState, state: RolloutLife, generation: int | None = None) -> EndpointState:
+    rollout = body.rollout
+    assert rollout is not None
+    kept = rollout.generation if generation is None else generation
+    moved = msgspec.structs.replace(rollout, state=state, generation=kept)
+    return msgspec.structs.replace(body, rollout=moved)
 
 
 def _went_live(body: EndpointState, stamp: Stamp) -> EndpointState:
@@ -201,7 +251,7 @@ def _went_live(body: EndpointState, stamp: Stamp) -> EndpointState:
 def _rolled_back(body: EndpointState, event: EndpointRolledBack, stamp: Stamp) -> EndpointState:
     """A release still on its way is called off and what was live stays; a live one changes places with `previous`."""
     live, previous = body.live, body.previous
-    swapped = body.rollout is None or body.rollout.state != "preparing"
+    swapped = body.rollout is None or not body.rollout.underway
     if swapped:
         assert live is not None and previous is not None
         live, previous = msgspec.structs.replace(previous, since=stamp.at), live
@@ -240,6 +290,91 @@ ENDPOINT = DocumentKind(
         else ()
     ),
 )
+
+
+class StepRun(msgspec.Struct, frozen=True, kw_only=True):
+    """A step that was served: under which generation of the plan, since when."""
+
+    step: int
+    stage: Stage
+    weight: int
+    generation: int
+    started_at: Micros
+
+
+class RolloutState(msgspec.Struct, frozen=True, kw_only=True):
+    """How one release rolled out, or does; kept for ever. What became of it stands in its `ReleaseState`.
+
+    Attributes:
+        heading: the step the rollout is on, or on its way to; the number of steps once it goes on to all traffic.
+        runs: the steps that were served, oldest first.
+        verdict: the last one about the step the rollout is on; None before the first look at it.
+        paused: why it is held; empty when it is not.
+    """
+
+    endpoint: str
+    release: int
+    candidate: Served
+    control: Served
+    policy: RolloutPolicy
+    salt: str
+    capture: CaptureMode
+    heading: int = 0
+    runs: tuple[StepRun, ...] = ()
+    verdict: Verdict | None = None
+    paused: str = ""
+    overrides: tuple[str, ...] = ()
+
+    @property
+    def run(self) -> StepRun | None:
+        """The step that is served, if any was reached."""
+        return self.runs[-1] if self.runs else None
+
+
+_ROLLOUT_EVENTS = (
+    RolloutPlanned,
+    RolloutStepStarted,
+    RolloutJudged,
+    RolloutAdvanced,
+    RolloutPaused,
+    RolloutResumed,
+)
+
+
+def _fold_rollout(body: RolloutState | None, event: Event, stamp: Stamp) -> RolloutState:
+    if isinstance(event, RolloutPlanned):
+        return RolloutState(
+            endpoint=event.endpoint,
+            release=event.release,
+            candidate=event.candidate,
+            control=event.control,
+            policy=event.policy,
+            salt=event.salt,
+            capture=event.capture,
+        )
+    assert body is not None
+    change = msgspec.structs.replace
+    match event:
+        case RolloutStepStarted():
+            run = StepRun(
+                step=event.step,
+                stage=event.stage,
+                weight=event.weight,
+                generation=event.generation,
+                started_at=stamp.at,
+            )
+            return change(body, heading=event.step, runs=(*body.runs, run), verdict=None)
+        case RolloutJudged():
+            return change(body, verdict=event.verdict)
+        case RolloutAdvanced():
+            overrides = body.overrides + ((event.overridden,) if event.overridden else ())
+            return change(body, heading=event.step, paused="", overrides=overrides)
+        case RolloutPaused():
+            return change(body, paused=event.reason)
+        case RolloutResumed():
+            return change(body, paused="")
+        case _:
+            raise AssertionError(f"no fold of {type(event).__name__} into a rollout")
 
 
 def release_key(endpoint: str, release: int) -> str:
@@ -301,4 +436,66 @@ RELEASE = DocumentKind(
     keys=_release_keys,
     fold=_fold_release,
     columns=lambda body: Columns(body.endpoint, body.state, body.package),
+)
+
+
+ROLLOUT = DocumentKind(
+    name="rollout",
+    type=RolloutState,
+    keys=lambda event: (
+        (release_key(event.endpoint, event.release),) if isinstance(event, _ROLLOUT_EVENTS) else ()
+    ),
+    fold=_fold_rollout,
+    columns=lambda body: Columns(body.endpoint, "paused" if body.paused else "", body.candidate.package),
+)
+
+
+class SettingsState(msgspec.Struct, frozen=True, kw_only=True):
+    endpoint: str
+    settings: EndpointSettings
+
+
+def _settings(event: Event) -> SettingsState:
+    assert isinstance(event, EndpointConfigured)
+    return SettingsState(endpoint=event.endpoint, settings=event.settings)
+
+
+SETTINGS = DocumentKind(
+    name="endpoint-settings",
+    type=SettingsState,
+    keys=lambda event: (event.endpoint,) if isinstance(event, EndpointConfigured) else (),
+    fold=lambda body, event, stamp: _settings(event),
+)
+
+
+class DrillState(msgspec.Struct, frozen=True, kw_only=True):
+    """The rehearsals of an endpoint's way back.
+
+    Attributes:
+        n_drills: how many were begun.
+        to_version, figures, finished_at: of the last one that was finished; None before the first.
+    """
+
+    endpoint: str
+    n_drills: int
+    to_version: str = ""
+    figures: DrillFigures | None = None
+    finished_at: Micros | None = None
+
+
+def _fold_drill(body: DrillState | None, event: Event, stamp: Stamp) -> DrillState:
+    if isinstance(event, DrillStarted):
+        before = body or DrillState(endpoint=event.endpoint, n_drills=0)
+        return msgspec.structs.replace(before, n_drills=event.drill)
+    assert body is not None and isinstance(event, DrillFinished)
+    return msgspec.structs.replace(
+        body, to_version=event.to_version, figures=event.figures, finished_at=stamp.at
+    )
+
+
+DRILL = DocumentKind(
+    name="drill",
+    type=DrillState,
+    keys=lambda event: (event.endpoint,) if isinstance(event, DrillStarted | DrillFinished) else (),
+    fold=_fold_drill,
 )

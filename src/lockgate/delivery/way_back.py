@@ -18,11 +18,20 @@ from lockgate.delivery.messages import (
     RollbackFailed,
     Served,
 )
-from lockgate.delivery.state import ENDPOINT, ENVIRONMENT, EndpointState, EnvironmentState, Live, Rollout
+from lockgate.delivery.state import (
+    ENDPOINT,
+    ENVIRONMENT,
+    SETTINGS,
+    EndpointState,
+    EnvironmentState,
+    Live,
+    Rollout,
+)
 from lockgate.registry import decide as registry
 from lockgate.registry.decide import known_version, model_of, wrong_state
 from lockgate.registry.messages import QuarantineVersion, RejectVersion, VersionRetired
 from lockgate.registry.state import VERSION
+from lockgate.traffic.capture import CaptureMode
 
 # How long a target may take to flip between versions it keeps loaded.
 FLIP_PATIENCE_S = 5.0
@@ -34,6 +43,7 @@ def publish(
     generation: int,
     live: Served | None,
     previous: Served | None,
+    capture: CaptureMode,
 ) -> ApplyPlan:
     """The effect that brings a target to versions it has, or can have at once."""
     return ApplyPlan(
@@ -44,22 +54,26 @@ def publish(
         previous=previous,
         fallback=endpoint.fallback,
         patience_s=FLIP_PATIENCE_S,
+        capture=capture,
     )
 
 
-def as_it_stands(environment: EnvironmentState, endpoint: EndpointState) -> ApplyPlan:
-    """The plan an endpoint should be at when nothing is under way; for a target that lost it."""
-    return publish(
-        environment, endpoint, endpoint.generation, _served(endpoint.live), _served(endpoint.previous)
-    )
+def capture_of(docs: Docs, endpoint: str) -> CaptureMode:
+    """What is kept of an endpoint's traffic outside of rollouts."""
+    known = docs.get(SETTINGS, endpoint)
+    return "off" if known is None else known.settings.capture
 
 
-def _served(live: Live | None) -> Served | None:
+def served_of(live: Live | None) -> Served | None:
     return None if live is None else live.served
 
 
 def call_off(
-    environment: EnvironmentState, endpoint: EndpointState, rollout: Rollout, detail: str
+    environment: EnvironmentState,
+    endpoint: EndpointState,
+    rollout: Rollout,
+    detail: str,
+    capture: CaptureMode,
 ) -> Decision:
     """End a release on its way; what is live stays, and is published again."""
     failed = ReleaseFailed(
@@ -69,14 +83,17 @@ def call_off(
         restored=endpoint.generation + 1,
         detail=detail,
     )
-    effect = publish(
-        environment, endpoint, failed.restored, _served(endpoint.live), _served(endpoint.previous)
-    )
+    live, previous = served_of(endpoint.live), served_of(endpoint.previous)
+    effect = publish(environment, endpoint, failed.restored, live, previous, capture)
     return Decision((failed,), (effect,))
 
 
 def undo_rollback(
-    environment: EnvironmentState, endpoint: EndpointState, rollout: Rollout, detail: str
+    environment: EnvironmentState,
+    endpoint: EndpointState,
+    rollout: Rollout,
+    detail: str,
+    capture: CaptureMode,
 ) -> Decision:
     """A rollback that did not take is taken back: the record says what answers, not what was wished."""
     live, previous = endpoint.live, endpoint.previous
@@ -91,14 +108,14 @@ def undo_rollback(
         restored=endpoint.generation + 1,
         detail=detail,
     )
-    effect = publish(environment, endpoint, failed.restored, _served(live), _served(previous))
+    effect = publish(environment, endpoint, failed.restored, served_of(live), served_of(previous), capture)
     return Decision((failed,), (effect,))
 
 
 def needs_rollback(command: RollBackEndpoint, docs: Docs) -> tuple[DocRef, ...]:
     ref = DocRef(ENDPOINT.name, command.endpoint)
     environment = parse_endpoint(command.endpoint).environment
-    refs = [ref, DocRef(ENVIRONMENT.name, environment)]
+    refs = [ref, DocRef(ENVIRONMENT.name, environment), DocRef(SETTINGS.name, command.endpoint)]
     endpoint = docs.get(ENDPOINT, command.endpoint) if docs.has(ref) else None
     back = None if endpoint is None else _way_back(endpoint)
     if back is not None:
@@ -108,7 +125,7 @@ def needs_rollback(command: RollBackEndpoint, docs: Docs) -> tuple[DocRef, ...]:
 
 def _way_back(endpoint: EndpointState) -> Live | None:
     """Where a rollback leads: to what is live while a release is still on its way, else to the version before."""
-    underway = endpoint.rollout is not None and endpoint.rollout.state == "preparing"
+    underway = endpoint.rollout is not None and endpoint.rollout.underway
     return endpoint.live if underway else endpoint.previous
 
 
@@ -139,17 +156,13 @@ def roll_back_endpoint(docs: Docs, command: RollBackEndpoint, context: Context) 
             ),
             waiting=True,
         )
-    leaving = rollout.served if rollout else _served(endpoint.live)
+    leaving = rollout.served if rollout else served_of(endpoint.live)
     if command.leave and leaving is not None and leaving.version != command.leave:
         return Decision(())
+    capture = capture_of(docs, command.endpoint)
     if rollout is not None and endpoint.live is None:
-        return call_off(environment, endpoint, rollout, f"called off by {context.actor}: {command.reason}")
-    return _back(docs, command, environment, endpoint)
-
-
-def _back(
-    docs: Docs, command: RollBackEndpoint, environment: EnvironmentState, endpoint: EndpointState
-) -> Decision | Refusal:
+        detail = f"called off by {context.actor}: {command.reason}"
+        return call_off(environment, endpoint, rollout, detail, capture)
     back = _way_back(endpoint)
     if endpoint.live is None or back is None:
         return refuse(
@@ -163,20 +176,30 @@ def _back(
     assert target is not None, "a released version is registered"
     if target.state in ("quarantined", "rejected"):
         return wrong_state(target, "rolled back to")
+    return take_back(environment, endpoint, command.reason, capture)
+
+
+def take_back(
+    environment: EnvironmentState, endpoint: EndpointState, reason: str, capture: CaptureMode
+) -> Decision:
+    """The pointer goes back: from a release on its way to what is live, or from what is live to the one before."""
+    back = _way_back(endpoint)
+    assert endpoint.live is not None and back is not None
     # The abandoned version stays loaded as the new `previous`: a rollback can itself be rolled back.
     underway = endpoint.rollout
     left = underway.served if underway else endpoint.live.served
     rolled = EndpointRolledBack(
-        endpoint=command.endpoint,
+        endpoint=endpoint.endpoint,
         release=underway.release if underway else endpoint.live.release,
         to_release=back.release,
         generation=endpoint.generation + 1,
         from_version=left.version,
         to=back.served,
-        reason=command.reason,
+        reason=reason,
     )
-    kept = _served(endpoint.previous) if underway else left
-    return Decision((rolled,), (publish(environment, endpoint, rolled.generation, back.served, kept),))
+    kept = served_of(endpoint.previous) if underway else left
+    effect = publish(environment, endpoint, rolled.generation, back.served, kept, capture)
+    return Decision((rolled,), (effect,))
 
 
 def needs_everywhere(
@@ -187,7 +210,8 @@ def needs_everywhere(
     refs = [DocRef(VERSION.name, command.version), every]
     if docs.has(every):
         model = model_of(command.version)
-        refs += [DocRef(ENDPOINT.name, f"{step.environment}/{model}") for step in docs.all(ENVIRONMENT, "")]
+        names = [f"{step.environment}/{model}" for step in docs.all(ENVIRONMENT, "")]
+        refs += [DocRef(kind.name, name) for name in names for kind in (ENDPOINT, SETTINGS)]
     return tuple(refs)
 
 
@@ -242,8 +266,8 @@ def _withdrawn(
         return decided
     for environment, endpoint in _endpoints(docs, str(model_of(command.version))):
         rollout = endpoint.rollout
-        underway = rollout is not None and rollout.state == "preparing"
-        if rollout is not None and underway and rollout.served.version == command.version:
-            more = call_off(environment, endpoint, rollout, f"{how}: {command.reason}")
+        if rollout is not None and rollout.underway and rollout.served.version == command.version:
+            capture = capture_of(docs, endpoint.endpoint)
+            more = call_off(environment, endpoint, rollout, f"{how}: {command.reason}", capture)
             decided = Decision(decided.events + more.events, decided.effects + more.effects)
     return decided

@@ -22,15 +22,15 @@ ROLES: Mapping[str, frozenset[str]] = MappingProxyType(
         "author": frozenset({"read", "data.write", "pipeline.write", "registry.register"}),
         "validator": frozenset({"read", "gates.record", "governance.validate"}),
         "approver": frozenset({"read", "governance.approve", "registry.reject"}),
-        "operator": frozenset(
-            {"read", "delivery.promote", "delivery.rollback", "delivery.confirm", "registry.retire"}
-        ),
+        "operator": frozenset({"read", "delivery.promote", "delivery.rollback", "registry.retire"}),
+        # What the machinery reports of targets and traffic; nobody gets it by claiming a name.
+        "controller": frozenset({"read", "delivery.confirm"}),
         "security": frozenset({"read", "read.audit", "registry.quarantine", "registry.reject"}),
         "platform": frozenset({"read", "registry.declare", "delivery.declare", "governance.policy"}),
     }
 )
-CONTROLLER_ROLES = frozenset({"operator", "viewer"})
-EMBEDDED_ROLES = frozenset(ROLES)
+CONTROLLER_ROLES = frozenset({"controller"})
+EMBEDDED_ROLES = frozenset(ROLES) - CONTROLLER_ROLES
 
 
 class Session(msgspec.Struct, frozen=True, kw_only=True):

@@ -297,7 +297,9 @@ def assemble(
     head = transaction.head()
     entries: list[StoredEntry] = []
     folded = Folded(transaction.document)
-    for event in decision.events:
+    # As they will be read: a whole number where a float is declared would fold to other bytes now than then.
+    events = [msgspec.json.decode(canonical(event), type=type(event)) for event in decision.events]
+    for event in events:
         stamp = Stamp(head.seq + 1, context.now, context.actor, command.id)
         body = entry_bytes(event, stamp)
         head = extend(head, body)
@@ -307,7 +309,7 @@ def assemble(
         command_id=command.id,
         head=head.seq,
         # Through JSON, so that the first answer equals the one a retry reads back.
-        events=tuple(msgspec.json.decode(canonical(event)) for event in decision.events),
+        events=tuple(msgspec.json.decode(canonical(event)) for event in events),
         refusal=refusal,
         effects="pending" if decision.effects else "done",
     )

@@ -11,7 +11,7 @@ from lockgate.core.clock import Micros
 from lockgate.core.digests import Digest
 from lockgate.core.messages import Event, Query, Reason, Scope
 from lockgate.delivery.messages import endpoint_scope
-from lockgate.delivery.state import EndpointState, ReleaseState
+from lockgate.delivery.state import EndpointState, ReleaseState, RolloutState
 from lockgate.gates.messages import EvidenceLine
 from lockgate.governance.state import Approval, PolicyState
 from lockgate.registry.messages import model_scope
@@ -37,18 +37,53 @@ class LiveLine(msgspec.Struct, frozen=True, kw_only=True):
     ticket: str = ""
 
 
+class DrillLine(msgspec.Struct, frozen=True, kw_only=True):
+    """The last rehearsal of a way back; times in milliseconds."""
+
+    passed: bool
+    to_version: str
+    finished_at: Micros
+    n_flips: int
+    p50_ms: float
+    p99_ms: float
+    all_p99_ms: float
+    n_failed: int
+    n_wrong: int
+    interrupted: str = ""
+
+
 class Readiness(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether a rollback would work now, why not, and what its last rehearsal found."""
+
     ready: bool
     reason: str | None
+    drill: DrillLine | None = None
 
 
 class RolloutLine(msgspec.Struct, frozen=True, kw_only=True):
+    """What is on its way to an endpoint.
+
+    Attributes:
+        release: its number; when rolling back, of the one that is left.
+        step: the step it is on or heads for, from 1; 0 for a release without steps.
+        weight: share of the traffic that the step gives to the new version, in percent.
+        verdict: what is known of the step: pass, fail, continue, no_data, void; empty before the first look.
+        waits_for: what keeps it where it is, for people.
+    """
+
     state: str
     version: str
     strategy: str
     generation: int
     started_at: Micros
     started_by: str
+    release: int = 0
+    step: int = 0
+    n_steps: int = 0
+    weight: float = 0.0
+    step_started_at: Micros | None = None
+    verdict: str = ""
+    waits_for: str = ""
 
 
 class EndpointLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,6 +121,7 @@ class VersionAnswer(msgspec.Struct, frozen=True, kw_only=True):
     approvals: dict[str, tuple[Approval, ...]]
     releases: tuple[ReleaseState, ...]
     endpoint: EndpointState | None = None
+    line: EndpointLine | None = None
 
 
 class ExplainVersion(Query, frozen=True, kw_only=True, tag="hub.explain-version"):
@@ -238,3 +274,23 @@ class Lineage(Query, frozen=True, kw_only=True, tag="hub.lineage"):
 
     def scope(self) -> Scope:
         return Scope()
+
+
+class RolloutAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """How a release rolled out, or does. `rollout` is None for one that went at once."""
+
+    release: ReleaseState
+    rollout: RolloutState | None
+    line: EndpointLine
+
+
+class ShowRollout(Query, frozen=True, kw_only=True, tag="hub.show-rollout"):
+    """The way of one release to an endpoint: its steps, its verdict. Release 0 is the latest."""
+
+    permission: ClassVar[str] = "read"
+    answer: ClassVar[Any] = RolloutAnswer
+    endpoint: str
+    release: int = 0
+
+    def scope(self) -> Scope:
+        return endpoint_scope(self.endpoint)

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from lockgate.core.clock import Clock
+import msgspec
+
+from lockgate.core.clock import Clock, Micros
+from lockgate.core.digests import Digest
 from lockgate.core.documents import DocRef, DocumentKind
 from lockgate.core.errors import NotFound, did_you_mean
 from lockgate.core.journal import NoteVerifier
@@ -13,7 +16,20 @@ from lockgate.core.messages import Query, Reason
 from lockgate.core.names import parse_endpoint, parse_version
 from lockgate.delivery.decide import needs_promote, standing_of
 from lockgate.delivery.messages import PromoteVersion
-from lockgate.delivery.state import ENDPOINT, ENVIRONMENT, RELEASE, EndpointState, Live
+from lockgate.delivery.state import (
+    DRILL,
+    ENDPOINT,
+    ENVIRONMENT,
+    ON_A_STEP,
+    RELEASE,
+    ROLLOUT,
+    SETTINGS,
+    EndpointState,
+    Live,
+    Rollout,
+    RolloutState,
+    release_key,
+)
 from lockgate.gates.state import EVIDENCE, EvidenceState, evidence_key
 from lockgate.governance.judgement import bound_set, counting_approvals
 from lockgate.governance.policy import TierRule
@@ -24,6 +40,7 @@ from lockgate.hub.messages import (
     ChangeLine,
     ChangesAnswer,
     ChangesSince,
+    DrillLine,
     EndpointLine,
     ExplainVersion,
     Lineage,
@@ -35,7 +52,9 @@ from lockgate.hub.messages import (
     PolicyAnswer,
     PolicyInForce,
     Readiness,
+    RolloutAnswer,
     RolloutLine,
+    ShowRollout,
     Standing,
     StandingAnswer,
     Status,
@@ -55,6 +74,7 @@ MAX_CHANGES = 1000
 
 D = TypeVar("D")
 Observe = Callable[[str], Observed | None]
+Lacking = Callable[[Digest], str | None]
 
 
 class UnknownName(NotFound):
@@ -69,11 +89,16 @@ def _observe_nothing(endpoint: str) -> Observed | None:
     return None
 
 
+def _lacking_nothing(package: Digest) -> str | None:
+    return None
+
+
 class Questions:
     """Answers queries over a journal.
 
     Args:
         observe: what the target of an endpoint was last seen to do; None when it cannot be seen.
+        lacking: what a package would miss of the features it reads by key, if it answered now; None for nothing.
         checkpoints: where signed heads lie, with the key that checks them.
     """
 
@@ -84,12 +109,14 @@ class Questions:
         clock: Clock,
         *,
         observe: Observe = _observe_nothing,
+        lacking: Lacking = _lacking_nothing,
         checkpoints: tuple[CheckpointSink, NoteVerifier] | None = None,
     ) -> None:
         self._journal = journal
         self._outbox = outbox
         self._clock = clock
         self._observe = observe
+        self._lacking = lacking
         self._checkpoints = checkpoints
         self._answers: dict[type[Query], Callable[[Any], Any]] = {
             Status: self._status,
@@ -101,6 +128,7 @@ class Questions:
             ChangesSince: self._changes,
             VerifyAudit: self._verify,
             Lineage: self._lineage,
+            ShowRollout: self._rollout,
         }
 
     def __call__(self, query: Query) -> Any:
@@ -141,46 +169,68 @@ class Questions:
         )
 
     def _line(self, endpoint: EndpointState) -> EndpointLine:
-        rollout = endpoint.rollout
+        underway = endpoint.rollout
+        steps = None
+        if underway is not None and underway.strategy == "canary":
+            steps = self._get(ROLLOUT, release_key(endpoint.endpoint, underway.release))
         return EndpointLine(
             live=_live_line(endpoint.live),
             previous=_live_line(endpoint.previous),
             rollback_ready=self._readiness(endpoint),
-            rollout=None
-            if rollout is None
-            else RolloutLine(
-                state=rollout.state,
-                version=rollout.served.version,
-                strategy=rollout.strategy,
-                generation=rollout.generation,
-                started_at=rollout.started_at,
-                started_by=rollout.started_by,
-            ),
+            rollout=None if underway is None else _rollout_line(underway, steps, self._clock.now()),
             consumers=endpoint.consumers,
             dashboards=endpoint.dashboards,
         )
 
+    def _rollout(self, query: ShowRollout) -> RolloutAnswer:
+        endpoint = self._named(ENDPOINT, query.endpoint)
+        key = release_key(query.endpoint, query.release or endpoint.n_releases)
+        return RolloutAnswer(
+            release=self._named(RELEASE, key), rollout=self._get(ROLLOUT, key), line=self._line(endpoint)
+        )
+
     def _readiness(self, endpoint: EndpointState) -> Readiness:
-        """Whether a rollback would work at this moment, from what is known *and* what is seen."""
-        previous = endpoint.previous
-        if previous is None:
+        reason = self._unready(endpoint)
+        return Readiness(ready=reason is None, reason=reason, drill=self._drill_line(endpoint.endpoint))
+
+    def _unready(self, endpoint: EndpointState) -> str | None:
+        """Why a rollback would not work at this moment, from what is known *and* what is seen."""
+        underway = endpoint.rollout is not None and endpoint.rollout.underway
+        back = endpoint.live if underway else endpoint.previous
+        if back is None:
             fallback = f"; the fallback is {endpoint.fallback.kind}" if endpoint.live else ""
-            return Readiness(ready=False, reason=f"no previous version yet{fallback}")
-        version = self._get(VERSION, previous.served.version)
+            return f"no previous version yet{fallback}"
+        version = self._get(VERSION, back.served.version)
         if version is None or version.state in ("quarantined", "rejected"):
-            state = "unknown" if version is None else version.state
-            return Readiness(ready=False, reason=f"{previous.served.version} is {state}")
+            return f"{back.served.version} is {'unknown' if version is None else version.state}"
         seen = self._observe(endpoint.endpoint)
         if seen is None or not seen.alive:
-            return Readiness(ready=False, reason="no data plane is running (lockgate up)")
-        lacking = [
-            worker.pid
-            for worker in seen.workers
-            if worker.state != "gone" and previous.served.package not in worker.loaded
-        ]
-        if lacking:
-            return Readiness(ready=False, reason=f"worker {lacking[0]} has not loaded {version.version}")
-        return Readiness(ready=True, reason=None)
+            return "no data plane is running (lockgate up)"
+        for worker in seen.workers:
+            if worker.state != "gone" and back.served.package not in worker.loaded:
+                return f"worker {worker.pid} has not loaded {version.version}"
+        settings = self._get(SETTINGS, endpoint.endpoint)
+        if settings is not None and settings.settings.features == "online":
+            return self._lacking(back.served.package)
+        return None
+
+    def _drill_line(self, endpoint: str) -> DrillLine | None:
+        drill = self._get(DRILL, endpoint)
+        if drill is None or drill.figures is None or drill.finished_at is None:
+            return None
+        figures = drill.figures
+        return DrillLine(
+            passed=figures.passed,
+            to_version=drill.to_version,
+            finished_at=drill.finished_at,
+            n_flips=figures.n_flips,
+            p50_ms=figures.first_p50_us / 1000,
+            p99_ms=figures.first_p99_us / 1000,
+            all_p99_ms=figures.all_p99_us / 1000,
+            n_failed=figures.n_failed,
+            n_wrong=figures.n_wrong,
+            interrupted=figures.interrupted,
+        )
 
     def _explain(self, query: ExplainVersion) -> VersionAnswer:
         endpoint = self._named(ENDPOINT, query.endpoint) if query.endpoint else None
@@ -210,6 +260,7 @@ class Questions:
             approvals={one.environment: one.approvals for one in approvals},
             releases=tuple(releases),
             endpoint=endpoint,
+            line=None if endpoint is None else self._line(endpoint),
         )
 
     def _versions(self, query: ListVersions) -> VersionsAnswer:
@@ -342,6 +393,45 @@ def _next_step(
     if rules <= set(_WAITING):
         return "approve"
     return "judge-for"
+
+
+def _rollout_line(underway: Rollout, steps: RolloutState | None, now: Micros) -> RolloutLine:
+    line = RolloutLine(
+        state=underway.state,
+        version=underway.served.version,
+        strategy=underway.strategy,
+        generation=underway.generation,
+        started_at=underway.started_at,
+        started_by=underway.started_by,
+        release=underway.release,
+    )
+    if steps is None:
+        return line
+    policy, run = steps.policy, steps.run
+    heading = min(steps.heading, len(policy.steps) - 1)
+    return msgspec.structs.replace(
+        line,
+        step=heading + 1,
+        n_steps=len(policy.steps),
+        weight=policy.steps[heading].weight / 100,
+        step_started_at=run.started_at if run else None,
+        verdict=steps.verdict.outcome if steps.verdict else "",
+        waits_for=_waits_for(underway, steps, now),
+    )
+
+
+def _waits_for(underway: Rollout, steps: RolloutState, now: Micros) -> str:
+    """What keeps a rollout on its step, in the order in which it can be helped."""
+    if underway.state == "paused":
+        return f"paused: {steps.paused}"
+    if underway.state not in ON_A_STEP or steps.run is None:
+        return "the data plane takes up the next step"
+    if steps.verdict is None:
+        return "a first look at its traffic (lockgate up)"
+    if steps.verdict.outcome != "pass":
+        return steps.verdict.reason
+    left_s = steps.policy.steps[steps.run.step].bake_s - (now - steps.run.started_at) / 1_000_000
+    return f"{left_s:.0f} s of its bake" if left_s > 0 else "the controller (lockgate up)"
 
 
 def _live_line(live: Live | None) -> LiveLine | None:

@@ -15,10 +15,10 @@ from lockgate.core.messages import Command, Context, Decision, Event, Query, Ref
 from lockgate.data import decide as data
 from lockgate.data import messages as data_messages
 from lockgate.data.state import DATASET, SNAPSHOT
+from lockgate.delivery import advance, drill, way_back
 from lockgate.delivery import decide as delivery
 from lockgate.delivery import messages as delivery_messages
-from lockgate.delivery import way_back
-from lockgate.delivery.state import ENDPOINT, ENVIRONMENT, RELEASE
+from lockgate.delivery.state import DRILL, ENDPOINT, ENVIRONMENT, RELEASE, ROLLOUT, SETTINGS
 from lockgate.gates import decide as gates
 from lockgate.gates import messages as gates_messages
 from lockgate.gates.state import EVIDENCE
@@ -71,7 +71,14 @@ HANDLERS: tuple[Handler[Any], ...] = (
     Handler(delivery_messages.DeclareEnvironment, delivery.needs_environment, delivery.declare_environment),
     Handler(delivery_messages.DeclareEndpoint, delivery.needs_endpoint, delivery.declare_endpoint),
     Handler(delivery_messages.PromoteVersion, delivery.needs_promote, delivery.promote_version),
-    Handler(delivery_messages.ConfirmPlan, delivery.needs_confirm, delivery.confirm_plan),
+    Handler(delivery_messages.ConfigureEndpoint, advance.needs_configure, advance.configure_endpoint),
+    Handler(delivery_messages.ConfirmPlan, advance.needs_rollout, delivery.confirm_plan),
+    Handler(delivery_messages.JudgeRollout, advance.needs_rollout, advance.judge_rollout),
+    Handler(delivery_messages.PauseRollout, advance.needs_rollout, advance.pause_rollout),
+    Handler(delivery_messages.ResumeRollout, advance.needs_rollout, advance.resume_rollout),
+    Handler(delivery_messages.AdvanceRollout, delivery.needs_advance, delivery.move_on),
+    Handler(delivery_messages.StartDrill, drill.needs_drill, drill.start_drill),
+    Handler(delivery_messages.FinishDrill, drill.needs_drill, drill.finish_drill),
     Handler(delivery_messages.RollBackEndpoint, way_back.needs_rollback, way_back.roll_back_endpoint),
     Handler(delivery_messages.RetireVersion, way_back.needs_everywhere, way_back.retire_version),
 )
@@ -88,6 +95,7 @@ QUERIES: tuple[type[Query], ...] = (
     hub_messages.ChangesSince,
     hub_messages.VerifyAudit,
     hub_messages.Lineage,
+    hub_messages.ShowRollout,
 )
 
 EVENTS: tuple[type[Event], ...] = (
@@ -108,6 +116,15 @@ EVENTS: tuple[type[Event], ...] = (
     delivery_messages.EnvironmentDeclared,
     delivery_messages.EndpointDeclared,
     delivery_messages.ReleaseStarted,
+    delivery_messages.EndpointConfigured,
+    delivery_messages.RolloutPlanned,
+    delivery_messages.RolloutStepStarted,
+    delivery_messages.RolloutJudged,
+    delivery_messages.RolloutAdvanced,
+    delivery_messages.RolloutPaused,
+    delivery_messages.RolloutResumed,
+    delivery_messages.DrillStarted,
+    delivery_messages.DrillFinished,
     delivery_messages.ReleaseWentLive,
     delivery_messages.ReleaseFailed,
     delivery_messages.EndpointRolledBack,
@@ -129,6 +146,9 @@ KINDS: tuple[DocumentKind[Any], ...] = (
     ENVIRONMENT,
     ENDPOINT,
     RELEASE,
+    SETTINGS,
+    ROLLOUT,
+    DRILL,
 )
 
 KIND_BY_NAME: dict[str, DocumentKind[Any]] = {kind.name: kind for kind in KINDS}

@@ -18,16 +18,20 @@ from lockgate.core.messages import Command, Query, Receipt
 from lockgate.core.semver import Bump
 from lockgate.data.messages import RecordContractCheck, RecordSnapshot
 from lockgate.delivery.messages import (
+    ConfigureEndpoint,
     ConfirmPlan,
     DeclareEndpoint,
     DeclareEnvironment,
+    JudgeRollout,
     PromoteVersion,
     RollBackEndpoint,
 )
+from lockgate.delivery.rollout import EndpointSettings
+from lockgate.delivery.verdict import Look
 from lockgate.gates.messages import EvidenceLine, RecordEvidence, Verdict
 from lockgate.governance.messages import AdoptPolicy, ApproveVersion, ValidateVersion
 from lockgate.governance.policy import Policy, Sensitivity, TierRule
-from lockgate.hub.authority import EMBEDDED_ROLES, Session
+from lockgate.hub.authority import CONTROLLER_ROLES, EMBEDDED_ROLES, Session
 from lockgate.hub.kernel import Hub, LocalHub
 from lockgate.hub.messages import ExplainVersion, Standing, Status
 from lockgate.hub.ports import CheckpointSink, Journal, Outbox
@@ -42,6 +46,7 @@ from lockgate.traffic.plan import Fallback
 MODEL_NAME = "main/flight-delay"
 DATASET = "main/flights"
 AUTHOR, APPROVER, OPERATOR, PLATFORM = "ann", "bob", "olga", "petra"
+CONTROLLER = "controller"
 GATE, RELATIVE_GATE = "perf.absolute", "perf.vs_champion"
 MAX_AGE_DAYS = 7
 
@@ -96,7 +101,7 @@ class HubWorld:
         return LocalHub(
             self.journal,
             self.clock,
-            Session(actor=actor, roles=roles, claimed=True),
+            Session(actor=actor, roles=CONTROLLER_ROLES if actor == CONTROLLER else roles, claimed=True),
             answer=self._questions,
             establish=self._establish,
             carry_out=lambda subject: self.carry_out(subject),
@@ -287,7 +292,26 @@ class Story:
             detail="" if applied else "worker 1 could not load it",
             took_us=1500,
         )
-        return self.do(OPERATOR, command)
+        return self.do(CONTROLLER, command)
+
+    def configure(self, environment: str, settings: EndpointSettings) -> Receipt:
+        command = ConfigureEndpoint(
+            id=self.new_id(), endpoint=f"{environment}/{MODEL_NAME}", settings=settings
+        )
+        return self.do(PLATFORM, command)
+
+    def judge_rollout(self, environment: str, look: Look) -> Receipt:
+        """Report what was seen of the step that the model's endpoint there stands on."""
+        name = f"{environment}/{MODEL_NAME}"
+        rollout = next(iter(self.ask(Status(endpoint=name)).endpoints.values())).rollout
+        command = JudgeRollout(
+            id=self.new_id(),
+            endpoint=name,
+            release=rollout.release if rollout else 0,
+            step=rollout.step - 1 if rollout else 0,
+            look=look,
+        )
+        return self.do(CONTROLLER, command)
 
     def roll_back(self, environment: str, *, reason: str = "errors") -> Receipt:
         command = RollBackEndpoint(id=self.new_id(), endpoint=f"{environment}/{MODEL_NAME}", reason=reason)

@@ -68,8 +68,7 @@ class MemoryTarget:
         return self.observe(endpoint)
 
     def _worker(self, plan: Plan) -> WorkerState:
-        routed = [route.package for route in plan.routes]
-        why = next((self.broken[digest] for digest in routed if digest in self.broken), "")
+        why = next((self.broken[digest] for digest in sorted(plan.needed & self.broken.keys())), "")
         if self.alive and not self.stuck and not why:
             self._serving[plan.endpoint] = plan
         serving = self._serving.get(plan.endpoint)

@@ -6,9 +6,10 @@ the line and the key; an unknown key gets its near matches.
 
 from __future__ import annotations
 
+import math
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,9 +18,19 @@ import msgspec
 from lockgate.core.errors import Invalid, NotFound, did_you_mean
 from lockgate.core.names import ModelName, check_part
 from lockgate.core.secrets import parse_secret_ref
+from lockgate.delivery.rollout import (
+    EndpointSettings,
+    Guard,
+    GuardName,
+    RolloutPolicy,
+    RolloutStep,
+    Stage,
+    complaints,
+)
 from lockgate.governance.policy import Sensitivity
 from lockgate.registry.messages import Tier
-from lockgate.traffic.plan import Fallback
+from lockgate.traffic.capture import CaptureMode
+from lockgate.traffic.plan import N_SLOTS, Fallback
 
 FILE = "lockgate.toml"
 #: What an environment may run on.
@@ -110,17 +121,56 @@ class LatencyGate(_Table, frozen=True, kw_only=True):
     p99_us: float = 5000.0
 
 
+class CalibrationGate(_Table, frozen=True, kw_only=True):
+    """How far the mean prediction may be off the share of events, and the range of the recalibration slope."""
+
+    max_gap: float = 0.05
+    slope: tuple[float, float] = (0.7, 1.4)
+
+
+class SlicesGate(_Table, frozen=True, kw_only=True):
+    """For which parts of the rows it may not be worse than the champion, and by how much.
+
+    Attributes:
+        columns: of the evaluation set; each value is a slice. None: the categories that the model takes in.
+        metric: None: that of `perf.vs_champion`.
+        min_effect: a drop up to this is no failure. None: four times the margin of `perf.vs_champion`.
+        min_n: fewest rows of a slice that is judged.
+        critical: slices that have to pass, `COLUMN=VALUE`.
+    """
+
+    columns: tuple[str, ...] | None = None
+    metric: str | None = None
+    min_effect: float | None = None
+    min_n: int = 200
+    critical: tuple[str, ...] = ()
+
+
 class GatesTable(_Table, frozen=True, kw_only=True):
     """The limits of the gates; the keys are the gates' own names."""
 
     absolute: AbsoluteGate | tuple[AbsoluteGate, ...] = msgspec.field(name="perf.absolute")
     champion: ChampionGate = msgspec.field(name="perf.vs_champion", default=ChampionGate())
+    slices: SlicesGate = msgspec.field(name="perf.slices", default=SlicesGate())
+    calibration: CalibrationGate = CalibrationGate()
     parity: ParityGate = msgspec.field(name="model.parity", default=ParityGate())
     latency: LatencyGate = LatencyGate()
 
     @property
     def absolutes(self) -> tuple[AbsoluteGate, ...]:
         return (self.absolute,) if isinstance(self.absolute, AbsoluteGate) else self.absolute
+
+    @property
+    def slice_limits(self) -> dict[str, Any]:
+        """The limits of `perf.slices`, with what was left out taken from `perf.vs_champion`."""
+        gate, champion = self.slices, self.champion
+        return {
+            "columns": list(gate.columns or ()),
+            "metric": champion.metric if gate.metric is None else gate.metric,
+            "min_effect": 4 * champion.margin if gate.min_effect is None else gate.min_effect,
+            "min_n": gate.min_n,
+            "critical": list(gate.critical),
+        }
 
 
 class ArtifactTable(_Table, frozen=True, kw_only=True):
@@ -144,10 +194,81 @@ class ModelTable(_Table, frozen=True, kw_only=True):
     artifact: ArtifactTable = ArtifactTable()
 
 
+class StepTable(_Table, frozen=True, kw_only=True):
+    """One step of a rollout. `weight` is the share of the traffic: 0 is a shadow, 1 a soak, between them a canary."""
+
+    weight: float
+    min_units: int
+    bake_s: float = 0.0
+
+    @property
+    def step(self) -> RolloutStep:
+        slots = round(self.weight * N_SLOTS)
+        stage: Stage = "shadow" if slots <= 0 else "soak" if slots >= N_SLOTS else "canary"
+        return RolloutStep(stage=stage, weight=slots, min_units=self.min_units, bake_s=self.bake_s)
+
+
+class GuardTable(_Table, frozen=True, kw_only=True):
+    """A guard's limits (see `delivery.rollout.Guard`); a margin of 0 asks for no proof, the guard only aborts."""
+
+    floor: float = 0.1
+    margin: float = 0.25
+    absolute: float = 0.001
+    min_events: int = 20
+
+    def guard(self, bound: float = 0.0) -> Guard:
+        return Guard(
+            floor=self.floor,
+            margin=self.margin or None,
+            absolute=self.absolute,
+            min_events=self.min_events,
+            bound=bound,
+        )
+
+
+class LatencyGuardTable(GuardTable, frozen=True, kw_only=True):
+    """An answer is slow above `over_ms`."""
+
+    over_ms: float
+
+
+class LabelsGuardTable(GuardTable, frozen=True, kw_only=True):
+    """An answer was wrong when it lies further than `wrong_above` from what turned out true."""
+
+    wrong_above: float
+
+
+class RolloutTable(_Table, frozen=True, kw_only=True):
+    """How releases that follow another one get to the traffic."""
+
+    steps: tuple[StepTable, ...]
+    errors: GuardTable = GuardTable()
+    latency: LatencyGuardTable | None = None
+    labels: LabelsGuardTable | None = None
+    alpha: float = 0.05
+
+    @property
+    def policy(self) -> RolloutPolicy:
+        guards: dict[GuardName, Guard] = {"errors": self.errors.guard()}
+        if self.latency is not None:
+            guards["latency"] = self.latency.guard(self.latency.over_ms * 1000)
+        if self.labels is not None:
+            guards["labels"] = self.labels.guard(self.labels.wrong_above)
+        return RolloutPolicy(steps=tuple(one.step for one in self.steps), guards=guards, alpha=self.alpha)
+
+
 class EndpointTable(_Table, frozen=True, kw_only=True):
     fallback: Fallback = Fallback()
     consumers: tuple[str, ...] = ()
     dashboards: tuple[str, ...] = ()
+    features: Literal["request", "online"] = "request"
+    capture: CaptureMode = "off"
+    rollout: RolloutTable | None = None
+
+    @property
+    def settings(self) -> EndpointSettings:
+        policy = None if self.rollout is None else self.rollout.policy
+        return EndpointSettings(features=self.features, capture=self.capture, rollout=policy)
 
 
 class Config(_Table, frozen=True, kw_only=True):
@@ -277,6 +398,12 @@ def _check_names(config: Config, text: str, where: str) -> None:
     ):
         parse_secret_ref(reference, where=f"{where}:{_line(text, keys)}: {'.'.join(keys)}")
     _check_limits(config, text, where)
+    for name, endpoint in config.endpoints.items():
+        policy = endpoint.settings.rollout
+        wrong = () if policy is None else complaints(policy)
+        if wrong:
+            keys = ["endpoints", name, "rollout"]
+            raise _at(keys, "; ".join(wrong), "correct the steps and guards", text=text, where=where)
     for name, environment_table in config.environments.items():
         if environment_table.target not in TARGETS:
             keys = ["environments", name, "target"]
@@ -295,15 +422,52 @@ def _check_names(config: Config, text: str, where: str) -> None:
 
 def _check_limits(config: Config, text: str, where: str) -> None:
     for name, model in config.models.items():
-        for gate in model.gates.absolutes:
-            if (gate.minimum is None) == (gate.maximum is None):
-                raise _at(
-                    ["models", name, "gates", "perf.absolute"],
-                    f"{gate.metric} needs exactly one of minimum and maximum",
-                    "write minimum for a score, maximum for a loss",
-                    text=text,
-                    where=where,
-                )
+        for gate, complaint, remedy in _gate_complaints(model.gates):
+            raise _at(["models", name, "gates", gate], complaint, remedy, text=text, where=where)
+
+
+def _gate_complaints(gates: GatesTable) -> Iterator[tuple[str, str, str]]:
+    """Gate, what is wrong with its limits, what to write instead."""
+    for gate in gates.absolutes:
+        if (gate.minimum is None) == (gate.maximum is None):
+            yield (
+                "perf.absolute",
+                f"{gate.metric} needs exactly one of minimum and maximum",
+                "write minimum for a score, maximum for a loss",
+            )
+    low, high = gates.calibration.slope
+    if not (0 <= low < 1 < high and math.isfinite(high)):
+        yield "calibration", f"slope [{low:g}, {high:g}] does not hold 1", "write slope = [0.8, 1.25]"
+    if not 0 <= gates.calibration.max_gap <= 1:
+        gap = gates.calibration.max_gap
+        yield "calibration", f"max_gap {gap:g} is no difference of two shares", "write max_gap = 0.05"
+    yield from _slice_complaints(gates.slices)
+
+
+def _slice_complaints(gate: SlicesGate) -> Iterator[tuple[str, str, str]]:
+    if gate.columns == ():
+        yield (
+            "perf.slices",
+            "columns is empty",
+            "name a column, or leave columns out to slice by the categories that the model takes in",
+        )
+    if gate.min_effect is not None and not (gate.min_effect >= 0 and math.isfinite(gate.min_effect)):
+        yield "perf.slices", f"min_effect {gate.min_effect:g} is no tolerance", "write 0 or more"
+    if gate.min_n < 2:
+        yield "perf.slices", f"min_n {gate.min_n} judges single rows", "write min_n = 200"
+    for one in gate.critical:
+        column, equals, _ = one.partition("=")
+        if not equals:
+            yield "perf.slices", f"critical slice {one!r} is not COLUMN=VALUE", 'write "origin=JFK"'
+        if gate.columns is None:
+            yield (
+                "perf.slices",
+                f"{one!r} is critical and no columns are named",
+                f'write columns = ["{column}"]',
+            )
+        elif column not in gate.columns:
+            complaint = f"critical slice {one!r} is of no column in columns"
+            yield "perf.slices", complaint, did_you_mean(column, gate.columns)
 
 
 def _at(keys: list[str], complaint: str, remedy: str, *, text: str, where: str) -> ConfigInvalid:
@@ -381,11 +545,18 @@ _TABLES: dict[str, type[msgspec.Struct]] = {
     "models.*.output": OutputTable,
     "models.*.gates.perf.absolute": AbsoluteGate,
     "models.*.gates.perf.vs_champion": ChampionGate,
+    "models.*.gates.perf.slices": SlicesGate,
+    "models.*.gates.calibration": CalibrationGate,
     "models.*.gates.model.parity": ParityGate,
     "models.*.gates.latency": LatencyGate,
     "models.*.artifact": ArtifactTable,
     "endpoints.*": EndpointTable,
     "endpoints.*.fallback": Fallback,
+    "endpoints.*.rollout": RolloutTable,
+    "endpoints.*.rollout.steps": StepTable,
+    "endpoints.*.rollout.errors": GuardTable,
+    "endpoints.*.rollout.latency": LatencyGuardTable,
+    "endpoints.*.rollout.labels": LabelsGuardTable,
 }
 
 

@@ -20,7 +20,16 @@ from lockgate.delivery.plan import plan_of
 from lockgate.hub.messages import EndpointLine, ExplainVersion, Standing, Status
 from lockgate.hub.questions import Questions
 from lockgate.registry.messages import QuarantineVersion, RejectVersion
-from lockgate.testing.hub_world import MODEL_NAME, OPERATOR, HubWorld, Story, accepted, named_digest, rules_of
+from lockgate.testing.hub_world import (
+    CONTROLLER,
+    MODEL_NAME,
+    OPERATOR,
+    HubWorld,
+    Story,
+    accepted,
+    named_digest,
+    rules_of,
+)
 from lockgate.testing.memory_journal import MemoryJournal, MemoryOutbox
 from lockgate.traffic.observed import Observed, WorkerState
 from lockgate.traffic.plan import N_SLOTS, Fallback, Plan
@@ -263,7 +272,7 @@ def confirm(story: Story, endpoint: str, generation: int, *, applied: bool = Tru
     command = ConfirmPlan(
         id=story.new_id(), endpoint=endpoint, generation=generation, applied=applied, took_us=1
     )
-    return story.do("olga", command)
+    return story.do(CONTROLLER, command)
 
 
 def test_old_news_changes_nothing(world: HubWorld, story: Story) -> None:

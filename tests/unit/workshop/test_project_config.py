@@ -132,6 +132,58 @@ def test_a_gate_has_exactly_one_limit(limits: str) -> None:
     assert "exactly one of minimum and maximum" in error.message
 
 
+def with_gate(line: str) -> str:
+    return TEXT.replace("minimum = 0.6 }\n", "minimum = 0.6 }\n" + line + "\n")
+
+
+def test_the_limits_of_slices_follow_those_of_the_champion() -> None:
+    gates = parse_config(TEXT).models["basket"].gates
+    assert gates.slice_limits == {
+        "columns": [], "metric": "auc", "min_effect": 0.02, "min_n": 200, "critical": []
+    }  # fmt: skip
+    assert (gates.calibration.max_gap, gates.calibration.slope) == (0.05, (0.7, 1.4))
+    text = with_gate('"perf.vs_champion" = { metric = "brier", margin = 0.001 }')
+    limits = parse_config(text).models["basket"].gates.slice_limits
+    assert (limits["metric"], limits["min_effect"]) == ("brier", 0.004)
+    text = with_gate(
+        '"perf.slices" = { columns = ["shop"], metric = "auc", min_effect = 0.1, critical = ["shop=A"] }'
+    )
+    limits = parse_config(text).models["basket"].gates.slice_limits
+    assert (limits["columns"], limits["min_effect"], limits["critical"]) == (["shop"], 0.1, ["shop=A"])
+
+
+@pytest.mark.parametrize(
+    ("gate", "limits", "words", "remedy"),
+    [
+        ("perf.slices", "columns = []", "columns is empty", "name a column"),
+        ("perf.slices", "min_effect = -0.1", "min_effect -0.1", "0 or more"),
+        ("perf.slices", "min_n = 1", "min_n 1", "min_n = 200"),
+        ("perf.slices", 'columns = ["shop"], critical = ["shop"]', "'shop' is not", "origin=JFK"),
+        ("perf.slices", 'columns = ["shop"], critical = ["shp=A"]', "'shp=A' is of no column", "'shop'"),
+        ("perf.slices", 'critical = ["shop=A"]', "no columns are named", 'columns = ["shop"]'),
+        ("calibration", "slope = [1.1, 1.4]", "slope [1.1, 1.4] does not hold 1", "slope = ["),
+        ("calibration", "slope = [1.4, 0.7]", "does not hold 1", "slope = ["),
+        ("calibration", "max_gap = 1.5", "max_gap 1.5", "max_gap = 0.05"),
+        ("calibration", "max_gap = nan", "max_gap nan", "max_gap = 0.05"),
+    ],
+)
+def test_limits_that_make_no_sense_are_told_with_their_line(
+    gate: str, limits: str, words: str, remedy: str
+) -> None:
+    text = with_gate(f'"{gate}" = {{ {limits} }}')
+    error = complaint(text)
+    assert error.message.startswith(
+        f"lockgate.toml:{line_of(text, chr(34) + gate)}: models.basket.gates.{gate}: "
+    )
+    assert words in error.message and remedy in error.remedy
+
+
+def test_an_unknown_limit_of_a_new_gate_has_its_near_matches() -> None:
+    error = complaint(with_gate('"perf.slices" = { colums = ["shop"] }'))
+    assert "'columns'" in error.remedy
+    assert "'max_gap'" in complaint(with_gate("calibration = { maxgap = 0.1 }")).remedy
+
+
 def test_an_unknown_target_is_told_with_what_there_is() -> None:
     text = TEXT.replace("order = 2\n", 'order = 2\ntarget = "locl"\n')
     error = complaint(text)

@@ -17,18 +17,19 @@ import msgspec
 
 from lockgate.app.cli.main import REFUSED, WAITING, Exit, Refused
 from lockgate.app.cli.progress import Counts, watching
+from lockgate.app.cli.release import endpoint_line
 from lockgate.app.cli.session import Session, verb
 from lockgate.app.declare import declare
 from lockgate.core.digests import short
 from lockgate.core.errors import Conflict, did_you_mean
 from lockgate.core.messages import Reason, Refusal
-from lockgate.core.names import parse_version
+from lockgate.core.names import EndpointName, parse_version
 from lockgate.delivery.messages import PromoteVersion
 from lockgate.features.definition import service_views
 from lockgate.features.sql import check_sql
 from lockgate.gates.evidence import explain
 from lockgate.governance.messages import ValidateVersion
-from lockgate.hub.messages import ExplainVersion, Standing, StandingAnswer, VersionAnswer
+from lockgate.hub.messages import EndpointLine, ExplainVersion, Standing, StandingAnswer, VersionAnswer
 from lockgate.pipeline.execute import EVERY_STAGE
 from lockgate.pipeline.recipe import view_hashes
 from lockgate.workshop.build import RefusedCommand
@@ -309,12 +310,8 @@ def _reach(session: Session, version: str, environment: str, ticket: str, outcom
                 if _promote(session, key, environment, ticket):
                     _require_motion(session, key, environment)
             case "wait":
-                _wait(
-                    session,
-                    outcome,
-                    f"a release to {environment} is under way and no data plane has taken it yet",
-                    "lockgate up, then run this again",
-                )
+                name = EndpointName(environment, parse_version(key).model)
+                _wait(session, outcome, *_underway(endpoint_line(session, name), name))
             case _:
                 session.seal()
                 refusal = Refusal(reasons=standing.reasons, waiting=standing.next == "approve")
@@ -360,6 +357,20 @@ def _require_motion(session: Session, key: str, environment: str) -> None:
         if refusal is not None:
             raise Refused(refusal, headline=f"{key} did not go live on {environment}")
         raise Exit(3)
+
+
+def _underway(line: EndpointLine, endpoint: EndpointName) -> tuple[str, str]:
+    """What a release on its way waits for, and what to type next."""
+    if line.rollout is None or not line.rollout.n_steps:
+        return (
+            f"a release to {endpoint.environment} is under way and no data plane has taken it yet",
+            "lockgate up, then run this again",
+        )
+    version = parse_version(line.rollout.version).shown
+    return (
+        f"{version} rolls out to {endpoint.shown}, step {line.rollout.step} of {line.rollout.n_steps}",
+        f"lockgate rollout show {endpoint.shown}; run this again when it is live",
+    )
 
 
 def _wait(session: Session, outcome: dict[str, Any], what: str, remedy: str) -> None:

@@ -31,25 +31,31 @@ def promote(session: Session, version: str, environment: str, ticket: str) -> No
     endpoint = EndpointName(environment, ref.model)
     line = endpoint_line(session, endpoint)
     live = line.live is not None and line.live.version == ref.shown
+    rolling = line.rollout if line.rollout is not None and line.rollout.n_steps else None
+    on_its_way = f"{ref.shown} is on its way to {endpoint.shown}"
     session.answer(
-        {"version": ref.shown, "endpoint": endpoint.shown, "live": live, "effects": receipt.effects},
+        {
+            "version": ref.shown,
+            "endpoint": endpoint.shown,
+            "live": live,
+            "effects": receipt.effects,
+            "rollout": rolling,
+        },
         f"{ref.shown} is live on {endpoint.shown}"
         if live
-        else f"{ref.shown} is on its way to {endpoint.shown}",
+        else on_its_way + (f" in {rolling.n_steps} steps" if rolling else ""),
     )
     if not live:
-        session.note(_why_not_live(line, receipt.effects))
-        raise Exit(WAITING if receipt.effects == "pending" else 3)
+        session.note(_why_not_live(line, endpoint, receipt.effects))
+        raise Exit(WAITING if rolling or receipt.effects == "pending" else REFUSED)
 
 
-def _why_not_live(line: EndpointLine, effects: str) -> str:
+def _why_not_live(line: EndpointLine, endpoint: EndpointName, effects: str) -> str:
     if effects == "pending":
         return "no data plane has taken the plan yet; start one: lockgate up"
-    return (
-        "the data plane did not take it: lockgate audit log shows why"
-        if line.rollout is None
-        else "under way"
-    )
+    if line.rollout is None:
+        return "the data plane did not take it: lockgate audit log shows why"
+    return f"waiting: its guards are watched at each step: lockgate rollout show {endpoint.shown}"
 
 
 def endpoint_line(session: Session, endpoint: EndpointName) -> EndpointLine:

@@ -48,8 +48,10 @@ def down(session: Session) -> None:
 
 @verb
 def control(session: Session) -> None:
-    """Carry out once what waits in the outbox, then end."""
+    """Carry out once what waits in the outbox, look once at every rollout, then end."""
     runner = session.control.effects
+    runner.carry_out()
+    session.control.rollouts.look()
     done = runner.carry_out()
     session.seal()
     session.answer({"done": done}, "nothing is left to do" if done else "something still waits (lockgate up)")

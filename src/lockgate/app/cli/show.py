@@ -18,10 +18,13 @@ from lockgate.hub.messages import (
     ChangeLine,
     ChangesAnswer,
     ChangesSince,
+    DrillLine,
     EndpointLine,
     ExplainVersion,
     Lineage,
     LiveLine,
+    Readiness,
+    RolloutLine,
     Standing,
     StandingAnswer,
     Status,
@@ -55,13 +58,39 @@ def _endpoint_text(name: str, line: EndpointLine) -> str:
     rows = [f"{name:<24} live     {_live_text(line.live)}"]
     if line.previous:
         rows.append(f"{'':<24} previous {_live_text(line.previous)}")
-    ready = "yes" if line.rollback_ready.ready else f"no: {line.rollback_ready.reason}"
-    rows.append(f"{'':<24} rollback ready: {ready}")
+    rows += [f"{'':<24} {one}" for one in ready_text(line.rollback_ready)]
     if line.rollout:
-        rows.append(
-            f"{'':<24} {line.rollout.state} {line.rollout.version} since {when(line.rollout.started_at)}"
-        )
+        rows.append(f"{'':<24} {rollout_text(line.rollout)}")
     return "\n".join(rows)
+
+
+def ready_text(ready: Readiness) -> list[str]:
+    """Whether the way back works now, and how it went when it was last walked."""
+    rows = ["rollback ready: " + ("yes" if ready.ready else f"no: {ready.reason}")]
+    if ready.drill is not None:
+        rows.append(drill_text(ready.drill))
+    return rows
+
+
+def drill_text(drill: DrillLine) -> str:
+    how = "passed" if drill.passed else "FAILED" + (f" ({drill.interrupted})" if drill.interrupted else "")
+    return (
+        f"last drill {how} at {when(drill.finished_at)}: {drill.n_flips} flips to "
+        f"{parse_version(drill.to_version).shown}, p50 {drill.p50_ms:.1f} ms, p99 {drill.p99_ms:.1f} ms, "
+        f"all workers p99 {drill.all_p99_ms:.1f} ms, {drill.n_failed} failed, {drill.n_wrong} mixed"
+    )
+
+
+def rollout_text(line: RolloutLine) -> str:
+    """Where a release is, in one line."""
+    version = parse_version(line.version).shown
+    if not line.n_steps:
+        return f"{line.state} {version} since {when(line.started_at)}"
+    return (
+        f"{line.state} {version}, step {line.step} of {line.n_steps} at {line.weight:g} %"
+        + (f", verdict {line.verdict}" if line.verdict else "")
+        + (f"; waits for {line.waits_for}" if line.waits_for else "")
+    )
 
 
 def _live_text(line: LiveLine | None) -> str:
@@ -122,6 +151,8 @@ def _explain_record(answer: VersionAnswer, config: Any) -> dict[str, Any]:
         "run": version.run,
         "signed_by": version.signed_by,
         "tier": answer.model.tier,
+        "rollback_ready": None if answer.line is None else msgspec.to_builtins(answer.line.rollback_ready),
+        "rollout": None if answer.line is None else msgspec.to_builtins(answer.line.rollout),
     }
 
 
@@ -167,6 +198,10 @@ def _explain_text(answer: VersionAnswer, config: Any) -> str:
         + f", by {one.started_by}"
         for one in answer.releases
     ]
+    if answer.line is not None:
+        rows += [f"  {one}" for one in ready_text(answer.line.rollback_ready)]
+        if answer.line.rollout is not None:
+            rows.append(f"  rollout     {rollout_text(answer.line.rollout)}")
     return "\n".join(rows)
 
 

@@ -1,0 +1,240 @@
+"""Verbs about a release on its way, and about rehearsing its way back: rollout, drill."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from lockgate.adapters.targets.rehearsal import Asker, Rehearsal
+from lockgate.app.cli.main import REFUSED, WAITING, Exit
+from lockgate.app.cli.release import endpoint_line
+from lockgate.app.cli.session import Session, verb
+from lockgate.app.cli.show import drill_text, rollout_text, when
+from lockgate.app.supervise import NotUp, running
+from lockgate.core.names import EndpointName, parse_endpoint, parse_version
+from lockgate.delivery.messages import (
+    AdvanceRollout,
+    DrillFigures,
+    FinishDrill,
+    PauseRollout,
+    ResumeRollout,
+    RollBackEndpoint,
+    StartDrill,
+)
+from lockgate.delivery.verdict import GuardVerdict
+from lockgate.hub.messages import RolloutAnswer, RolloutLine, ShowRollout
+from lockgate.registry.package import GOLDEN_PATH, decode_golden
+from lockgate.traffic.errors import TargetUnavailable
+
+
+@click.group()
+def rollout() -> None:
+    """A release on its way: see it, hold it, move it on, take it back."""
+
+
+@verb
+@click.argument("endpoint")
+@click.option("--release", type=click.IntRange(min=0), default=0, help="Its number; default: the latest.")
+def show(session: Session, endpoint: str, release: int) -> None:
+    """The steps of a release, what its guards see, and what it waits for.
+
+    Example: lockgate rollout show prod/flight-delay
+    """
+    name = parse_endpoint(endpoint)
+    answer: RolloutAnswer = session.ask(ShowRollout(endpoint=str(name), release=release))
+    session.answer(answer, _rollout_page(answer))
+
+
+def _rollout_page(answer: RolloutAnswer) -> str:
+    release, steps = answer.release, answer.rollout
+    rows = [
+        f"release {release.release} of {parse_version(release.version).shown} to "
+        f"{parse_endpoint(release.endpoint).shown}: {release.state}, by {release.started_by} "
+        f"at {when(release.started_at)}" + (f"; {release.detail}" if release.detail else "")
+    ]
+    if steps is None:
+        return "\n".join([*rows, "  it went at once, without steps"])
+    rows.append(f"  held against {parse_version(steps.control.version).shown}")
+    served = {run.step: run for run in steps.runs}
+    for number, step in enumerate(steps.policy.steps):
+        run = served.get(number)
+        since = f"since {when(run.started_at)}" if run else "not reached"
+        rows.append(
+            f"  step {number + 1}  {step.stage:<7} {step.weight / 100:>5g} %  "
+            f"at least {step.min_units} units and {step.bake_s:g} s  {since}"
+        )
+    rows += [f"  overridden by {one}" for one in steps.overrides]
+    if steps.verdict is not None:
+        rows.append(f"  verdict: {steps.verdict.outcome}: {steps.verdict.reason}")
+        rows += [f"    {guard_text(one)}" for one in steps.verdict.guards]
+    line = answer.line.rollout
+    if line is not None and line.release == release.release:
+        rows.append(f"  {rollout_text(line)}")
+    return "\n".join(rows)
+
+
+def guard_text(guard: GuardVerdict) -> str:
+    """One guard's figures in one line."""
+    interval = ""
+    if guard.ratio is not None:
+        low = "?" if guard.low is None else f"{guard.low:.2f}"
+        high = "?" if guard.high is None else f"{guard.high:.2f}"
+        interval = f" rate x{guard.ratio:.2f} [{low}, {high}]"
+    detail = f": {guard.detail}" if guard.detail else ""
+    return (
+        f"{guard.outcome:<8} {guard.guard:<8}{interval}, {guard.n_events} bad events, "
+        f"evidence of harm 10^{guard.e_value_log10:.1f}{detail}"
+    )
+
+
+@verb
+@click.argument("endpoint")
+@click.option("--reason", default="", help="Why, for the record.")
+def pause(session: Session, endpoint: str, reason: str) -> None:
+    """Hold a rollout at its step. Proven harm still takes it back."""
+    name = parse_endpoint(endpoint)
+    session.say_identity()
+    command = PauseRollout(id=session.new_id(), endpoint=str(name), reason=reason)
+    session.tell(command, headline=f"the rollout on {endpoint} cannot be paused")
+    _say_where(session, name)
+
+
+@verb
+@click.argument("endpoint")
+def resume(session: Session, endpoint: str) -> None:
+    """Let a paused rollout go on."""
+    name = parse_endpoint(endpoint)
+    session.say_identity()
+    command = ResumeRollout(id=session.new_id(), endpoint=str(name))
+    session.tell(command, headline=f"the rollout on {endpoint} cannot be resumed")
+    _say_where(session, name)
+
+
+@verb
+@click.argument("endpoint")
+@click.option("--full", is_flag=True, help="To all of the traffic at once, instead of to the next step.")
+@click.option("--reason", required=True, help="Why the statistics are passed over; it is recorded.")
+def promote(session: Session, endpoint: str, full: bool, reason: str) -> None:
+    """Move a rollout on by hand, over its statistics. Evidence and approvals must still hold.
+
+    Example: lockgate rollout promote prod/flight-delay --full --reason "fixes the outage of OPS-9"
+    """
+    name = parse_endpoint(endpoint)
+    session.say_identity()
+    line = _line(session, name)
+    command = AdvanceRollout(
+        id=session.new_id(),
+        endpoint=str(name),
+        release=line.release if line else 0,
+        step=max(line.step - 1, 0) if line else 0,
+        full=full,
+        reason=reason,
+    )
+    session.tell(command, headline=f"the rollout on {endpoint} cannot be moved on")
+    _say_where(session, name)
+
+
+@verb
+@click.argument("endpoint")
+@click.option("--reason", default="", help="Why, for the record.")
+def abort(session: Session, endpoint: str, reason: str) -> None:
+    """Take a release on its way back: what is live answers everything again, at once."""
+    name = parse_endpoint(endpoint)
+    session.say_identity()
+    line = _line(session, name)
+    if line is None:
+        session.answer({"aborted": None}, f"no rollout is under way on {name.shown}")
+        raise Exit(REFUSED)
+    command = RollBackEndpoint(id=session.new_id(), endpoint=str(name), reason=reason, leave=line.version)
+    receipt = session.tell(command, headline=f"the rollout on {endpoint} cannot be aborted")
+    after = endpoint_line(session, name)
+    now = after.live.version if after.live else "the fallback"
+    session.answer(
+        {"aborted": parse_version(line.version).shown, "live": now, "effects": receipt.effects},
+        f"{parse_version(line.version).shown} is taken back; {now} answers everything",
+    )
+    if receipt.effects == "pending":
+        session.note("the data plane has not taken it yet; is it up? lockgate up")
+        raise Exit(WAITING)
+
+
+def _line(session: Session, name: EndpointName) -> RolloutLine | None:
+    return endpoint_line(session, name).rollout
+
+
+def _say_where(session: Session, name: EndpointName) -> None:
+    line = endpoint_line(session, name)
+    where = (
+        rollout_text(line.rollout)
+        if line.rollout
+        else f"{line.live.version if line.live else 'nothing'} is live"
+    )
+    session.answer(line, f"{name.shown}: {where}")
+
+
+for _part in (show, pause, resume, promote, abort):
+    rollout.add_command(_part)
+
+
+@click.group()
+def drill() -> None:
+    """Rehearse: the way back is only as good as the last time it was walked."""
+
+
+@verb
+@click.argument("endpoint")
+@click.option("--n", "n_flips", type=click.IntRange(1, 1000), default=20, show_default=True, help="Flips.")
+def rollback(session: Session, endpoint: str, n_flips: int) -> None:
+    """Flip the running data plane to the previous version and back, under a key that no caller uses.
+
+    Callers' traffic does not move. The figures are journaled, and `status` shows them.
+
+    Example: lockgate drill rollback prod/flight-delay --n 50
+    """
+    name = parse_endpoint(endpoint)
+    session.work_here()
+    session.say_identity()
+    control = session.control
+    known = running(session.layout)
+    if known is None:
+        raise NotUp("there is no data plane to drill with", remedy="lockgate up --detach")
+    command = StartDrill(id=session.new_id(), endpoint=str(name), n_flips=n_flips)
+    started = session.tell(command, headline=f"the way back of {endpoint} cannot be rehearsed").events[0]
+    plan = control.target.observe(str(name)).plan
+    if plan is None or plan.live is None or plan.previous is None:
+        raise TargetUnavailable(
+            f"the data plane has no plan of {endpoint} with a version to go back to",
+            remedy=f"lockgate status {endpoint}",
+            endpoint=str(name),
+        )
+    asker = Asker("127.0.0.1", known.plane_port, name.shown, _row(control, plan.live))
+    try:
+        rehearsal = Rehearsal(control.target, asker)
+        figures = rehearsal.run(plan, plan.previous, first=started["first"], n_flips=n_flips)
+    finally:
+        asker.close()
+    session.tell(
+        FinishDrill(id=session.new_id(), endpoint=str(name), drill=started["drill"], figures=figures),
+        headline="the drill cannot be recorded",
+    )
+    _report(session, name, figures)
+
+
+def _row(control: Any, package: str) -> Any:
+    """A golden row of what is live: what a caller of today sends."""
+    golden = decode_golden(control.package(package).read(GOLDEN_PATH, control.blobs), package)
+    return golden.rows[0]
+
+
+def _report(session: Session, name: EndpointName, figures: DrillFigures) -> None:
+    line = endpoint_line(session, name).rollback_ready.drill
+    assert line is not None
+    session.answer(
+        line, f"{name.shown}: {drill_text(line)}; {figures.n_requests} requests, {figures.n_workers} workers"
+    )
+    if not figures.passed:
+        raise Exit(REFUSED)
+
+
+drill.add_command(rollback)
