@@ -82,5 +82,5 @@ bench: $(READY)
 	@$(PY) tools/run_benches.py $(BENCHES)
 
 clean:
-	rm -rf .venv .bootstrap .demo .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist
+	rm -rf .venv .bench .bootstrap .demo .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist
 	find src tests tools bench examples -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -22,10 +22,12 @@ from lockgate.adapters.engines.convert import lightgbm_to_onnx
 from lockgate.adapters.engines.onnx_engine import OnnxEngine
 from lockgate.app.control import Control
 from lockgate.app.declare import declare
-from lockgate.core.digests import Digest, digest_of, sha256
+from lockgate.core.digests import Digest, canonical, sha256
 from lockgate.core.messages import Command, Receipt
 from lockgate.data.messages import RecordContractCheck, RecordSnapshot
-from lockgate.delivery.messages import PromoteVersion
+from lockgate.delivery.messages import ConfigureEndpoint, PromoteVersion
+from lockgate.delivery.rollout import EndpointSettings
+from lockgate.gates.evidence import Baseline, Subject, line_of, record
 from lockgate.gates.messages import EvidenceLine, RecordEvidence
 from lockgate.governance.messages import ApproveVersion, ValidateVersion
 from lockgate.hub.messages import Standing, StandingAnswer
@@ -59,6 +61,14 @@ def live_project(folder: Path) -> Iterator[LiveProject]:
     layout = create(folder, "flights")
     control = Control(layout)
     declare(control, control.hub(AUTHOR))
+    # Released at once: what is measured here begins when two versions have been live.
+    tell(
+        control,
+        AUTHOR,
+        ConfigureEndpoint(
+            id=control.ids.new(), endpoint=f"prod/{MODEL}", settings=EndpointSettings(capture="scores")
+        ),
+    )
     with data_plane(layout, control) as port:
         answers = {
             version: release(control, version, n_rounds) for version, n_rounds in (("1.0.0", 4), ("1.1.0", 9))
@@ -110,7 +120,7 @@ def release(control: Control, version: str, n_rounds: int) -> float:
     tell(
         control,
         AUTHOR,
-        RecordEvidence(id=ids.new(), version=key, package=package, lines=lines_of(gates, package)),
+        RecordEvidence(id=ids.new(), version=key, package=package, lines=lines_of(control, gates, package)),
         ValidateVersion(id=ids.new(), version=key),
     )
     for environment in ENVIRONMENTS:
@@ -127,7 +137,7 @@ def promote(control: Control, key: str, environment: str, package: Digest) -> No
             package=package,
             environment=environment,
             baseline=known.baseline or "",
-            lines=lines_of(known.relative_gates, package, environment, known.baseline or ""),
+            lines=lines_of(control, known.relative_gates, package, environment, known.baseline),
         )
         tell(control, AUTHOR, evidence)
     if known.quorum:
@@ -153,23 +163,32 @@ def tell(control: Control, actor: str, *commands: Command) -> list[Receipt]:
 
 
 def lines_of(
-    gates: tuple[str, ...], package: Digest, environment: str = "", baseline: str | None = None
+    control: Control,
+    gates: tuple[str, ...],
+    package: Digest,
+    environment: str | None = None,
+    baseline: Digest | None = None,
 ) -> tuple[EvidenceLine, ...]:
-    return tuple(
-        EvidenceLine(
-            gate=gate,
-            metric="stated",
+    """Passes that nothing was measured for; their records lie in the store, where the hub looks them up."""
+    subject = Subject(inputs={"package": package}, environment=environment)
+    champion = Baseline(kind="champion", ref="the live version", digest=baseline) if baseline else None
+    unmeasured = "not_applicable" if environment is None or baseline else "no_baseline"
+    records = [
+        record(
+            gate,
+            "stated",
+            subject,
+            n=0,
+            baseline=champion,
             verdict="pass",
-            severity="block",
-            value="0",
-            threshold="0",
-            summary=f"pass  {gate} stated by bench/",
-            digest=digest_of([gate, package, environment]),
-            environment=environment,
-            baseline=baseline,
+            reason=unmeasured,
+            details=("by bench/",),
         )
         for gate in gates
-    )
+    ]
+    for one in records:
+        control.blobs.put(canonical(one))
+    return tuple(line_of(one) for one in records)
 
 
 def tiny_onnx_package(control: Control, n_rounds: int) -> tuple[Digest, Digest, float]:

@@ -118,8 +118,8 @@ def show(rows: Sequence[Row]) -> None:
     print(f"{'':<{width}} {'ours':>10} {'against':>10} {'ratio':>8} {'budget':>8}")
     for row in rows:
         against = "-" if row.against is None else f"{row.against:.3f}"
-        ratio = "-" if row.ratio is None else f"{row.ratio:.1f}x"
-        budget = "-" if row.budget is None else f"{row.budget:g}"
+        ratio = "-" if row.ratio is None else f"{row.ratio:.3g}x"
+        budget = "-" if row.budget is None else f"{row.budget:.3g}"
         verdict = "ok" if row.ok else "OUT OF BUDGET"
         print(f"{row.name:<{width}} {row.ours:>10.3f} {against:>10} {ratio:>8} {budget:>8}  {verdict}")
 
