@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from lockgate.adapters.identity.keys import KeyMissing
-from lockgate.app.cli.build import _ladder
 from lockgate.app.cli.session import Session, WorkNeedsStore
+from lockgate.app.cli.verbs.build import _ladder
 from lockgate.workshop.config import ConfigInvalid, EnvironmentTable
 
 ORDERS = {"prod-eu": 3, "dev": 1, "prod-us": 3, "staging": 2}

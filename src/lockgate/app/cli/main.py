@@ -39,37 +39,52 @@ class Verb(NamedTuple):
 
 _CLI = "lockgate.app.cli"
 VERBS: dict[str, Verb] = {
-    "status": Verb("read", f"{_CLI}.show:status", "What runs where, and whether the way back is ready."),
-    "explain": Verb("read", f"{_CLI}.show:explain", "Why a version is what it is, and who let it in."),
-    "evidence": Verb("read", f"{_CLI}.show:evidence", "What the gates found on a version."),
-    "lineage": Verb("read", f"{_CLI}.show:lineage", "From snapshot to endpoint, and back."),
-    "diff": Verb("read", f"{_CLI}.packages:diff", "What changed between two versions."),
-    "package": Verb("read", f"{_CLI}.packages:package", "Show, verify or export a package."),
-    "audit": Verb("read", f"{_CLI}.show:audit", "The journal: read it, verify it."),
-    "plan": Verb("read", f"{_CLI}.build:plan", "What would run, and why."),
-    "contract": Verb("read", f"{_CLI}.build:contract", "Hold the datasets to their contracts."),
-    "features": Verb("read", f"{_CLI}.build:features", "The feature definitions and their hashes."),
-    "doctor": Verb("read", f"{_CLI}.setup:doctor", "Whether this machine and project are fit."),
-    "init": Verb("change", f"{_CLI}.setup:init", "Make a project from a template."),
-    "check": Verb("change", f"{_CLI}.build:check", "The fast stage: contracts, wiring, unit tests."),
-    "train": Verb("change", f"{_CLI}.build:train", "The slow stage: up to a registered version."),
-    "snapshot": Verb("change", f"{_CLI}.build:snapshot", "Extract the datasets anew."),
-    "judge": Verb("change", f"{_CLI}.judging:judge", "Make evidence on a version."),
-    "approve": Verb("change", f"{_CLI}.judging:approve", "Agree to a version, on exactly its evidence."),
-    "reject": Verb("change", f"{_CLI}.judging:reject", "End a version's way for good."),
-    "quarantine": Verb(
-        "change", f"{_CLI}.judging:quarantine", "Forbid new releases of a version, or lift it."
+    "status": Verb(
+        "read", f"{_CLI}.verbs.show:status", "What runs where, and whether the way back is ready."
     ),
-    "retire": Verb("change", f"{_CLI}.judging:retire", "End the life of a version nobody serves."),
-    "policy": Verb("change", f"{_CLI}.setup:policy", "Show or adopt the policy of the tiers."),
-    "promote": Verb("change", f"{_CLI}.release:promote", "Release a version to an environment."),
-    "rollback": Verb("change", f"{_CLI}.release:rollback", "Put the version before back, at once."),
-    "ship": Verb("change", f"{_CLI}.build:ship", "The whole way, as far as it is free."),
-    "reproduce": Verb("change", f"{_CLI}.packages:reproduce", "Build a version again and compare."),
-    "demo": Verb("change", f"{_CLI}.demo:demo", "A real model's way through it, on this machine."),
-    "up": Verb("run", f"{_CLI}.running:up", "Data plane, controller and hub on loopback."),
-    "down": Verb("run", f"{_CLI}.running:down", "Stop what `up` started."),
-    "control": Verb("run", f"{_CLI}.running:control", "Carry out what waits in the outbox."),
+    "explain": Verb("read", f"{_CLI}.verbs.show:explain", "Why a version is what it is, and who let it in."),
+    "evidence": Verb("read", f"{_CLI}.verbs.show:evidence", "What the gates found on a version."),
+    "lineage": Verb("read", f"{_CLI}.verbs.show:lineage", "From snapshot to endpoint, and back."),
+    "diff": Verb("read", f"{_CLI}.verbs.packages:diff", "What changed between two versions."),
+    "package": Verb("read", f"{_CLI}.verbs.packages:package", "Show, verify or export a package."),
+    "audit": Verb("read", f"{_CLI}.verbs.show:audit", "The journal: read it, verify it."),
+    "plan": Verb("read", f"{_CLI}.verbs.build:plan", "What would run, and why."),
+    "contract": Verb("read", f"{_CLI}.verbs.build:contract", "Hold the datasets to their contracts."),
+    "features": Verb("read", f"{_CLI}.verbs.build:features", "The feature definitions and their hashes."),
+    "doctor": Verb("read", f"{_CLI}.verbs.setup:doctor", "Whether this machine and project are fit."),
+    "init": Verb("change", f"{_CLI}.verbs.setup:init", "Make a project from a template."),
+    "check": Verb("change", f"{_CLI}.verbs.build:check", "The fast stage: contracts, wiring, unit tests."),
+    "train": Verb("change", f"{_CLI}.verbs.build:train", "The slow stage: up to a registered version."),
+    "snapshot": Verb("change", f"{_CLI}.verbs.build:snapshot", "Extract the datasets anew."),
+    "materialize": Verb(
+        "change",
+        f"{_CLI}.verbs.features:materialize",
+        "Bring the features that serving reads by key up to date.",
+    ),
+    "judge": Verb("change", f"{_CLI}.verbs.judging:judge", "Make evidence on a version."),
+    "approve": Verb(
+        "change", f"{_CLI}.verbs.judging:approve", "Agree to a version, on exactly its evidence."
+    ),
+    "reject": Verb("change", f"{_CLI}.verbs.judging:reject", "End a version's way for good."),
+    "quarantine": Verb(
+        "change", f"{_CLI}.verbs.judging:quarantine", "Forbid new releases of a version, or lift it."
+    ),
+    "retire": Verb("change", f"{_CLI}.verbs.judging:retire", "End the life of a version nobody serves."),
+    "policy": Verb("change", f"{_CLI}.verbs.setup:policy", "Show or adopt the policy of the tiers."),
+    "promote": Verb("change", f"{_CLI}.verbs.release:promote", "Release a version to an environment."),
+    "rollback": Verb("change", f"{_CLI}.verbs.release:rollback", "Put the version before back, at once."),
+    "rollout": Verb(
+        "change", f"{_CLI}.verbs.rollouts:rollout", "A release on its way: see, hold, move, take back."
+    ),
+    "drill": Verb(
+        "change", f"{_CLI}.verbs.rollouts:drill", "Rehearse the way back, without moving a caller."
+    ),
+    "ship": Verb("change", f"{_CLI}.verbs.build:ship", "The whole way, as far as it is free."),
+    "reproduce": Verb("change", f"{_CLI}.verbs.packages:reproduce", "Build a version again and compare."),
+    "demo": Verb("change", f"{_CLI}.demo.story:demo", "A real model's way through it, on this machine."),
+    "up": Verb("run", f"{_CLI}.verbs.running:up", "Data plane, controller and hub on loopback."),
+    "down": Verb("run", f"{_CLI}.verbs.running:down", "Stop what `up` started."),
+    "control": Verb("run", f"{_CLI}.verbs.running:control", "Carry out what waits in the outbox."),
 }
 
 _GROUPS = {"read": "Read", "change": "Change", "run": "Long-running"}

@@ -17,8 +17,8 @@ import msgspec
 
 from lockgate.app.cli.main import REFUSED, WAITING, Exit, Refused
 from lockgate.app.cli.progress import Counts, watching
-from lockgate.app.cli.release import endpoint_line
 from lockgate.app.cli.session import Session, verb
+from lockgate.app.cli.verbs.release import endpoint_line
 from lockgate.app.declare import declare
 from lockgate.core.digests import short
 from lockgate.core.errors import Conflict, did_you_mean

@@ -58,6 +58,8 @@ def _endpoint_text(name: str, line: EndpointLine) -> str:
     rows = [f"{name:<24} live     {_live_text(line.live)}"]
     if line.previous:
         rows.append(f"{'':<24} previous {_live_text(line.previous)}")
+    if line.astray:
+        rows.append(f"{'':<24} NOT AS DECIDED: {line.astray}")
     rows += [f"{'':<24} {one}" for one in ready_text(line.rollback_ready)]
     if line.rollout:
         rows.append(f"{'':<24} {rollout_text(line.rollout)}")

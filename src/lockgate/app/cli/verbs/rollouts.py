@@ -8,9 +8,9 @@ import click
 
 from lockgate.adapters.targets.rehearsal import Asker, Rehearsal
 from lockgate.app.cli.main import REFUSED, WAITING, Exit
-from lockgate.app.cli.release import endpoint_line
 from lockgate.app.cli.session import Session, verb
-from lockgate.app.cli.show import drill_text, rollout_text, when
+from lockgate.app.cli.verbs.release import endpoint_line
+from lockgate.app.cli.verbs.show import drill_text, rollout_text, when
 from lockgate.app.supervise import NotUp, running
 from lockgate.core.names import EndpointName, parse_endpoint, parse_version
 from lockgate.delivery.messages import (
@@ -23,7 +23,7 @@ from lockgate.delivery.messages import (
     StartDrill,
 )
 from lockgate.delivery.verdict import GuardVerdict
-from lockgate.hub.messages import RolloutAnswer, RolloutLine, ShowRollout
+from lockgate.hub.messages import EndpointLine, RolloutAnswer, RolloutLine, ShowRollout
 from lockgate.registry.package import GOLDEN_PATH, decode_golden
 from lockgate.traffic.errors import TargetUnavailable
 
@@ -131,8 +131,14 @@ def promote(session: Session, endpoint: str, full: bool, reason: str) -> None:
         full=full,
         reason=reason,
     )
-    session.tell(command, headline=f"the rollout on {endpoint} cannot be moved on")
-    _say_where(session, name)
+    receipt = session.tell(command, headline=f"the rollout on {endpoint} cannot be moved on")
+    after = _say_where(session, name)
+    if line is not None and not _leads_to(after, line):
+        session.note(f"somebody took it back meanwhile: lockgate rollout show {name.shown}")
+        raise Exit(REFUSED)
+    if receipt.effects == "pending":
+        session.note("the data plane has not taken it yet; is it up? lockgate up")
+        raise Exit(WAITING)
 
 
 @verb
@@ -163,7 +169,15 @@ def _line(session: Session, name: EndpointName) -> RolloutLine | None:
     return endpoint_line(session, name).rollout
 
 
-def _say_where(session: Session, name: EndpointName) -> None:
+def _leads_to(line: EndpointLine, rollout: RolloutLine) -> bool:
+    """Whether the version of a rollout is live, or still on its way there."""
+    underway = line.rollout
+    if underway is not None and underway.release == rollout.release:
+        return underway.state != "rolling_back"
+    return line.live is not None and line.live.version == parse_version(rollout.version).shown
+
+
+def _say_where(session: Session, name: EndpointName) -> EndpointLine:
     line = endpoint_line(session, name)
     where = (
         rollout_text(line.rollout)
@@ -171,6 +185,7 @@ def _say_where(session: Session, name: EndpointName) -> None:
         else f"{line.live.version if line.live else 'nothing'} is live"
     )
     session.answer(line, f"{name.shown}: {where}")
+    return line
 
 
 for _part in (show, pause, resume, promote, abort):
