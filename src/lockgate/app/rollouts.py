@@ -11,14 +11,18 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from lockgate.adapters.targets.captures import CaptureReader
-from lockgate.core.clock import Clock, Ids
+from lockgate.core.clock import Clock, Ids, Micros
 from lockgate.delivery.advance import worth_telling
-from lockgate.delivery.messages import JudgeRollout
+from lockgate.delivery.messages import ConfirmPlan, JudgeRollout
 from lockgate.delivery.state import ENDPOINT, ON_A_STEP, ROLLOUT, Rollout, RolloutState, release_key
 from lockgate.delivery.tally import Counter
 from lockgate.delivery.verdict import judge
 from lockgate.hub.kernel import Hub, read_body, require
 from lockgate.hub.ports import Journal
+
+CRASH_LOOP = 3
+CRASH_WINDOW_US = 60_000_000
+"""So many ends of the data plane within so long, under one plan of a rollout, are laid at the rollout's door."""
 
 
 class _Watch(NamedTuple):
@@ -46,6 +50,7 @@ class RolloutController:
         self._clock = clock
         self._ids = ids
         self._watches: dict[str, _Watch] = {}
+        self._ends: dict[tuple[str, int], list[Micros]] = {}
 
     def look(self) -> None:
         """Look once at every rollout that stands on a step."""
@@ -64,6 +69,33 @@ class RolloutController:
             # Between two steps a rollout is watched on; once it is over its counts are of no more use.
             if not self._underway(endpoint):
                 del self._watches[endpoint]
+
+    def plane_ended(self) -> None:
+        """The data plane ended unasked. A rollout under whose plan it keeps doing so is called off, without statistics:
+        a version that takes its process with it leaves no counts.
+        """
+        now, ends = self._clock.now(), self._ends
+        self._ends = {}
+        for stored in self._journal.documents(ENDPOINT.name):
+            rollout = read_body(ENDPOINT, stored).rollout
+            if rollout is None or not rollout.underway:
+                continue
+            key = (stored.key, rollout.generation)
+            recent = [at for at in ends.get(key, ()) if now - at <= CRASH_WINDOW_US]
+            self._ends[key] = [*recent, now]
+            if len(self._ends[key]) >= CRASH_LOOP:
+                self._call_off(*key)
+
+    def _call_off(self, endpoint: str, generation: int) -> None:
+        command = ConfirmPlan(
+            id=f"crash-loop:{endpoint}:{generation}",
+            endpoint=endpoint,
+            generation=generation,
+            applied=False,
+            detail=f"the data plane ended {CRASH_LOOP} times within a minute under this plan",
+            took_us=0,
+        )
+        require(self._hub.execute(command))
 
     def _underway(self, endpoint: str) -> bool:
         stored = self._journal.document(ENDPOINT.name, endpoint)

@@ -98,6 +98,7 @@ class Supervisor:
         self._stop: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._leaving = threading.Event()
         self._plane: subprocess.Popen[str] | None = None
+        self._written_pid = 0
         self._hub: HubServer | None = None
 
     def run(self, ready: Callable[[Running], None]) -> None:
@@ -107,6 +108,7 @@ class Supervisor:
                 signal.signal(number, self._on_signal)
             try:
                 self._control.republish()
+                self._control.effects.take_over()
                 self._port = self._start_plane()
                 self._start_hub()
                 for work in (self._carry_out, self._roll_out):
@@ -177,6 +179,7 @@ class Supervisor:
         temporary = self._layout.running.with_suffix(".new")
         temporary.write_bytes(msgspec.json.encode(state))
         temporary.replace(self._layout.running)
+        self._written_pid = self._plane.pid
         return state
 
     def _work(self) -> None:
@@ -185,8 +188,14 @@ class Supervisor:
             assert self._plane is not None
             if self._plane.poll() is not None:
                 self._note("the data plane ended; it is started again")
-                self._start_plane()
-                self._write_down()
+                with self._going_on("rollouts"):
+                    self._control.rollouts.plane_ended()
+                # One that cannot be started now (a full disk, a port that somebody took) may be in a moment.
+                with self._going_on("data plane"):
+                    self._start_plane()
+            elif self._plane.pid != self._written_pid:
+                with self._going_on(self._layout.running.name):
+                    self._write_down()
             if time.monotonic() >= next_checkpoint:
                 next_checkpoint = time.monotonic() + _CHECKPOINT_EVERY_S
                 with self._going_on("checkpoint"):
@@ -214,8 +223,10 @@ class Supervisor:
             self._leaving.wait(_BACK_OFF_S)
 
     def _note(self, text: str) -> None:
-        sys.stderr.write(text + "\n")
-        sys.stderr.flush()
+        # The log may lie on the very disk that is full: what cannot be told must not end what goes on.
+        with suppress(OSError):
+            sys.stderr.write(text + "\n")
+            sys.stderr.flush()
 
     def _stopped_within(self, seconds: float) -> bool:
         try:

@@ -186,7 +186,7 @@ def judge_rollout(docs: Docs, command: JudgeRollout, context: Context) -> Decisi
         return Decision(())
     verdict = judge(command.look, rollout.policy, command.step)
     told: tuple[Event, ...] = ()
-    if rollout.verdict is None or rollout.verdict.outcome != verdict.outcome:
+    if _is_news(rollout, command.step, verdict):
         told = (
             RolloutJudged(
                 endpoint=command.endpoint, release=command.release, step=command.step, verdict=verdict
@@ -215,8 +215,25 @@ def passes(rollout: RolloutState, underway: Rollout, verdict: Verdict, now: Micr
 
 def worth_telling(rollout: RolloutState, underway: Rollout, verdict: Verdict, now: Micros) -> bool:
     """Whether reporting what led to this verdict would change anything; looks that change nothing stay untold."""
-    changed = rollout.verdict is None or rollout.verdict.outcome != verdict.outcome
+    run = rollout.run
+    changed = run is not None and _is_news(rollout, run.step, verdict)
     return changed or verdict.outcome == "fail" or passes(rollout, underway, verdict, now)
+
+
+def _is_news(rollout: RolloutState, step: int, verdict: Verdict) -> bool:
+    """Whether a verdict says something else than the last one: another outcome, or that it waits for something else.
+
+    Only that; its figures change with every request.
+    """
+    known, min_units = rollout.verdict, rollout.policy.steps[step].min_units
+    return known is None or _gist(known, min_units) != _gist(verdict, min_units)
+
+
+def _gist(verdict: Verdict, min_units: int) -> tuple[str, tuple[str, ...] | None]:
+    """The outcome, and the guards without proof once enough was seen to ask for it."""
+    asked = verdict.outcome == "continue" and verdict.n_canary >= min_units
+    waiting = tuple(guard.guard for guard in verdict.guards if guard.outcome == "continue")
+    return verdict.outcome, waiting if asked else None
 
 
 def _onward(

@@ -132,17 +132,17 @@ def needs_promote(command: PromoteVersion, docs: Docs) -> tuple[DocRef, ...]:
         DocRef(SETTINGS.name, f"{command.environment}/{model}"),
     ]
     if docs.has(every):
-        below = _step_below(docs.all(ENVIRONMENT, ""), command.environment)
-        if below is not None:
-            refs.append(DocRef(ENDPOINT.name, f"{below.environment}/{model}"))
+        below = _steps_below(docs.all(ENVIRONMENT, ""), command.environment)
+        refs += [DocRef(ENDPOINT.name, f"{step.environment}/{model}") for step in below]
     return tuple(refs)
 
 
-def _step_below(ladder: tuple[EnvironmentState, ...], environment: str) -> EnvironmentState | None:
-    """The environment a version must have passed through before `environment`."""
+def _steps_below(ladder: tuple[EnvironmentState, ...], environment: str) -> tuple[EnvironmentState, ...]:
+    """The environments a version must run in before `environment`: all of the next lower order."""
     here = next((step for step in ladder if step.environment == environment), None)
     lower = [step for step in ladder if here is not None and step.order < here.order]
-    return max(lower, key=lambda step: step.order, default=None)
+    next_lower = max((step.order for step in lower), default=None)
+    return tuple(step for step in lower if step.order == next_lower)
 
 
 def promote_version(docs: Docs, command: PromoteVersion, context: Context) -> Decision | Refusal:
@@ -236,23 +236,24 @@ def _life_reasons(version: VersionState, environment: EnvironmentState) -> list[
 
 
 def _ladder_reasons(docs: Docs, version: VersionState, environment: EnvironmentState) -> list[Reason]:
-    below = _step_below(docs.all(ENVIRONMENT, ""), environment.environment)
-    if below is None:
-        return []
-    there = docs.get(ENDPOINT, f"{below.environment}/{version.model}")
-    served = None if there is None or there.live is None else there.live.served
-    if served is not None and served.package == version.package:
-        return []
-    return [
-        Reason(
-            rule="delivery.ladder",
-            message=f"the same bytes must run in {below.environment} first",
-            measured=served.version if served else "nothing live",
-            limit=version.version,
-            evidence=version.package,
-            remedy=f"lockgate promote {version.version} --to {below.environment}",
-        )
-    ]
+    reasons = []
+    for below in _steps_below(docs.all(ENVIRONMENT, ""), environment.environment):
+        there = docs.get(ENDPOINT, f"{below.environment}/{version.model}")
+        served = None if there is None or there.live is None else there.live.served
+        if served is None or served.package != version.package:
+            reasons.append(_not_there(version, below, served))
+    return reasons
+
+
+def _not_there(version: VersionState, below: EnvironmentState, served: Served | None) -> Reason:
+    return Reason(
+        rule="delivery.ladder",
+        message=f"the same bytes must run in {below.environment} first",
+        measured=served.version if served else "nothing live",
+        limit=version.version,
+        evidence=version.package,
+        remedy=f"lockgate promote {version.version} --to {below.environment}",
+    )
 
 
 def _evidence_reasons(

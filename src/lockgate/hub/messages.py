@@ -87,12 +87,20 @@ class RolloutLine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EndpointLine(msgspec.Struct, frozen=True, kw_only=True):
+    """What was decided about an endpoint, and what is seen of it.
+
+    Attributes:
+        astray: how the data plane differs from what was decided; empty when it does as it was told, or is just being
+            told.
+    """
+
     live: LiveLine | None
     previous: LiveLine | None
     rollback_ready: Readiness
     rollout: RolloutLine | None
     consumers: tuple[str, ...] = ()
     dashboards: tuple[str, ...] = ()
+    astray: str = ""
 
 
 class StatusAnswer(msgspec.Struct, frozen=True, kw_only=True):

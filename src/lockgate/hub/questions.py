@@ -173,10 +173,12 @@ class Questions:
         steps = None
         if underway is not None and underway.strategy == "canary":
             steps = self._get(ROLLOUT, release_key(endpoint.endpoint, underway.release))
+        seen = self._observe(endpoint.endpoint)
         return EndpointLine(
             live=_live_line(endpoint.live),
             previous=_live_line(endpoint.previous),
-            rollback_ready=self._readiness(endpoint),
+            rollback_ready=self._readiness(endpoint, seen),
+            astray=_astray(endpoint, seen),
             rollout=None if underway is None else _rollout_line(underway, steps, self._clock.now()),
             consumers=endpoint.consumers,
             dashboards=endpoint.dashboards,
@@ -189,11 +191,11 @@ class Questions:
             release=self._named(RELEASE, key), rollout=self._get(ROLLOUT, key), line=self._line(endpoint)
         )
 
-    def _readiness(self, endpoint: EndpointState) -> Readiness:
-        reason = self._unready(endpoint)
+    def _readiness(self, endpoint: EndpointState, seen: Observed | None) -> Readiness:
+        reason = self._unready(endpoint, seen)
         return Readiness(ready=reason is None, reason=reason, drill=self._drill_line(endpoint.endpoint))
 
-    def _unready(self, endpoint: EndpointState) -> str | None:
+    def _unready(self, endpoint: EndpointState, seen: Observed | None) -> str | None:
         """Why a rollback would not work at this moment, from what is known *and* what is seen."""
         underway = endpoint.rollout is not None and endpoint.rollout.underway
         back = endpoint.live if underway else endpoint.previous
@@ -203,7 +205,6 @@ class Questions:
         version = self._get(VERSION, back.served.version)
         if version is None or version.state in ("quarantined", "rejected"):
             return f"{back.served.version} is {'unknown' if version is None else version.state}"
-        seen = self._observe(endpoint.endpoint)
         if seen is None or not seen.alive:
             return "no data plane is running (lockgate up)"
         for worker in seen.workers:
@@ -393,6 +394,23 @@ def _next_step(
     if rules <= set(_WAITING):
         return "approve"
     return "judge-for"
+
+
+def _astray(endpoint: EndpointState, seen: Observed | None) -> str:
+    """How the workers differ from the plan that was decided. A target that cannot be seen is not astray but down."""
+    changing = endpoint.rollout is not None and endpoint.rollout.state not in ON_A_STEP
+    if seen is None or not seen.alive or changing or endpoint.generation == 0:
+        return ""
+    behind = [
+        worker
+        for worker in seen.workers
+        if worker.state != "gone" and worker.generation < endpoint.generation
+    ]
+    if not behind:
+        return ""
+    why = f": {behind[0].detail}" if behind[0].detail else ""
+    answers = f"answers by plan {behind[0].generation}" if behind[0].generation else "answers by no plan"
+    return f"worker {behind[0].pid} {answers}, plan {endpoint.generation} was decided{why}"
 
 
 def _rollout_line(underway: Rollout, steps: RolloutState | None, now: Micros) -> RolloutLine:

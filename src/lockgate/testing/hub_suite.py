@@ -15,6 +15,8 @@ import pytest
 from lockgate.core.errors import Conflict, Invalid, NotFound
 from lockgate.core.messages import Receipt
 from lockgate.delivery.messages import PromoteVersion
+from lockgate.delivery.rollout import EndpointSettings, Guard, RolloutPolicy, RolloutStep
+from lockgate.delivery.verdict import Look, Segment, Tally
 from lockgate.hub.kernel import Hub
 from lockgate.hub.messages import (
     ChangesAnswer,
@@ -22,6 +24,8 @@ from lockgate.hub.messages import (
     ExplainVersion,
     Lineage,
     ListVersions,
+    RolloutAnswer,
+    ShowRollout,
     Standing,
     Status,
     StatusAnswer,
@@ -190,6 +194,47 @@ class HubContract:
         versions = story.ask(ListVersions(model=MODEL_NAME)).versions
         assert [one.version for one in versions] == [f"{MODEL_NAME}@1.0.{n}" for n in range(12)]
         assert story.ask(VerifyAudit()).ok
+
+    def test_a_rollout_goes_forward_on_proof_and_back_on_harm(self, story: Story) -> None:
+        """The verdict is the hub's own, over a wire as here."""
+        steps = (
+            RolloutStep(stage="shadow", weight=0, min_units=10, bake_s=0.0),
+            RolloutStep(stage="canary", weight=5_000, min_units=10, bake_s=0.0),
+        )
+        policy = RolloutPolicy(steps=steps, guards={"errors": Guard(margin=None)})
+        accepted(story.configure("prod", EndpointSettings(rollout=policy)))
+        story.release("one", V1)
+        story.release("two", V2)
+        assert self._rollout(story) == ("shadow", 1)
+        accepted(story.judge_rollout("prod", self._seen(steps, 0)))
+        accepted(story.confirm("prod"))
+        assert self._rollout(story) == ("canary", 2)
+        receipt = accepted(story.judge_rollout("prod", self._seen(steps, 1, n_bad=300)))
+        assert receipt.events[-1]["type"] == "delivery.endpoint-rolled-back/1"
+        accepted(story.confirm("prod"))
+        answer: RolloutAnswer = story.ask(ShowRollout(endpoint=f"prod/{MODEL_NAME}"))
+        assert (answer.release.state, answer.line.rollout) == ("rolled_back", None)
+        assert answer.rollout is not None and answer.rollout.verdict is not None
+        assert answer.rollout.verdict.outcome == "fail"
+        assert story.ask(VerifyAudit()).ok
+
+    @staticmethod
+    def _rollout(story: Story) -> tuple[str, int] | None:
+        (line,) = story.ask(Status(endpoint=f"prod/{MODEL_NAME}")).endpoints.values()
+        return None if line.rollout is None else (line.rollout.state, line.rollout.step)
+
+    @staticmethod
+    def _seen(steps: tuple[RolloutStep, ...], step: int, n_bad: int = 0) -> Look:
+        tally = Tally(n_canary=1_000, n_control=1_000, bad_canary=n_bad)
+        segment = Segment(
+            step=step,
+            stage=steps[step].stage,
+            weight=steps[step].weight,
+            n_canary=1_000,
+            n_control=1_000,
+            guards={"errors": tally},
+        )
+        return Look(segments=(segment,), since=1, until=2, n_dropped=0)
 
 
 def _endpoint(answer: StatusAnswer, name: str = "prod/flight-delay") -> Any:

@@ -450,3 +450,23 @@ def test_before_a_second_release_the_fallback_is_the_way_back(story: Story) -> N
 
 def test_status_lists_endpoints_up_the_ladder(story: Story) -> None:
     assert list(story.ask(Status()).endpoints) == ["dev/flight-delay", "prod/flight-delay"]
+
+
+def test_all_environments_of_the_next_lower_order_come_first(world: HubWorld, story: Story) -> None:
+    twin = DeclareEnvironment(
+        id="twin", environment="dev-two", order=0, sensitivity="open", target="local", trust=("key",)
+    )
+    accepted(story.do("petra", twin))
+    there = DeclareEndpoint(
+        id="there", endpoint=f"dev-two/{MODEL_NAME}", fallback=Fallback(kind="constant", value=0.2)
+    )
+    accepted(story.do("petra", there))
+    accepted(story.promote(V1, "dev"))
+    accepted(story.confirm("dev"))
+    receipt = story.promote(V1, "prod")
+    assert receipt.refusal is not None
+    missing = [one.message for one in receipt.refusal.reasons if one.rule == "delivery.ladder"]
+    assert missing == ["the same bytes must run in dev-two first"]
+    accepted(story.promote(V1, "dev-two"))
+    accepted(story.confirm("dev-two"))
+    assert "delivery.ladder" not in rules_of(story.promote(V1, "prod"))

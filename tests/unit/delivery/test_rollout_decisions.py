@@ -431,3 +431,27 @@ def test_the_way_back_is_not_ready_while_its_features_are_not_served(world: HubW
     assert ready().ready
     accepted(rolling.configure("prod", msgspec.structs.replace(SETTINGS, features="online")))
     assert (ready().ready, ready().reason) == (False, "no rows of view x are online")
+
+
+def test_status_says_when_a_worker_is_not_where_it_was_decided(world: HubWorld, rolling: Story) -> None:
+    walk(world, rolling, 4)
+    generation = plans(world)[-1].generation
+    worker = WorkerState(pid=7, generation=generation, seen=generation, state="serving")
+
+    def astray(**change: Any) -> str:
+        seen_by = Observed(
+            endpoint=PROD,
+            generation=generation,
+            workers=(msgspec.structs.replace(worker, **change),),
+            alive=True,
+        )
+        questions = Questions(world.journal, world.outbox, world.clock, observe=lambda endpoint: seen_by)
+        (found,) = questions(Status(endpoint=PROD)).endpoints.values()
+        return str(found.astray)
+
+    assert astray() == astray(state="gone", generation=0) == ""
+    behind = astray(generation=generation - 1, state="failed", detail="layer corrupt")
+    assert (
+        behind == f"worker 7 answers by plan {generation - 1}, plan {generation} was decided: layer corrupt"
+    )
+    assert "answers by no plan" in astray(generation=0, state="loading")

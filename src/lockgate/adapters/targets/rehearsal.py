@@ -117,8 +117,10 @@ class Rehearsal:
         if not seen.reached(generation):
             raise _Stuck(f"a worker did not take generation {generation} up")
         all_us = (self._now_ns() - began) // 1_000
-        # Every worker is on the plan now: another answer would be a mix.
-        if self._request() != to:
+        # Every worker is on the plan now: another answer would be a mix, unless the plan is another one by now.
+        if self._request() not in (to, None):
+            if self._target.observe(plan.endpoint).generation != generation:
+                raise _Stuck("another plan came into force")
             self._n_wrong += 1
         return Flip(first_us, all_us)
 
