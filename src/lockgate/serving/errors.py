@@ -99,7 +99,7 @@ class CaptureOff(Conflict):
 
 
 class CaptureUnavailable(Unavailable):
-    """Labels could not be written down as a whole; sending them again is safe, the last one of a row counts."""
+    """Labels could not be written down as a whole; sending them again is safe, the first one of a row counts."""
 
     code = "serving.capture-unavailable"
 

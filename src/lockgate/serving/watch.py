@@ -21,6 +21,7 @@ from lockgate.serving.ports import Loader
 from lockgate.traffic.observed import EndpointReport
 
 _LOG = logging.getLogger("lockgate.serving")
+_BACK_OFF_S = 1.0
 
 
 class Watcher:
@@ -52,6 +53,7 @@ class Watcher:
         self._work = threading.Event()
         self._report_lock = threading.Lock()
         self._reported: dict[str, EndpointReport] = {}
+        self._unreported = False
         self._unreadable: dict[str, tuple[int, int]] = {}
         self._threads = [
             threading.Thread(target=self._watch, name="lockgate-watch", daemon=True),
@@ -78,7 +80,11 @@ class Watcher:
     def _watch(self) -> None:
         while not self._stopping.is_set():
             self._presence.wait(self._poll_s)
-            self._look()
+            try:
+                self._look()
+            except Exception:  # noqa: BLE001 - see below
+                # Without this thread nothing would ever be loaded again, while requests were answered as before.
+                _LOG.exception("a look at the control files failed; the next one follows")
 
     def _look(self) -> None:
         known = set()
@@ -88,6 +94,8 @@ class Watcher:
             if endpoint.tidy():
                 self._write_report()
             endpoint.beat()
+        if self._unreported:
+            self._write_report()
         for name, path in discover(self._run_dir).items():
             if name not in known:
                 self._open(name, path)
@@ -114,8 +122,13 @@ class Watcher:
         while True:
             self._work.wait()
             self._work.clear()
-            while not self._stopping.is_set() and self._load_one():
-                pass
+            try:
+                while not self._stopping.is_set() and self._load_one():
+                    pass
+            except Exception:  # noqa: BLE001 - this thread must outlive what a package or a disk does to it
+                _LOG.exception("taking up a loaded package failed; it is tried again")
+                self._stopping.wait(_BACK_OFF_S)
+                self._work.set()
             if self._stopping.is_set():
                 return
 
@@ -140,6 +153,14 @@ class Watcher:
     def _write_report(self) -> None:
         with self._report_lock:
             reports = {endpoint.name: endpoint.report() for endpoint in self._plane.endpoints}
-            if reports != self._reported:
+            if reports == self._reported:
+                return
+            try:
                 self._presence.report(reports)
-                self._reported = reports
+            except OSError as error:
+                # A full disk: plans are taken up all the same, and the report is tried again at the next look.
+                if not self._unreported:
+                    _LOG.error("the worker's report cannot be written: %s", error)
+                self._unreported = True
+                return
+            self._reported, self._unreported = reports, False

@@ -232,7 +232,7 @@ class LmdbOnline:
         readonly: bool = False,
         durable: bool = True,
     ) -> None:
-        self._path = str(Path(path).absolute())
+        self._path = str(Path(path).resolve())
         self._map_bytes = map_bytes
         self._readonly = readonly
         self._durable = durable
@@ -246,8 +246,10 @@ class LmdbOnline:
     def read_many(self, requests: Sequence[tuple[Digest, Sequence[Key]]]) -> list[list[OnlineRow | None]]:
         shared = self._shared
         if shared is not None and monotonic() < shared.look_at:
-            with suppress(lmdb.Error, msgspec.DecodeError, AttributeError):  # closed meanwhile: env is None
+            try:
                 return self._read(shared, requests)
+            except (lmdb.Error, msgspec.DecodeError, AttributeError):  # closed meanwhile: env is None
+                pass
         return self._tried(partial(self._read, requests=requests))
 
     def write(self, view: Digest, rows: Iterable[tuple[Key, OnlineRow]]) -> int:
@@ -389,7 +391,7 @@ class LmdbOnline:
                 self._drop_dead_readers()
             except (lmdb.Error, OSError) as error:
                 raise _explained(error, self._path) from error
-            except msgspec.DecodeError as error:
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 raise _corrupt(self._path, f"it holds bytes that are no row: {error}") from error
         raise _unavailable(self._path, "it does not come to rest", "run it again")
 

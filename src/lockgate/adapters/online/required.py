@@ -36,6 +36,18 @@ class _Config(msgspec.Struct):
     online: tuple[_View, ...] = ()
 
 
+def views_of(package: Digest, blobs: BlobStore) -> dict[str, Digest]:
+    """The feature views that a package reads by key, by name.
+
+    Raises:
+        BlobMissing, BlobCorrupt: the package is not there whole.
+    """
+    manifest = msgspec.json.decode(blobs.get(package), type=_Manifest)
+    described = next(one for one in manifest.layers if one.annotations.get(_TITLE) == _CONFIG_PATH)
+    config = msgspec.json.decode(blobs.get(described.digest), type=_Config)
+    return {view.name: view.view for view in config.online}
+
+
 def views_lacking(package: Digest, blobs: BlobStore, online: Path) -> tuple[str, ...]:
     """The names of the package's feature views that have no row in the online store at `online`.
 
@@ -43,13 +55,11 @@ def views_lacking(package: Digest, blobs: BlobStore, online: Path) -> tuple[str,
         BlobMissing, BlobCorrupt: the package is not there whole.
         OnlineUnavailable, OnlineCorrupt: the store is there and cannot be read.
     """
-    manifest = msgspec.json.decode(blobs.get(package), type=_Manifest)
-    described = next(one for one in manifest.layers if one.annotations.get(_TITLE) == _CONFIG_PATH)
-    config = msgspec.json.decode(blobs.get(described.digest), type=_Config)
-    if not config.online:
+    needed = views_of(package, blobs)
+    if not needed:
         return ()
     served: frozenset[Digest] = frozenset()
     if online.is_dir():
         with LmdbOnline(online, readonly=True) as store:
             served = store.views()
-    return tuple(view.name for view in config.online if view.view not in served)
+    return tuple(name for name, view in needed.items() if view not in served)

@@ -27,7 +27,7 @@ from lockgate.gates.features import ServedFeatures, features_compat
 from lockgate.gates.latency import latency
 from lockgate.gates.parity import golden_rows, runtime_parity
 from lockgate.gates.performance import Floats, absolute, against_champion, no_baseline
-from lockgate.gates.slices import by_slice
+from lockgate.gates.slices import MAX_SLICES, by_slice
 from lockgate.registry.package import GOLDEN_PATH, Package, decode_golden, open_package
 from lockgate.registry.ports import Engine
 
@@ -290,9 +290,13 @@ def _by_slice(
 ) -> Sequence[Evidence]:
     """Slices of the named columns; where none are named, of the categories that the model takes in."""
     metric, inputs = limits["metric"], asked.opened.config.contract.inputs
-    names = limits["columns"] or [field.name for field in inputs if field.dtype == "category"]
+    # A column with too many values to slice by is an error only where somebody named it.
+    narrow = [
+        field.name for field in inputs if field.dtype == "category" and len(field.categories) < MAX_SLICES
+    ]
+    names = limits["columns"] or narrow
     if not names:
-        why = "the model takes no category, and lockgate.toml names no columns to slice by"
+        why = f"no input is a category of under {MAX_SLICES} values, and lockgate.toml names no columns to slice by"
         return (not_applicable("perf.slices", metric, why, subject=subject),)
     if champion is None or other is None:
         return (no_baseline(metric, gate="perf.slices", subject=subject),)

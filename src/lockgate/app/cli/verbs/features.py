@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import click
 
+from lockgate.adapters.online.required import views_of
 from lockgate.app.cli.progress import Counts, watching
 from lockgate.app.cli.session import Session, verb
 from lockgate.core.clock import Micros, iso, parse_iso
-from lockgate.core.digests import short
+from lockgate.core.digests import Digest, short
 from lockgate.core.errors import Invalid
+from lockgate.core.names import parse_version
+from lockgate.hub.messages import Status, StatusAnswer
 from lockgate.workshop.online import Materializer
 
 
@@ -57,6 +62,24 @@ def materialize(session: Session, model: str | None, until: str | None, views: t
             }
         )
     session.answer({"until": iso(end), "views": record}, "\n".join(rows) or "the service takes no views")
+    if not views:
+        _tell_of_older_ones(session, str(name), work.hashes)
+
+
+def _tell_of_older_ones(session: Session, model: str, pushed: Mapping[str, Digest]) -> None:
+    """Versions that answer, or may again, and read a view as it was defined before: its rows grow old."""
+    answer: StatusAnswer = session.ask(Status())
+    for name, line in answer.endpoints.items():
+        for version in (line.live, line.previous):
+            if version is None or str(parse_version(version.version).model) != model:
+                continue
+            needed = views_of(version.digest, session.control.blobs)
+            older = sorted(view for view, digest in needed.items() if pushed.get(view) != digest)
+            if older:
+                session.note(
+                    f"warning: {version.version} on {name} reads {', '.join(older)} as defined before; "
+                    "these rows are not refreshed"
+                )
 
 
 def _instant(text: str | None, now: Micros) -> Micros:
