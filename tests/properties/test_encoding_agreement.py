@@ -15,6 +15,7 @@ from lockgate.registry.contract import (
     InputRejected,
     ModelContract,
     OutputField,
+    RowEncoder,
     encode_columns,
     encode_rows,
 )
@@ -137,3 +138,30 @@ class _Place:
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, dict) and (other["field"], other["row"]) == (self._field, self._row)
+
+
+@settings(max_examples=150)
+@given(tables(), st.data())
+def test_rows_judged_as_a_whole_fare_as_value_by_value(
+    case: tuple[ModelContract, list[Any]], data: st.DataObject
+) -> None:
+    contract, rows = case
+    rows = [dict(row) for row in rows]
+    for row in rows:
+        for name in data.draw(st.lists(st.sampled_from([*contract.names, "other", "stranger"]), max_size=2)):
+            if name in contract.names:
+                row.pop(name, None)
+            else:
+                row[name] = 1
+    encoder = RowEncoder(contract)
+    encoder.tolerated = frozenset({*contract.names, "other"})
+
+    def outcome(encode: Any) -> Any:
+        try:
+            return encode(rows).tobytes()
+        except InputRejected as error:
+            return error.message, error.remedy, error.facts
+
+    expected = outcome(encoder._encode_each)
+    assert outcome(encoder.encode) == expected
+    assert outcome(encoder.encode) == expected, "what it remembers of the first time"

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from lockgate.core.digests import sha256
 from lockgate.features.definition import Entity, Feature, FeatureView
 from lockgate.features.join import cluster, join_as_of
-from lockgate.features.online import known_at
+from lockgate.features.online import known_at, values_at
 from lockgate.features.ports import OnlineRow
 from lockgate.testing.memory_online import MemoryOnline
 
@@ -58,5 +58,7 @@ def test_online_equals_offline(rows: list[tuple[str, int, int, float | None]], a
             pushed = OnlineRow(event_at * SECOND, (event_at + lag) * SECOND, (delay,))
             store.write(HASH, [((plane,), pushed)])
     found = store.read(HASH, [(plane,) for plane in planes])
-    online = [known_at(row, as_of * SECOND, ttl_s=TTL_S, n_features=1).values[0] for row in found]
-    assert online == offline
+    known = [known_at(row, as_of * SECOND, ttl_s=TTL_S, n_features=1) for row in found]
+    assert [one.values[0] for one in known] == offline
+    quick = [values_at(row, as_of * SECOND, TTL_S) for row in found]
+    assert quick == [one.values if one.status == "PRESENT" else None for one in known]

@@ -25,15 +25,23 @@ class OnlineFeatures(NamedTuple):
 
 def known_at(row: OnlineRow | None, as_of: Micros, *, ttl_s: int | None, n_features: int) -> OnlineFeatures:
     """The features of `row` as known at `as_of`; all edges inclusive, no ttl is no limit."""
+    values = values_at(row, as_of, ttl_s)
+    nulls: tuple[Value, ...] = (None,) * n_features if values is None else values
+    if row is None or row.event_at > as_of or row.available_at > as_of:
+        return OnlineFeatures(nulls, "MISSING", None)
+    return OnlineFeatures(nulls, "EXPIRED" if values is None else "PRESENT", as_of - row.event_at)
+
+
+def values_at(row: OnlineRow | None, as_of: Micros, ttl_s: int | None) -> tuple[Value, ...] | None:
+    """The values of a row that is eligible at `as_of`, None of any other: the rule itself, without its reasons."""
     if row is None:
-        return OnlineFeatures((None,) * n_features, "MISSING", None)
+        return None
     event_at, available_at, values = row
     if event_at > as_of or available_at > as_of:
-        return OnlineFeatures((None,) * n_features, "MISSING", None)
-    age_us = as_of - event_at
-    if ttl_s is not None and age_us > ttl_s * 1_000_000:
-        return OnlineFeatures((None,) * n_features, "EXPIRED", age_us)
-    return OnlineFeatures(values, "PRESENT", age_us)
+        return None
+    if ttl_s is not None and as_of - event_at > ttl_s * 1_000_000:
+        return None
+    return values
 
 
 def supersedes(new: OnlineRow, old: OnlineRow) -> bool:

@@ -149,6 +149,12 @@ class Runtime:
         except InputRejected as error:
             raise self.lookup.blame(error) from None
 
+    def takes_as(self, other: Runtime) -> bool:
+        """Whether both make the same matrix of every request."""
+        return self.encoder.contract.inputs == other.encoder.contract.inputs and self.lookup.reads_as(
+            other.lookup
+        )
+
     def answer(self, matrix: Matrix) -> list[float]:
         """One value per row, within the contract.
 
@@ -186,10 +192,11 @@ class Serving:
     Attributes:
         capture: where its traffic is written down; None when the plan keeps nothing.
         shadow: the version that gets copies; None without a capture, which is all that its answers are for.
+        alike: the versions that answer from the matrix that the shadow would make as well.
         rehearsal: the version that answers drills: the plan's own for that, else the live one if it has traffic.
     """
 
-    __slots__ = ("_runtimes", "_table", "capture", "plan", "rehearsal", "shadow")
+    __slots__ = ("_runtimes", "_table", "alike", "capture", "plan", "rehearsal", "shadow")
 
     def __init__(self, plan: Plan, runtimes: dict[Digest, Runtime], capture: Capture | None = None) -> None:
         self.plan = plan
@@ -200,6 +207,10 @@ class Serving:
             for route, runtime in zip(plan.routes, self._runtimes, strict=True):
                 self._table += [runtime] * route.weight
         self.shadow = runtimes[plan.shadow] if plan.shadow is not None and capture is not None else None
+        shadow = self.shadow
+        self.alike = frozenset(
+            runtime.digest for runtime in self._runtimes if shadow is not None and shadow.takes_as(runtime)
+        )
         if plan.drill is not None:
             self.rehearsal: Runtime | None = runtimes[plan.drill]
         else:
@@ -339,18 +350,22 @@ class Endpoint:
                 return False
             kept = {ref.digest for ref in self.serving.plan.packages}
             gone = [digest for digest in self._loaded if digest not in kept]
+            if not gone:
+                return False
             for digest in gone:
                 del self._loaded[digest]
             self._tolerate()
-            return bool(gone)
+            return True
 
     def _tolerate(self) -> None:
         """Callers may send what any loaded version takes: they do not know which one will answer."""
         names = frozenset(
             name for runtime in self._loaded.values() for name in runtime.encoder.contract.names
         )
+        sent = frozenset(name for runtime in self._loaded.values() for name in runtime.lookup.sent)
         for runtime in self._loaded.values():
             runtime.encoder.tolerated = names
+            runtime.lookup.ignore(sent)
 
     def beat(self) -> None:
         """Bring the request count in the ack up to date."""

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from lockgate.core.clock import Micros
 from lockgate.core.digests import Digest
 from lockgate.core.errors import LockgateError
-from lockgate.features.online import known_at
+from lockgate.features.online import known_at, values_at
 from lockgate.features.ports import Key, OnlineRow, OnlineStore
 from lockgate.registry.contract import InputField, InputRejected, ModelContract
 from lockgate.registry.package import OnlineView
@@ -46,6 +46,10 @@ class _View(NamedTuple):
 
 class Lookup:
     """What one loaded package reads by key.
+
+    Attributes:
+        sent: the inputs that come with the request.
+        refused: the inputs that may not come with it, because they are read.
 
     Args:
         contract: an input's `source` says whether it is read, and from where.
@@ -81,7 +85,8 @@ class Lookup:
             taken.setdefault(view, []).append(field)
             self._source[field.name] = view
         self._unkeyed = tuple(unkeyed)
-        self._supplied = frozenset(self._source)
+        self._supplied = self.refused = frozenset(self._source)
+        self.sent = frozenset(contract.names) - self._supplied
         self._views = tuple(_view(known[name], found) for name, found in taken.items())
 
     def fill(
@@ -102,15 +107,31 @@ class Lookup:
             self._refuse_unkeyed(rows)
         if not self._views:
             return rows
-        supplied = self._supplied
+        refused = self.refused
         for number, row in enumerate(rows):
-            if not supplied.isdisjoint(row):
+            if not refused.isdisjoint(row):
                 raise self._sent_too(number, row)
         stored = self._read([(view.digest, _keys(view, entities)) for view in self._views])
         filled = [row.copy() for row in rows]
         for view, found in zip(self._views, stored, strict=True):
             _take(view, found, as_of, filled)
         return filled
+
+    def ignore(self, names: frozenset[str]) -> None:
+        """Callers may send these all the same, because another loaded version takes them from the request.
+
+        What was read by key still counts.
+        """
+        self.refused = self._supplied - names
+
+    def reads_as(self, other: Lookup) -> bool:
+        """Whether both make the same of every row, as long as no write comes in between."""
+        return (
+            type(self) is type(other)
+            and self._store is other._store
+            and self._views == other._views
+            and self._unkeyed == other._unkeyed
+        )
 
     def blame(self, error: InputRejected) -> InputRejected | FeaturesUnavailable:
         """The error of a filled row: what the store supplied is not held against the caller."""
@@ -132,10 +153,14 @@ class Lookup:
                 "this data plane has no online store, so it cannot read features by key",
                 remedy="start it with --online DIR, or send the features in `inputs`",
             )
-        asked = [(view, keys) for view, keys in wanted if None not in keys]
-        whole = len(asked) == len(wanted)
-        if not whole:
-            asked = [(view, [key for key in keys if key is not None]) for view, keys in wanted]
+        asked, whole = wanted, True
+        for _, keys in wanted:
+            if None in keys:
+                asked, whole = (
+                    [(view, [key for key in one if key is not None]) for view, one in wanted],
+                    False,
+                )
+                break
         try:
             found = store.read_many(asked)  # type: ignore[arg-type]  # no key among them is null
         except Exception as error:  # noqa: BLE001 - whatever a store does, the request is answered
@@ -149,7 +174,7 @@ class Lookup:
         return [_spread(rows, keys) for rows, (_, keys) in zip(found, wanted, strict=True)]
 
     def _sent_too(self, number: int, row: Row) -> EntityRejected:
-        name = next(name for name in row if name in self._supplied)
+        name = next(name for name in row if name in self.refused)
         view = self._source[name]
         return EntityRejected(
             f"row {number}: field {name!r} is read from {view} by key, and was sent too",
@@ -188,6 +213,8 @@ def _view(view: OnlineView, inputs: Sequence[InputField]) -> _View:
 
 def _keys(view: _View, entities: Sequence[Mapping[str, Any]]) -> list[Key | None]:
     """The key of each row; None where a part of it is null."""
+    if len(view.keys) == 1:
+        return _single_keys(view, entities)
     keys: list[Key | None] = []
     for number, entity in enumerate(entities):
         parts: list[str | int] = []
@@ -202,6 +229,22 @@ def _keys(view: _View, entities: Sequence[Mapping[str, Any]]) -> list[Key | None
     return keys
 
 
+def _single_keys(view: _View, entities: Sequence[Mapping[str, Any]]) -> list[Key | None]:
+    """The same for a view with one key column, as most have."""
+    ((name, wanted),) = view.keys
+    keys: list[Key | None] = []
+    for number, entity in enumerate(entities):
+        value: Any = entity.get(name, _ABSENT)
+        kind = type(value)
+        if kind is wanted and (wanted is str or -_INT64_END <= value < _INT64_END):
+            keys.append((value,))
+        elif value is None:
+            keys.append(None)
+        else:
+            raise _bad_key(view, number, name, value)
+    return keys
+
+
 def _spread(found: list[OnlineRow | None], keys: list[Key | None]) -> list[OnlineRow | None]:
     """The rows in the places of their keys; None where a key is null."""
     rows = iter(found)
@@ -210,16 +253,20 @@ def _spread(found: list[OnlineRow | None], keys: list[Key | None]) -> list[Onlin
 
 def _take(view: _View, stored: list[OnlineRow | None], as_of: Sequence[Micros], rows: list[Row]) -> None:
     """Put a view's features into the rows."""
-    ttl_s, n_features, picks = view.ttl_s, view.n_features, view.picks
+    ttl_s, n_features, picks, required = view.ttl_s, view.n_features, view.picks, view.required
     for number, row in enumerate(rows):
-        known = known_at(stored[number], as_of[number], ttl_s=ttl_s, n_features=n_features)
-        values = known.values
-        if len(values) != n_features:
+        values = values_at(stored[number], as_of[number], ttl_s)
+        if values is None:
+            for name, _ in picks:
+                row[name] = None
+        elif len(values) == n_features:
+            for name, position in picks:
+                row[name] = values[position]
+        else:
             raise _unavailable(view, number, f"the stored row has {len(values)} values, not {n_features}")
-        for name, position in picks:
-            row[name] = values[position]
-        for name in view.required:
+        for name in required:
             if row[name] is None:
+                known = known_at(stored[number], as_of[number], ttl_s=ttl_s, n_features=n_features)
                 why = "null" if known.status == "PRESENT" else known.status.lower()
                 raise _unavailable(view, number, f"{name!r} is {why}, and the version needs it", field=name)
 

@@ -27,6 +27,7 @@ import msgspec
 from lockgate.core.clock import Micros, parse_iso
 from lockgate.core.digests import Digest
 from lockgate.core.errors import LockgateError, did_you_mean
+from lockgate.registry.contract import Matrix
 from lockgate.serving import errors
 from lockgate.serving.capture import Outcome
 from lockgate.serving.endpoint import Endpoint, Serving
@@ -166,16 +167,17 @@ class Plane:
             runtime = serving.runtime_for(key or request_id)
         if serving is None or runtime is None:
             return self._without_version(found, request, request_id)
-        rows, values = None, []
+        rows, matrix, values = None, None, []
         outcome: Outcome = "ok"
         try:
             rows, matrix = runtime.take(request.inputs, request.entities, [as_of] * len(request.inputs))
             values = runtime.answer(matrix)
             shown = self._encode(Prediction(values, runtime.version, runtime.digest, found.shown, request_id))
             answer = Answer(200, (JSON_TYPE, runtime.version_header), shown)
-        except LockgateError as error:
-            outcome = REFUSALS[type(error)].error_class
-            answer = self.refuse(error, request_id, found)
+        except (LockgateError, RecursionError) as error:
+            refusal = error if isinstance(error, LockgateError) else _too_deep()
+            outcome = REFUSALS[type(refusal)].error_class
+            answer = self.refuse(refusal, request_id, found)
         if key != DRILL_KEY:
             latency_us = (time.perf_counter_ns() - started_ns) // 1_000
             if outcome == "ok":
@@ -188,7 +190,8 @@ class Plane:
                     at, request_id, key, runtime.digest, outcome, latency_us, values, as_of, rows, len(body)
                 )
                 if outcome == "ok" and serving.shadow is not None and serving.shadow is not runtime:
-                    self._cast_shadow(found, serving, request, request_id, as_of, len(body))
+                    copied = matrix if runtime.digest in serving.alike else None
+                    self._cast_shadow(found, serving, request, request_id, as_of, len(body), copied)
         return answer
 
     def feedback(self, endpoint: str, content_type: str | None, body: bytes) -> Answer:
@@ -317,6 +320,7 @@ class Plane:
         request_id: str,
         as_of: Micros,
         n_bytes: int,
+        matrix: Matrix | None,
     ) -> None:
         if self._shadow is None or serving.shadow is None or serving.capture is None:
             return
@@ -326,12 +330,19 @@ class Plane:
                 serving.capture,
                 endpoint.shadow_counts,
                 request_id,
-                request.inputs,
-                request.entities,
+                request.inputs if matrix is None else [],
+                request.entities if matrix is None else None,
                 as_of,
                 n_bytes,
+                matrix,
             )
         )
+
+
+def _too_deep() -> errors.RequestInvalid:
+    return errors.RequestInvalid(
+        "a value is nested too deeply to be told about", remedy="send a number, a text, true, false or null"
+    )
 
 
 def body_too_large(limits: Limits) -> errors.BodyTooLarge:

@@ -1,8 +1,9 @@
 """The shadow: a version that is asked what another one answered, and whose answers reach nobody.
 
 A request that was answered leaves a reference in a bounded queue. A thread takes up to `_N_BATCH` of them at a
-time, or what gathers in five milliseconds, and asks the shadow once for all their rows. It reads features by key
-on its own, because its views may be others, and as of the same moment. What it says goes into the capture.
+time, or what gathers in a few hundredths of a second, and asks the shadow once for all their rows. A shadow with
+the same inputs gets the very matrix that was answered. Another one encodes the rows itself, and reads features by
+key on its own, as of the same moment, because its views may be others. What it says goes into the capture.
 
 Whatever the shadow does stays here: it may raise, be slow or hang, and the only effect is that answers of it are
 missing, which is counted.
@@ -16,21 +17,31 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from lockgate.core.clock import Micros
 from lockgate.core.errors import LockgateError
+from lockgate.registry.contract import Matrix
 from lockgate.serving.capture import Capture, Outcome
 from lockgate.serving.endpoint import Runtime, ShadowCounts
 from lockgate.serving.errors import REFUSALS
 from lockgate.traffic.capture import Shadowed
 
-_N_BATCH = 64
+_N_BATCH = 256
+_N_BATCH_ROWS = 4_096
 _ENTRY_BYTES = 256
+_LEAVE_S = 5.0
 
 _LOG = logging.getLogger("lockgate.serving")
 
 
 class Copy(NamedTuple):
-    """A request as the shadow gets it, and where its answer goes."""
+    """A request as the shadow gets it, and where its answer goes.
+
+    Attributes:
+        matrix: of the rows, when the shadow makes the same of them as the version that answered; then `rows`
+            and `entities` are of no use any more, and empty.
+    """
 
     runtime: Runtime
     capture: Capture
@@ -40,6 +51,11 @@ class Copy(NamedTuple):
     entities: list[dict[str, Any]] | None
     as_of: Micros
     n_bytes: int
+    matrix: Matrix | None = None
+
+    @property
+    def n_rows(self) -> int:
+        return len(self.rows if self.matrix is None else self.matrix)
 
 
 class Shadow:
@@ -51,7 +67,7 @@ class Shadow:
     """
 
     def __init__(
-        self, now: Callable[[], Micros], *, gather_s: float = 0.005, queue_bytes: int = 4 << 20
+        self, now: Callable[[], Micros], *, gather_s: float = 0.025, queue_bytes: int = 4 << 20
     ) -> None:
         self._now = now
         self._gather_s = gather_s
@@ -74,10 +90,10 @@ class Shadow:
         self._thread.start()
 
     def stop(self) -> None:
-        """Answer what is queued, then end."""
+        """Answer what is queued, then end. A shadow that hangs is left behind: nobody waits for its answer."""
         self._stopping.set()
         self._queue.put(None)
-        self._thread.join()
+        self._thread.join(_LEAVE_S)
 
     def _run(self) -> None:
         going = True
@@ -86,9 +102,11 @@ class Shadow:
             batch: list[Copy] = []
             if copy is not None and self._queue.qsize() < _N_BATCH - 1:
                 self._stopping.wait(self._gather_s)
+            n_rows = 0
             while copy is not None:
                 batch.append(copy)
-                if len(batch) == _N_BATCH or self._queue.empty():
+                n_rows += copy.n_rows
+                if len(batch) == _N_BATCH or n_rows >= _N_BATCH_ROWS or self._queue.empty():
                     break
                 copy = self._queue.get()
             going = copy is not None
@@ -96,9 +114,14 @@ class Shadow:
             self._bytes_out += sum(one.n_bytes + _ENTRY_BYTES for one in batch)
 
     def _answer(self, batch: Sequence[Copy]) -> None:
-        groups: dict[tuple[int, int, bool], list[Copy]] = {}
+        groups: dict[tuple[int, int, bool, bool], list[Copy]] = {}
         for copy in batch:
-            asked_alike = (id(copy.runtime), id(copy.capture), copy.entities is None)
+            asked_alike = (
+                id(copy.runtime),
+                id(copy.capture),
+                copy.entities is None,
+                copy.matrix is None,
+            )
             groups.setdefault(asked_alike, []).append(copy)
         for group in groups.values():
             capture, counts, digest = group[0].capture, group[0].counts, group[0].runtime.digest
@@ -128,12 +151,8 @@ def _ask(group: Sequence[Copy]) -> list[tuple[float, ...] | Outcome]:
     All of them are asked for at once; when that fails, one by one, so that each failure stays with its request.
     """
     runtime = group[0].runtime
-    rows = [row for copy in group for row in copy.rows]
-    as_of = [copy.as_of for copy in group for _ in copy.rows]
-    keys = [key for copy in group for key in copy.entities or ()]
     try:
-        _, matrix = runtime.take(rows, None if group[0].entities is None else keys, as_of)
-        values = runtime.answer(matrix)
+        values = runtime.answer(_matrix(group))
     except LockgateError as error:
         if len(group) == 1:
             return [REFUSALS[type(error)].error_class]
@@ -141,6 +160,18 @@ def _ask(group: Sequence[Copy]) -> list[tuple[float, ...] | Outcome]:
     answers: list[tuple[float, ...] | Outcome] = []
     start = 0
     for copy in group:
-        answers.append(tuple(values[start : start + len(copy.rows)]))
-        start += len(copy.rows)
+        answers.append(tuple(values[start : start + copy.n_rows]))
+        start += copy.n_rows
     return answers
+
+
+def _matrix(group: Sequence[Copy]) -> Matrix:
+    """Of the rows of all requests."""
+    made = [copy.matrix for copy in group if copy.matrix is not None]
+    if len(made) == len(group):
+        return np.concatenate(made)
+    rows = [row for copy in group for row in copy.rows]
+    as_of = [copy.as_of for copy in group for _ in copy.rows]
+    keys = [key for copy in group for key in copy.entities or ()]
+    _, matrix = group[0].runtime.take(rows, None if group[0].entities is None else keys, as_of)
+    return matrix

@@ -151,6 +151,16 @@ def test_a_null_that_may_not_be_is_no_callers_fault(lookup: Lookup, keys: dict[s
         lookup.fill([ROW], [keys], [NOW])
 
 
+def test_what_another_loaded_version_takes_from_the_request_is_ignored(lookup: Lookup) -> None:
+    """An input that moves to a view: in its canary one request must fit the version before and the one after."""
+    assert lookup.sent == {"distance"}
+    lookup.ignore(frozenset({"gusts", "distance"}))
+    (filled,) = lookup.fill([{"distance": 1400, "gusts": 99.0}], [KEYS], [NOW])
+    assert filled["gusts"] == 12.5
+    with pytest.raises(EntityRejected, match="age"):
+        lookup.fill([{"distance": 1400, "age": 1}], [KEYS], [NOW])
+
+
 class Refusing(MemoryOnline):
     def read_many(self, requests: Sequence[tuple[Digest, Sequence[Key]]]) -> list[list[OnlineRow | None]]:
         raise OSError("secret path")

@@ -374,3 +374,12 @@ def test_every_error_a_caller_can_get_has_a_status_and_a_class() -> None:
     for status, error_class, title in REFUSALS.values():
         assert error_class in ERROR_CLASSES and title
         assert (status >= 500) == (error_class not in (CLIENT, CONTRACTUAL))
+
+
+def test_a_value_nested_to_any_depth_is_the_callers() -> None:
+    """Between what the parser refuses and what can be told about lie depths at which telling goes too deep."""
+    rig = Rig(sample_plan(1, "1.0.0"))
+    for depth in range(600, 1_100):
+        body = b'{"inputs":[{"distance":' + b"[" * depth + b"]" * depth + b"}]}"
+        answer = rig.plane.handle("prod/flight-delay", "application/json", body)
+        assert answer.status in (400, 422), depth
