@@ -22,6 +22,7 @@ from lockgate.delivery.ports import Target
 from lockgate.traffic.plan import DRILL_KEY, Plan
 
 _PATIENCE_S = 5.0
+_PAUSE_S = 0.01
 
 
 class Ask(Protocol):
@@ -50,6 +51,8 @@ class Asker:
             body = json.loads(answer.read())
         except (OSError, http.client.HTTPException, ValueError):
             self._connection.close()
+            # Nobody listens: asking again at once would only be counted.
+            time.sleep(_PAUSE_S)
             return None
         return body.get("digest") if answer.status == 200 else None
 
