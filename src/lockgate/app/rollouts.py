@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from lockgate.adapters.targets.captures import CaptureReader
 from lockgate.core.clock import Clock, Ids, Micros
+from lockgate.core.errors import LockgateError
 from lockgate.delivery.advance import worth_telling
 from lockgate.delivery.messages import ConfirmPlan, JudgeRollout
 from lockgate.delivery.state import ENDPOINT, ON_A_STEP, ROLLOUT, Rollout, RolloutState, release_key
@@ -54,7 +55,7 @@ class RolloutController:
 
     def look(self) -> None:
         """Look once at every rollout that stands on a step."""
-        standing = set()
+        standing, failed = set(), []
         for stored in self._journal.documents(ENDPOINT.name):
             if stored.state not in ON_A_STEP:
                 continue
@@ -64,11 +65,17 @@ class RolloutController:
             known = self._journal.document(ROLLOUT.name, release_key(stored.key, underway.release))
             if known is not None:
                 standing.add(stored.key)
-                self._look_at(underway, read_body(ROLLOUT, known))
+                try:
+                    self._look_at(underway, read_body(ROLLOUT, known))
+                except (LockgateError, OSError) as error:
+                    # The others are looked at all the same: their guards must not wait for this one.
+                    failed.append(error)
         for endpoint in self._watches.keys() - standing:
             # Between two steps a rollout is watched on; once it is over its counts are of no more use.
             if not self._underway(endpoint):
                 del self._watches[endpoint]
+        if failed:
+            raise failed[0]
 
     def plane_ended(self) -> None:
         """The data plane ended unasked. A rollout under whose plan it keeps doing so is called off, without statistics:

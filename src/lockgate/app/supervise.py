@@ -25,7 +25,7 @@ import msgspec
 
 from lockgate.app.control import Control
 from lockgate.app.http.server import HubServer, create_app
-from lockgate.core.errors import Conflict, LockgateError, NotFound, Unavailable
+from lockgate.core.errors import Conflict, NotFound, Unavailable
 from lockgate.workshop.layout import Layout
 
 _TICK_S = 0.1
@@ -218,8 +218,8 @@ class Supervisor:
         """What fails now is told and tried again; endpoints go on answering meanwhile."""
         try:
             yield
-        except (LockgateError, OSError) as error:
-            self._note(f"{what}: {error}")
+        except Exception as error:  # noqa: BLE001 - without its threads `up` would stand and watch nothing
+            self._note(f"{what}: {type(error).__name__}: {error}")
             self._leaving.wait(_BACK_OFF_S)
 
     def _note(self, text: str) -> None:

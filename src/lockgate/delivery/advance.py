@@ -43,7 +43,8 @@ from lockgate.delivery.state import (
     release_key,
 )
 from lockgate.delivery.verdict import Verdict, judge
-from lockgate.delivery.way_back import FLIP_PATIENCE_S, publish, served_of, take_back
+from lockgate.delivery.way_back import FLIP_PATIENCE_S, capture_of, publish, served_of, take_back
+from lockgate.traffic.capture import CaptureMode
 
 
 def settings_of(docs: Docs, endpoint: str) -> EndpointSettings:
@@ -201,7 +202,8 @@ def judge_rollout(docs: Docs, command: JudgeRollout, context: Context) -> Decisi
         return Decision((*told, held))
     if not passes(rollout, underway, verdict, context.now):
         return Decision(told)
-    onward = _onward(environment, endpoint, rollout, command.step + 1, overridden="")
+    capture = capture_of(docs, command.endpoint)
+    onward = _onward(environment, endpoint, rollout, command.step + 1, overridden="", capture=capture)
     return Decision(told + onward.events, onward.effects)
 
 
@@ -217,7 +219,8 @@ def worth_telling(rollout: RolloutState, underway: Rollout, verdict: Verdict, no
     """Whether reporting what led to this verdict would change anything; looks that change nothing stay untold."""
     run = rollout.run
     changed = run is not None and _is_news(rollout, run.step, verdict)
-    return changed or verdict.outcome == "fail" or passes(rollout, underway, verdict, now)
+    unheld = verdict.outcome == "void" and underway.state != "paused"
+    return changed or unheld or verdict.outcome == "fail" or passes(rollout, underway, verdict, now)
 
 
 def _is_news(rollout: RolloutState, step: int, verdict: Verdict) -> bool:
@@ -243,6 +246,7 @@ def _onward(
     step: int,
     *,
     overridden: str,
+    capture: CaptureMode,
 ) -> Decision:
     """To step `step`; past the last one the new version goes live and what was live is the way back."""
     generation = endpoint.generation + 1
@@ -256,9 +260,7 @@ def _onward(
         overridden=overridden,
     )
     if final:
-        effect = publish(
-            environment, endpoint, generation, rollout.candidate, rollout.control, rollout.capture
-        )
+        effect = publish(environment, endpoint, generation, rollout.candidate, rollout.control, capture)
     else:
         effect = step_plan(environment, endpoint, rollout, step, generation)
     return Decision((advanced,), (effect,))
@@ -339,4 +341,5 @@ def advance_rollout(
     environment = docs.get(ENVIRONMENT, parse_endpoint(command.endpoint).environment)
     assert environment is not None
     step = len(rollout.policy.steps) if command.full else run.step + 1
-    return _onward(environment, endpoint, rollout, step, overridden=f"{context.actor}: {command.reason}")
+    why, capture = f"{context.actor}: {command.reason}", capture_of(docs, command.endpoint)
+    return _onward(environment, endpoint, rollout, step, overridden=why, capture=capture)

@@ -457,7 +457,8 @@ class RollbackFailed(Event, frozen=True, kw_only=True, tag="delivery.rollback-fa
     detail: str
 
     def summary(self) -> str:
-        return f"rollback of {self.endpoint} failed, release {self.release} stays: {self.detail}"
+        stays = self.release if self.swapped else self.to_release
+        return f"rollback of {self.endpoint} failed, release {stays} is published again: {self.detail}"
 
 
 class ApplyPlan(Effect, frozen=True, kw_only=True, tag="delivery.apply-plan"):

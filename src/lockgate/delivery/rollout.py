@@ -88,6 +88,11 @@ def complaints(policy: RolloutPolicy) -> tuple[str, ...]:
         found.append("a rollout needs at least one step")
     if not 0 < policy.alpha <= 0.5:
         found.append(f"alpha is {policy.alpha:g}: give a share above 0 and at most 0.5")
+    stages = [step.stage for step in policy.steps]
+    if "soak" in stages and "canary" not in stages:
+        found.append(
+            "a soak needs a canary before it: there is nothing else that its rates could be held against"
+        )
     weight = -1
     for number, step in enumerate(policy.steps, start=1):
         low, high = _WEIGHTS[step.stage]
@@ -102,12 +107,15 @@ def complaints(policy: RolloutPolicy) -> tuple[str, ...]:
         weight = max(weight, step.weight)
     for name, guard in policy.guards.items():
         figures = (guard.floor, guard.absolute, guard.bound, guard.min_events, guard.margin or 0)
-        if min(figures) < 0 or (guard.margin is not None and guard.margin == 0):
-            found.append(f"guard {name} has a negative figure, or a margin of nothing")
+        if not all(0 <= figure < _ENDLESS for figure in figures) or guard.margin == 0:
+            found.append(f"guard {name} has a negative or endless figure, or a margin of nothing")
+        if guard.absolute >= 1:
+            found.append(f"guard {name} tolerates any difference of rates: absolute is a share below 1")
         if name != "errors" and guard.bound == 0:
             found.append(f"guard {name} needs a bound: what makes an event bad")
     return tuple(found)
 
 
+_ENDLESS = 1e15
 _MAX_BAKE_S = 31 * 24 * 3600.0
 _WEIGHTS: dict[Stage, tuple[int, int]] = {"shadow": (0, 0), "canary": (1, 9_999), "soak": (10_000, 10_000)}

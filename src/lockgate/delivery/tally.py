@@ -38,6 +38,8 @@ MOST_WAITING = 1 << 18
 _MOST_EARLY = 8
 """Labels kept for a request that is not known yet; the first one of an existing row is what is looked for."""
 
+_MINUTE_US = 60_000_000
+_N_MINUTES = 5
 _REACHED_NOBODY = frozenset({"client_error", "shed"})
 
 T = TypeVar("T")
@@ -112,6 +114,7 @@ class Counter:
             if not canary:
                 self._join_live(line, cell)
             return
+        cell.saw(line.at, canary, _is_bad(line.outcome))
         slow = None
         if self._latency is not None and line.outcome == "ok":
             slow = line.latency_us > self._latency.bound
@@ -209,15 +212,28 @@ class Counter:
 class _Cell:
     """The counts of one segment while they grow."""
 
-    __slots__ = ("again", "guards", "stage", "step", "units", "weight")
+    __slots__ = ("again", "guards", "minutes", "stage", "step", "units", "weight")
 
     def __init__(self, step: int, stage: Stage, weight: int, policy: RolloutPolicy) -> None:
         self.step, self.stage, self.weight = step, stage, weight
         # Each pair: [the version before, the new version].
         self.units, self.again = [0, 0], [0, 0]
+        # Requests by minute, whoever sent them: [control, canary, failed control, failed canary].
+        self.minutes: dict[int, list[int]] = {}
         self.guards: dict[GuardName, tuple[list[int], list[int]]] = {
             name: ([0, 0], [0, 0]) for name in policy.guards if name in _COUNTED[stage]
         }
+
+    def saw(self, at: Micros, canary: bool, bad: bool) -> None:
+        """A request, also of a unit that has voted; only the latest minutes are kept."""
+        minute = at // _MINUTE_US
+        counts = self.minutes.get(minute)
+        if counts is None:
+            counts = self.minutes[minute] = [0, 0, 0, 0]
+            for old in [one for one in self.minutes if one < max(self.minutes) - _N_MINUTES]:
+                del self.minutes[old]
+        counts[canary] += 1
+        counts[2 + canary] += bad
 
     def count(self, guard: GuardName, canary: bool, bad: bool, n: int) -> None:
         votes = self.guards.get(guard)
@@ -229,6 +245,10 @@ class _Cell:
         return any(self.units) or any(self.again)
 
     def segment(self) -> Segment:
+        latest = [n for minute, n in self.minutes.items() if minute >= max(self.minutes) - 1]
+        asked_control, asked_canary, failed_control, failed_canary = (
+            sum(counts[place] for counts in latest) for place in range(4)
+        )
         return Segment(
             step=self.step,
             stage=self.stage,
@@ -237,6 +257,10 @@ class _Cell:
             n_control=self.units[False],
             again_canary=self.again[True],
             again_control=self.again[False],
+            asked_canary=asked_canary,
+            asked_control=asked_control,
+            failed_canary=failed_canary,
+            failed_control=failed_control,
             guards={
                 name: Tally(
                     n_canary=n[True], n_control=n[False], bad_canary=bad[True], bad_control=bad[False]

@@ -46,6 +46,9 @@ SOAK_SHARE = 0.2
 MISMATCH_ALPHA = 0.001
 """The chance, over the whole rollout, that a sound routing is called mismatched."""
 
+BROKEN_FROM, BROKEN_SHARE = 20, 0.5
+"""So many failed requests of the latest minutes, and such a share of them, and a version is broken at the first look."""
+
 _RATE_PRIOR = 0.5
 _WIDEST = 40.0
 _TOLERANCE = 1e-6
@@ -79,6 +82,8 @@ class Segment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             one before. In shadow both are the units of which a pair of answers is known.
         again_canary, again_control: units that were met in this step and had been met in an earlier one; in
             shadow, further pairs of the same units. They have been seen, and prove nothing new.
+        asked_canary, asked_control, failed_canary, failed_control: requests of the segment's latest one to two
+            minutes, and how many of them failed; of all units, also of those that have voted. Not in shadow.
         guards: in shadow only `errors`, paired: `bad_canary` where only the shadow failed, `bad_control` where
             only the live version did.
     """
@@ -90,6 +95,10 @@ class Segment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     n_control: int
     again_canary: int = 0
     again_control: int = 0
+    asked_canary: int = 0
+    asked_control: int = 0
+    failed_canary: int = 0
+    failed_control: int = 0
     guards: dict[GuardName, Tally]
 
 
@@ -180,7 +189,7 @@ def judge(look: Look, policy: RolloutPolicy, step: int) -> Verdict:
         _Question(name, policy.guards[name], now.stage, alphas[name], segments).answer()
         for name in _judged(policy, now.stage)
     )
-    outcome, reason = _outcome(segments, policy, now, guards, n_canary)
+    outcome, reason = _outcome(segments, policy, now, guards, n_canary, look.n_dropped)
     return Verdict(outcome=outcome, reason=reason, guards=guards, n_canary=n_canary, n_control=n_control)
 
 
@@ -436,6 +445,10 @@ def _check(segment: Segment, policy: RolloutPolicy) -> None:
     counts = [
         (0, n) for n in (segment.n_canary, segment.n_control, segment.again_canary, segment.again_control)
     ]
+    counts += [
+        (segment.failed_canary, segment.asked_canary),
+        (segment.failed_control, segment.asked_control),
+    ]
     for tally in segment.guards.values():
         counts += [(tally.bad_canary, tally.n_canary), (tally.bad_control, tally.n_control)]
     if not all(0 <= part <= whole <= _MOST_UNITS for part, whole in counts):
@@ -458,7 +471,12 @@ def _outcome(
     now: RolloutStep,
     guards: tuple[GuardVerdict, ...],
     n_canary: int,
+    n_dropped: int,
 ) -> tuple[Literal["pass", "fail", "continue", "no_data", "void"], str]:
+    # What is plainly broken goes back whatever the routing; statistics that rest on the routing come after it.
+    broken = _broken([segment for segment in segments if policy.steps[segment.step] is now], policy)
+    if broken:
+        return "fail", broken
     mismatch = _mismatch(segments, policy)
     if mismatch:
         return "void", mismatch
@@ -470,6 +488,11 @@ def _outcome(
         return "no_data", f"no {unit} in this step yet; {now.min_units:,} are asked for"
     if n_canary < now.min_units:
         return "continue", f"{n_canary:,} of {now.min_units:,} {unit} seen in this step"
+    if n_dropped > n_canary:
+        return (
+            "continue",
+            f"{n_dropped:,} lines of traffic were lost, more than were seen; see the data plane's log",
+        )
     seen = f"{n_canary:,} {unit} seen in this step"
     waiting = [guard for guard in guards if guard.outcome == "continue"]
     if waiting:
@@ -485,6 +508,21 @@ def _at_most(guard: GuardVerdict) -> str:
     return (
         estimate if guard.high is None else f"{estimate}, at most {_figure(guard.high)} times the rate before"
     )
+
+
+def _broken(here: Sequence[Segment], policy: RolloutPolicy) -> str:
+    """What needs no statistics: most requests of the last minutes fail under the new version, and did not before.
+
+    Units vote once, so a version that breaks after its callers have voted would go on without it.
+    """
+    if "errors" not in policy.guards or not here:
+        return ""
+    latest = here[-1]
+    asked, failed = latest.asked_canary, latest.failed_canary
+    before = latest.failed_control / latest.asked_control if latest.asked_control else 0.0
+    if failed < BROKEN_FROM or failed < BROKEN_SHARE * asked or before > BROKEN_SHARE / 5:
+        return ""
+    return f"harm by errors: {failed:,} of the last {asked:,} requests failed under the new version"
 
 
 def _mismatch(segments: Sequence[Segment], policy: RolloutPolicy) -> str:

@@ -174,7 +174,8 @@ def roll_back_endpoint(docs: Docs, command: RollBackEndpoint, context: Context) 
         )
     target = docs.get(VERSION, back.served.version)
     assert target is not None, "a released version is registered"
-    if target.state in ("quarantined", "rejected"):
+    # While a release is on its way, what is live answers its share anyway: nothing worse comes of going back to it.
+    if rollout is None and target.state in ("quarantined", "rejected"):
         return wrong_state(target, "rolled back to")
     return take_back(environment, endpoint, command.reason, capture)
 

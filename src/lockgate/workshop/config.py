@@ -201,9 +201,13 @@ class StepTable(_Table, frozen=True, kw_only=True):
     min_units: int
     bake_s: float = 0.0
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.weight <= 1 or 0 < self.weight < 1 / N_SLOTS:
+            raise ValueError(f"weight {self.weight} is no share of the traffic: write 0.05 for 5 %, 0 or 1")
+
     @property
     def step(self) -> RolloutStep:
-        slots = round(self.weight * N_SLOTS)
+        slots = N_SLOTS if self.weight == 1 else min(round(self.weight * N_SLOTS), N_SLOTS - 1)
         stage: Stage = "shadow" if slots <= 0 else "soak" if slots >= N_SLOTS else "canary"
         return RolloutStep(stage=stage, weight=slots, min_units=self.min_units, bake_s=self.bake_s)
 

@@ -354,6 +354,9 @@ def test_settings_that_lead_nowhere_are_refused(story: Story) -> None:
         EndpointSettings(rollout=RolloutPolicy(steps=(up,), guards={"latency": Guard()})),
         EndpointSettings(rollout=RolloutPolicy(steps=(up,), guards={"errors": Guard(floor=-1)})),
         EndpointSettings(rollout=RolloutPolicy(steps=(up,), guards={}, alpha=0)),
+        EndpointSettings(rollout=RolloutPolicy(steps=(up,), guards={"errors": Guard(absolute=1.5)})),
+        EndpointSettings(rollout=RolloutPolicy(steps=(up,), guards={"errors": Guard(floor=float("inf"))})),
+        with_steps(RolloutStep(stage="soak", weight=N_SLOTS, min_units=1, bake_s=0)),
     ):
         assert set(rules_of(story.configure("prod", settings))) == {"delivery.rollout-policy"}
     assert rules_of(story.configure("nowhere", SETTINGS)) == ["delivery.endpoint-unknown"]

@@ -356,3 +356,26 @@ def test_a_look_and_a_verdict_survive_the_wire():
     enormous = judge(look(errors(FIRST, 100_000, 100_000, 0, 900_000)), policy(errors=Guard()), FIRST)
     assert only(enormous).e_value_log10 == 300.0
     assert msgspec.json.decode(msgspec.json.encode(enormous), type=Verdict) == enormous
+
+
+def test_a_version_that_breaks_after_its_callers_have_voted_is_taken_back_at_the_first_look():
+    """Units vote once; the requests of the latest minutes count all."""
+    calm = errors(FIRST, 0, 400, 0, 3_600)
+    late = msgspec.structs.replace(
+        calm, asked_canary=100, failed_canary=60, asked_control=900, failed_control=2
+    )
+    verdict = judge(look(late), policy(errors=Guard()), FIRST)
+    assert (verdict.outcome, "60 of the last 100 requests" in verdict.reason) == ("fail", True)
+    everywhere = msgspec.structs.replace(late, failed_control=600)
+    few = msgspec.structs.replace(late, asked_canary=30, failed_canary=19)
+    for harmless in (everywhere, few, calm):
+        assert judge(look(harmless), policy(errors=Guard()), FIRST).outcome != "fail"
+    assert judge(look(late), policy(latency=Guard(bound=1.0)), FIRST).outcome != "fail"
+
+
+def test_what_was_mostly_lost_proves_nothing():
+    whole = look(errors(FIRST, 0, 2_000, 0, 18_000))
+    lossy = msgspec.structs.replace(whole, n_dropped=50_000)
+    assert judge(whole, policy(errors=Guard(margin=None)), FIRST).outcome == "pass"
+    verdict = judge(lossy, policy(errors=Guard(margin=None)), FIRST)
+    assert (verdict.outcome, "lost" in verdict.reason) == ("continue", True)

@@ -217,6 +217,13 @@ def rollback(session: Session, endpoint: str, n_flips: int) -> None:
     command = StartDrill(id=session.new_id(), endpoint=str(name), n_flips=n_flips)
     started = session.tell(command, headline=f"the way back of {endpoint} cannot be rehearsed").events[0]
     plan = control.target.observe(str(name)).plan
+    decided = started["first"] - 1
+    if plan is not None and plan.generation != decided:
+        raise TargetUnavailable(
+            f"the data plane is at plan {plan.generation} of {endpoint}, and plan {decided} was decided",
+            remedy=f"wait until it has taken it: lockgate status {endpoint}",
+            endpoint=str(name),
+        )
     if plan is None or plan.live is None or plan.previous is None:
         raise TargetUnavailable(
             f"the data plane has no plan of {endpoint} with a version to go back to",
@@ -244,7 +251,9 @@ def _row(control: Any, package: str) -> Any:
 
 def _report(session: Session, name: EndpointName, figures: DrillFigures) -> None:
     line = endpoint_line(session, name).rollback_ready.drill
-    assert line is not None
+    if line is None:
+        session.note("a later drill took this one's place; its figures are not kept")
+        raise Exit(REFUSED)
     session.answer(
         line, f"{name.shown}: {drill_text(line)}; {figures.n_requests} requests, {figures.n_workers} workers"
     )
