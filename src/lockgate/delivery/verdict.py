@@ -47,7 +47,7 @@ MISMATCH_ALPHA = 0.001
 """The chance, over the whole rollout, that a sound routing is called mismatched."""
 
 BROKEN_FROM, BROKEN_SHARE = 20, 0.5
-"""So many failed requests of the latest minutes, and such a share of them, and a version is broken at the first look."""
+"""So many failed requests of the latest minutes, and such a share of them, make a version count as broken."""
 
 _RATE_PRIOR = 0.5
 _WIDEST = 40.0
