@@ -90,6 +90,10 @@ def test_status_of_a_release_under_way(given: Given, when: When, then: Then) -> 
 def test_explain(serving: Project) -> None:
     by_endpoint, by_version = (serving.asks(f"explain {ref}") for ref in (ENDPOINT, "flight-delay@1.1.0"))
     assert shaped(by_endpoint, EXPLAIN), by_endpoint
+    # Only an endpoint has a way back.
+    ready, rollout = by_endpoint.pop("rollback_ready"), by_endpoint.pop("rollout")
+    assert (ready["ready"], rollout) == (True, None)
+    assert (by_version.pop("rollback_ready"), by_version.pop("rollout")) == (None, None)
     assert by_endpoint == by_version
     for part in ("datasets", "features", "evidence", "approvals", "releases"):
         assert by_endpoint[part], part

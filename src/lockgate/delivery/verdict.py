@@ -189,7 +189,7 @@ def judge(look: Look, policy: RolloutPolicy, step: int) -> Verdict:
         _Question(name, policy.guards[name], now.stage, alphas[name], segments).answer()
         for name in _judged(policy, now.stage)
     )
-    outcome, reason = _outcome(segments, policy, now, guards, n_canary, look.n_dropped)
+    outcome, reason = _outcome(segments, policy, now, guards, n_canary)
     return Verdict(outcome=outcome, reason=reason, guards=guards, n_canary=n_canary, n_control=n_control)
 
 
@@ -471,7 +471,6 @@ def _outcome(
     now: RolloutStep,
     guards: tuple[GuardVerdict, ...],
     n_canary: int,
-    n_dropped: int,
 ) -> tuple[Literal["pass", "fail", "continue", "no_data", "void"], str]:
     # What is plainly broken goes back whatever the routing; statistics that rest on the routing come after it.
     broken = _broken([segment for segment in segments if policy.steps[segment.step] is now], policy)
@@ -488,11 +487,6 @@ def _outcome(
         return "no_data", f"no {unit} in this step yet; {now.min_units:,} are asked for"
     if n_canary < now.min_units:
         return "continue", f"{n_canary:,} of {now.min_units:,} {unit} seen in this step"
-    if n_dropped > n_canary:
-        return (
-            "continue",
-            f"{n_dropped:,} lines of traffic were lost, more than were seen; see the data plane's log",
-        )
     seen = f"{n_canary:,} {unit} seen in this step"
     waiting = [guard for guard in guards if guard.outcome == "continue"]
     if waiting:

@@ -214,6 +214,9 @@ def rollback(session: Session, endpoint: str, n_flips: int) -> None:
     known = running(session.layout)
     if known is None:
         raise NotUp("there is no data plane to drill with", remedy="lockgate up --detach")
+    # What is still to be told is told first, and what a killed drill left behind is put right.
+    control.effects.carry_out(str(name))
+    control.republish()
     command = StartDrill(id=session.new_id(), endpoint=str(name), n_flips=n_flips)
     started = session.tell(command, headline=f"the way back of {endpoint} cannot be rehearsed").events[0]
     plan = control.target.observe(str(name)).plan
