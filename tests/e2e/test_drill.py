@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
 import pytest
-from operator_story import NOT_FOUND, OK, REFUSED, UNAVAILABLE, USAGE, WAITING, ended
+from operator_story import NOT_FOUND, OK, REFUSED, USAGE, WAITING, ended
 from rollout_rig import (
     SHOWN,
     VERSIONS,
@@ -116,18 +116,16 @@ def test_without_a_version_before_there_is_nothing_to_drill(eventually: Eventual
         project.audit_holds()
 
 
-def test_a_data_plane_that_never_had_the_plan(project: Lamps) -> None:
-    """Its run directory is gone and nobody put the plans back yet."""
+def test_a_drill_puts_back_plans_that_were_wiped(project: Lamps) -> None:
+    """The run directory's plans are gone: the drill brings them back, and the running data plane follows them."""
     project.is_ready()
-    (endpoints,) = (project.dot / "run" / "endpoints",)
-    for file in endpoints.iterdir():
-        file.unlink()
     with project.frozen():
-        told = project.types(f"drill rollback {SHOWN}", by="sre").must(UNAVAILABLE)
-    assert "has no plan" in told.err and f"next: lockgate status {SHOWN}" in told.err
-    project.kills_up()
-    project.is_ready()
-    project.types(f"drill rollback {SHOWN} --n 1", by="sre").must(OK)
+        for file in (project.dot / "run" / "endpoints").iterdir():
+            file.unlink()
+        project.types(f"drill rollback {SHOWN} --n 3", by="sre").must(OK)
+        assert set(versions_of(project.burst(10)).values()) == {GOOD}
+        project.types(f"rollback {SHOWN}", by="sre").must(OK)
+        assert set(versions_of(project.burst(10)).values()) == {LIVE}
     project.audit_holds()
 
 

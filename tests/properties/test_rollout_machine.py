@@ -290,7 +290,8 @@ class RolloutMachine(RuleBasedStateMachine):
         receipt = self.do(OPERATOR, RollBackEndpoint(id=self.story.new_id(), endpoint=NAME), crash)
         underway = self.state not in ("", "rolling_back")
         back = self.live if underway else self.previous
-        free = self.state != "rolling_back" and back >= 0 and back not in self.shut_away
+        # What is live answers already: calling a release off is free even when the live version is shut away.
+        free = self.state != "rolling_back" and back >= 0 and (underway or back not in self.shut_away)
         assert (receipt.refusal is None) == free, receipt.refusal
         if free:
             self.state, self.swapped = "rolling_back", not underway

@@ -113,12 +113,17 @@ class ControlFile:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         try:
             codec.check(os.pread(fd, codec.SIZE_BYTES + 1, 0))
+            self._identity = _identity(os.fstat(fd))
             self._map = mmap.mmap(fd, codec.SIZE_BYTES)
         finally:
             os.close(fd)
         self._view = memoryview(self._map)
         with _locked(path.with_suffix(codec.LOCK_SUFFIX)):
             self._slot = self._claim(path)
+
+    def is_at(self, path: Path) -> bool:
+        """Whether the path still leads to this file: a wiped run directory gets new ones."""
+        return _identity(path.stat()) == self._identity
 
     def word(self) -> int:
         """The active word: the one look that every request takes."""
@@ -153,6 +158,10 @@ class ControlFile:
         ack = codec.Ack(slot, presence.pid, presence.token, 0, 0, "idle", 0)
         codec.carry_out(self._view, codec.acknowledge(ack))
         return slot
+
+
+def _identity(state: os.stat_result) -> tuple[int, int]:
+    return state.st_dev, state.st_ino
 
 
 def discover(run_dir: Path) -> dict[str, Path]:

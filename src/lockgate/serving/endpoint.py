@@ -22,6 +22,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Protocol
 
 from lockgate.core.clock import Micros
@@ -45,6 +46,8 @@ _ROUNDING = 1e-6
 
 class Control(Protocol):
     """What an endpoint needs of its control file."""
+
+    def is_at(self, path: Path) -> bool: ...
 
     def word(self) -> int: ...
 
@@ -283,6 +286,20 @@ class Endpoint:
         serving = self.serving
         plan = serving.plan if serving is not None else self._stranded
         return plan.fallback if plan is not None else None
+
+    def reads(self, path: Path) -> bool:
+        """Whether its control file is the one at the path."""
+        return self._control.is_at(path)
+
+    def follow(self, control: Control) -> None:
+        """Go on with another control file: somebody removed the one before, and its plans were put back.
+
+        The one before is dropped, not closed: a request may be looking at its word.
+        """
+        with self._lock:
+            self._control, self._word = control, -1
+        self.refresh()
+        self.beat()
 
     def stale(self) -> bool:
         """Whether the control file moved since the last look: one load from mapped memory."""

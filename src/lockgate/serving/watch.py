@@ -87,9 +87,9 @@ class Watcher:
                 _LOG.exception("a look at the control files failed; the next one follows")
 
     def _look(self) -> None:
-        known = set()
+        known = {}
         for endpoint in self._plane.endpoints:
-            known.add(endpoint.name)
+            known[endpoint.name] = endpoint
             endpoint.refresh()
             if endpoint.tidy():
                 self._write_report()
@@ -97,11 +97,12 @@ class Watcher:
         if self._unreported:
             self._write_report()
         for name, path in discover(self._run_dir).items():
-            if name not in known:
-                self._open(name, path)
+            self._open(name, path, known.get(name))
 
-    def _open(self, name: str, path: Path) -> None:
+    def _open(self, name: str, path: Path, endpoint: Endpoint | None) -> None:
         try:
+            if endpoint is not None and endpoint.reads(path):
+                return
             state = path.stat()
             if self._unreadable.get(name) == (state.st_ino, state.st_mtime_ns):
                 return
@@ -111,6 +112,9 @@ class Watcher:
             _LOG.error("the control file of %s cannot be used: %s", name, error)
             return
         self._unreadable.pop(name, None)
+        if endpoint is not None:
+            endpoint.follow(control)
+            return
         endpoint = Endpoint(
             name, control, report=self._write_report, wake=self._work.set, captures=self._captures
         )

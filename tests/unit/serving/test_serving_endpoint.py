@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from lockgate.core.errors import LockgateError
 from lockgate.registry.contract import InputField, ModelContract
@@ -27,6 +28,9 @@ class MemoryControl:
 
     def publish(self, plan: Plan) -> None:
         codec.carry_out(self.image, codec.publish(self.image, plan))
+
+    def is_at(self, path: Path) -> bool:
+        return True
 
     def word(self) -> int:
         return codec.active_word(self.image)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -40,6 +41,9 @@ class FixedControl:
 
     def publish(self, plan: Plan) -> None:
         codec.carry_out(self.image, codec.publish(self.image, plan))
+
+    def is_at(self, path: Path) -> bool:
+        return True
 
     def word(self) -> int:
         return codec.active_word(self.image)
