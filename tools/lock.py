@@ -22,13 +22,14 @@ def main(arguments: list[str]) -> None:
     upgrade = arguments[1:]
     uv = bootstrap(python())
     everything = ("--all-extras", "--group", "dev", "--group", "build")
+    project = ROOT / "pyproject.toml"
     locks = {
-        "requirements.lock": ROOT / "pyproject.toml",
-        "requirements-bootstrap.lock": ROOT / "tools" / "bootstrap.in",
+        "requirements.lock": (project, *everything),
+        "requirements-services.lock": ("--group", "services"),
+        "requirements-bootstrap.lock": (ROOT / "tools" / "bootstrap.in",),
     }
-    for name, source in locks.items():
-        wanted = everything if source.name == "pyproject.toml" else ()
-        run(uv, "pip", "compile", source, *wanted, *RESOLVE, *upgrade, "--output-file", ROOT / name)
+    for name, sources in locks.items():
+        run(uv, "pip", "compile", *sources, *RESOLVE, *upgrade, "--output-file", ROOT / name)
 
 
 if __name__ == "__main__":
