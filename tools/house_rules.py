@@ -23,6 +23,7 @@ PACKAGE = "lockgate"
 
 ROOMS = (
     "core",
+    "access",
     "data",
     "traffic",
     "features",

@@ -7,6 +7,8 @@ import tomllib
 import check_lock
 import pytest
 from check_lock import ROOT, Pin, problems, read_pins
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -65,4 +67,12 @@ def test_pins_for_other_interpreters_are_read_but_do_not_count_here():
 
 
 def test_every_group_is_locked():
-    assert set(PROJECT["dependency-groups"]) == set(check_lock.LOCKED_GROUPS)
+    assert set(PROJECT["dependency-groups"]) == {*check_lock.LOCKED_GROUPS, "services"}
+
+
+def test_the_servers_that_come_as_wheels_have_a_lock_of_their_own():
+    pins = {pin.name: pin for pin in read_pins((ROOT / "requirements-services.lock").read_text())}
+    for text in PROJECT["dependency-groups"]["services"]:
+        requirement = Requirement(text)
+        assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)].version)
+    assert all(pin.n_hashes for pin in pins.values())

@@ -15,9 +15,10 @@ sys.path.insert(0, str(HERE))
 
 from make_store import ASSETS, QUESTIONS, answers, make, world_of  # noqa: E402
 
-from lockgate.core.journal import root  # noqa: E402
+from lockgate.core.journal import EMPTY_HEAD, extend, root  # noqa: E402
 from lockgate.core.version import VERSION_OF_LOCKGATE  # noqa: E402
 from lockgate.hub.messages import VerifyAudit  # noqa: E402
+from lockgate.hub.refold import refold  # noqa: E402
 from lockgate.testing.clock import CountingIds  # noqa: E402
 from lockgate.testing.hub_world import HubWorld, Story, accepted  # noqa: E402
 
@@ -37,9 +38,19 @@ def expected(release: str) -> dict[str, Any]:
 
 @pytest.fixture
 def world(release: str, tmp_path: Path) -> HubWorld:
-    """The store, as a copy: opening it may upgrade it."""
+    """The store, as a copy, opened as every composition root opens one: that may upgrade it."""
     shutil.copy(ASSETS / release / "journal.db", tmp_path / "journal.db")
-    return world_of(tmp_path / "journal.db")
+    world = world_of(tmp_path / "journal.db")
+    refold(world.journal, world.clock)
+    return world
+
+
+def changes_of_then(answer: Any, expected: dict[str, Any]) -> Any:
+    """What was answered about the journal, without what opening the store has added to it."""
+    if isinstance(answer, dict) and "changes" in answer:
+        kept = [change for change in answer["changes"] if change["type"] != "hub.documents-refolded/1"]
+        return {**answer, "changes": kept, "head": expected["events"]}
+    return answer
 
 
 def test_this_release_has_its_store() -> None:
@@ -49,14 +60,19 @@ def test_this_release_has_its_store() -> None:
 def test_an_old_store_verifies(world: HubWorld, expected: dict[str, Any]) -> None:
     answer = world.ask(VerifyAudit())
     assert answer.ok, answer.findings
-    assert (answer.events, answer.head) == (expected["events"], expected["head"])
-    assert root(world.journal.head().frontier).hex() == expected["root"]
+    head = EMPTY_HEAD
+    for entry in world.journal.entries(0, expected["events"]):
+        head = extend(head, entry.body)
+    assert (head.seq, head.hash.hex()) == (expected["events"], expected["head"])
+    assert root(head.frontier).hex() == expected["root"]
+    assert answer.events - expected["events"] in (0, 1)
 
 
 @pytest.mark.parametrize("name", QUESTIONS)
 def test_an_old_store_answers_as_it_did(world: HubWorld, expected: dict[str, Any], name: str) -> None:
     if name in expected["answers"]:
-        assert differences(expected["answers"][name], answers(world)[name], name) == []
+        now = changes_of_then(answers(world)[name], expected)
+        assert differences(expected["answers"][name], now, name) == []
 
 
 def test_an_old_store_keeps_what_is_still_to_be_done(world: HubWorld, expected: dict[str, Any]) -> None:
@@ -81,9 +97,10 @@ def test_an_old_store_takes_new_commands(world: HubWorld) -> None:
 
 def test_a_command_of_then_is_known_now(world: HubWorld, expected: dict[str, Any]) -> None:
     """A client that never got its answer may still send its command again."""
+    before = world.journal.head().seq
     story = Story(world.hub)
     story.found()
-    assert world.journal.head().seq == expected["events"]
+    assert world.journal.head().seq == before
 
 
 def test_the_same_code_makes_the_same_journal(tmp_path: Path) -> None:

@@ -43,9 +43,10 @@ from lockgate.delivery.rollout import EndpointSettings
 from lockgate.delivery.state import ENDPOINT, ENVIRONMENT, ON_A_STEP, ROLLOUT, SETTINGS, release_key
 from lockgate.gates.evidence import check_line
 from lockgate.gates.messages import RecordEvidence
-from lockgate.hub.authority import CONTROLLER_ROLES, Session, embedded
+from lockgate.hub.authority import Session, controller, embedded
 from lockgate.hub.kernel import Hub, LocalHub, read_body
 from lockgate.hub.questions import Questions
+from lockgate.hub.refold import refold
 from lockgate.registry.decide import PACKAGE_FACT, PackageFact
 from lockgate.registry.difference import minimum_bump
 from lockgate.registry.messages import RegisterVersion
@@ -58,7 +59,7 @@ from lockgate.workshop.premises import Premises
 
 D = TypeVar("D")
 
-CONTROLLER = Session(actor="lockgate-controller", roles=CONTROLLER_ROLES, claimed=False)
+CONTROLLER = controller()
 
 
 class NotesOnDemand:
@@ -92,6 +93,7 @@ class Control:
         self.blobs = DirectoryBlobs(layout.blobs)
         store = SqliteStore(layout.database)
         self.journal = SqliteJournal(store)
+        refold(self.journal, self.clock)
         self.outbox = SqliteOutbox(store)
         self.target = LocalTarget(layout.run)
         self.sink = FileSink(layout.root / self.config.audit.sink.removeprefix("file:"))

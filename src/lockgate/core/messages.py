@@ -21,11 +21,16 @@ from lockgate.core.digests import Digest
 
 
 class Scope(msgspec.Struct, frozen=True):
-    """What a message concerns; empty text means "any". Permissions are granted over scopes."""
+    """What a message concerns; empty text means "any". Permissions are granted over scopes.
+
+    Attributes:
+        target: what the message wants to set, where a role may set some values only: the role of an approver.
+    """
 
     namespace: str = ""
     model: str = ""
     environment: str = ""
+    target: str = ""
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", forbid_unknown_fields=True):
@@ -114,10 +119,17 @@ class Decision(NamedTuple):
 
 
 class Context(msgspec.Struct, frozen=True, kw_only=True):
-    """What a decision may know beside the documents: who asks, when, and dated facts made before the lock."""
+    """What a decision may know beside the documents: who asks, when, and dated facts made before the lock.
+
+    Attributes:
+        person: whether the actor is one; a service never counts as somebody who approves.
+        claimed: whether nobody proved the actor's name.
+    """
 
     actor: str
     now: Micros
+    person: bool = True
+    claimed: bool = False
     facts: Mapping[str, Any] = msgspec.field(default_factory=dict)
 
 

@@ -1,3 +1,3 @@
 """The version of Lockgate itself; the one place where it stands in the code."""
 
-VERSION_OF_LOCKGATE = "0.2.0"
+VERSION_OF_LOCKGATE = "0.3.0"

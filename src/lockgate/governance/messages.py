@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from lockgate.core.digests import Digest, short
 from lockgate.core.messages import Command, Event, Scope
 from lockgate.governance.policy import Policy
 from lockgate.registry.messages import model_scope
+
+ApproverRole = Literal["owner", "product", "risk", "validation"]
+"""In whose name somebody approves."""
 
 
 class AdoptPolicy(Command, frozen=True, kw_only=True, tag="governance.adopt-policy"):
@@ -32,17 +35,20 @@ class ValidateVersion(Command, frozen=True, kw_only=True, tag="governance.valida
 
 
 class ApproveVersion(Command, frozen=True, kw_only=True, tag="governance.approve-version"):
-    """Agree to a version in an environment, on exactly the evidence named."""
+    """Agree to a version in an environment, in the name of a role, on exactly the evidence named."""
 
     permission: ClassVar[str] = "governance.approve"
     version: str
     environment: str
     evidence_set: Digest
     comment: str = ""
+    role: ApproverRole = "owner"
 
     def scope(self) -> Scope:
         scope = model_scope(self.version)
-        return Scope(namespace=scope.namespace, model=scope.model, environment=self.environment)
+        return Scope(
+            namespace=scope.namespace, model=scope.model, environment=self.environment, target=self.role
+        )
 
 
 class PolicyAdopted(Event, frozen=True, kw_only=True, tag="governance.policy-adopted/1"):

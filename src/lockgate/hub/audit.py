@@ -19,7 +19,7 @@ from lockgate.core.messages import Event, Stamp
 from lockgate.hub.kernel import Folded, iter_entries
 from lockgate.hub.messages import AuditAnswer
 from lockgate.hub.ports import Edge, Journal, StoredDocument, StoredEntry
-from lockgate.hub.table import EVENTS, KINDS
+from lockgate.hub.table import EVENTS, KINDS, UPCASTS
 
 _ENTRY = msgspec.json.Decoder(Entry)
 _EVENT: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Union[EVENTS])  # noqa: UP007
@@ -43,7 +43,8 @@ def read_entry(stored: StoredEntry) -> tuple[Event, Stamp]:
         raise EntryUnreadable(
             f"entry {stored.seq} cannot be read: {error}", remedy="lockgate audit verify", seq=stored.seq
         ) from error
-    return event, Stamp(entry.seq, entry.at, entry.actor, entry.command_id)
+    upcast = UPCASTS.get(type(event))
+    return upcast(event) if upcast else event, Stamp(entry.seq, entry.at, entry.actor, entry.command_id)
 
 
 def verify(journal: Journal, notes: Sequence[str], verifier: NoteVerifier | None) -> AuditAnswer:

@@ -1,4 +1,4 @@
-"""Who is asking, and what they may do.
+"""Who is asking, and whether that is enough.
 
 Embedded mode has no way to prove an identity: whoever can open the store can claim any name. A session says so
 (`claimed`), the CLI repeats it, and everything that depends on *who* (separation of duties) is decided on the
@@ -7,55 +7,61 @@ claimed name all the same. A hub for a team brings proven identities through the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
+from typing import Literal
 
 import msgspec
 
+from lockgate.access.roles import CONTROLLER, PEOPLES_ROLES, Grant, everywhere, holders
 from lockgate.core.messages import Command, Query, Reason, Refusal, refuse, tag_of
-
-# What each role may do. `author` gets a version as far as candidate, nothing more.
-ROLES: Mapping[str, frozenset[str]] = MappingProxyType(
-    {
-        "viewer": frozenset({"read"}),
-        "auditor": frozenset({"read", "read.audit"}),
-        "author": frozenset({"read", "data.write", "pipeline.write", "registry.register"}),
-        "validator": frozenset({"read", "gates.record", "governance.validate"}),
-        "approver": frozenset({"read", "governance.approve", "registry.reject"}),
-        "operator": frozenset({"read", "delivery.promote", "delivery.rollback", "registry.retire"}),
-        # What the machinery reports of targets and traffic; nobody gets it by claiming a name.
-        "controller": frozenset({"read", "delivery.confirm"}),
-        "security": frozenset({"read", "read.audit", "registry.quarantine", "registry.reject"}),
-        "platform": frozenset({"read", "registry.declare", "delivery.declare", "governance.policy"}),
-    }
-)
-CONTROLLER_ROLES = frozenset({"controller"})
-EMBEDDED_ROLES = frozenset(ROLES) - CONTROLLER_ROLES
 
 
 class Session(msgspec.Struct, frozen=True, kw_only=True):
-    """The actor of a hub session. `claimed` is true when nobody proved the name."""
+    """The actor of a hub session.
+
+    Attributes:
+        claimed: nobody proved the name.
+        kind: a `service` never counts as somebody who approves.
+        credential: the token or login by which the name was proven; empty when it was not.
+    """
 
     actor: str
-    roles: frozenset[str]
+    grants: tuple[Grant, ...]
     claimed: bool
+    kind: Literal["person", "service"] = "person"
+    credential: str = ""
+
+    @property
+    def roles(self) -> frozenset[str]:
+        return frozenset(grant.role for grant in self.grants)
 
 
 def embedded(actor: str) -> Session:
-    return Session(actor=actor, roles=EMBEDDED_ROLES, claimed=True)
+    return Session(actor=actor, grants=everywhere(PEOPLES_ROLES), claimed=True)
 
 
-def may(session: Session, message: Command | Query) -> Refusal | None:
-    """None when the session's roles hold the permission that the message's class declares."""
-    permission = type(message).permission
-    if any(permission in ROLES.get(role, frozenset()) for role in session.roles):
+def controller(actor: str = "lockgate-controller") -> Session:
+    return Session(actor=actor, grants=everywhere({CONTROLLER}), claimed=False, kind="service")
+
+
+def may(session: Session, message: Command | Query, tier: str | None = None) -> Refusal | None:
+    """None when a grant of the session covers what the message asks for.
+
+    Args:
+        tier: of the model that the message is about; None when there is none.
+    """
+    scope, permission = message.scope(), type(message).permission
+    if any(grant.covers(permission, scope, tier) for grant in session.grants):
         return None
-    holders = sorted(role for role, permissions in ROLES.items() if permission in permissions)
+    needed = holders(permission, scope.target)
+    held = sorted(session.roles & set(needed))
+    place = "/".join(part for part in (scope.environment, scope.namespace, scope.model) if part)
+    over = f" over {place or 'everything'}" + (f" (tier {tier})" if tier else "")
     return refuse(
         Reason(
             rule="hub.permission",
-            message=f"{session.actor} may not {tag_of(type(message))}",
+            message=f"{session.actor} may not {tag_of(type(message))}" + (over if held else ""),
             measured=", ".join(sorted(session.roles)) or "no role",
-            limit=" or ".join(holders),
+            limit=" or ".join(needed),
+            remedy="ask an admin for the role: lockgate access grant",
         )
     )

@@ -25,7 +25,7 @@ from lockgate.core.clock import Clock
 from lockgate.core.digests import canonical
 from lockgate.core.documents import DocRef, Docs, DocumentKind, touched
 from lockgate.core.errors import Bug, Conflict, Corrupt, Forbidden, Invalid
-from lockgate.core.journal import Entry, extend
+from lockgate.core.journal import Entry, Head, extend
 from lockgate.core.messages import (
     Command,
     Context,
@@ -42,6 +42,8 @@ from lockgate.hub.authority import Session, may
 from lockgate.hub.messages import CommandRefused
 from lockgate.hub.ports import Commit, Edge, Journal, StoredDocument, StoredEntry, Transaction
 from lockgate.hub.table import COMMANDS, KIND_BY_NAME, KINDS, Handler
+from lockgate.registry.messages import Tier
+from lockgate.registry.state import MODEL
 
 D = TypeVar("D")
 
@@ -140,10 +142,18 @@ class LocalHub:
         self._at = at
 
     def ask(self, query: Query) -> Any:
-        denied = may(self.session, query)
+        denied = may(self.session, query, self._tier(query))
         if denied is not None:
             raise NotAllowed(denied.reasons[0].message, remedy="ask for the role", actor=self.session.actor)
         return self._answer(query)
+
+    def _tier(self, message: Command | Query) -> Tier | None:
+        """The tier of the model that a message is about; read only for a session whose grants depend on it."""
+        if not any(grant.tiers for grant in self.session.grants):
+            return None
+        scope = message.scope()
+        stored = self._journal.document(MODEL.name, f"{scope.namespace}/{scope.model}")
+        return None if stored is None else read_body(MODEL, stored).tier
 
     def execute(self, command: Command) -> Receipt:
         handler = COMMANDS[type(command)]
@@ -152,7 +162,7 @@ class LocalHub:
         known = self._journal.receipt(command.id)
         if known is not None:
             return _stored(known, command, self.session.actor)
-        denied = may(self.session, command)
+        denied = may(self.session, command, self._tier(command))
         self._at("authorised")
         for _ in range(_MAX_STALE_ROUNDS):
             facts = {} if denied else self._establish(command)
@@ -181,7 +191,14 @@ class LocalHub:
             return _stored(known, command, self.session.actor), ()
         docs = load(transaction, handler, command)
         self._at("locked")
-        context = Context(actor=self.session.actor, now=self._clock.now(), facts=facts)
+        session = self.session
+        context = Context(
+            actor=session.actor,
+            now=self._clock.now(),
+            person=session.kind == "person",
+            claimed=session.claimed,
+            facts=facts,
+        )
         if denied is None and handler.stale(docs, command, context):
             return None
         outcome = denied or handler.decide(docs, command, context)
@@ -294,17 +311,8 @@ def assemble(
     context: Context,
 ) -> tuple[Commit, Receipt]:
     """Everything one command writes: chained entries, folded documents, edges, effects, its receipt."""
-    head = transaction.head()
-    entries: list[StoredEntry] = []
     folded = Folded(transaction.document)
-    # As they will be read: a whole number where a float is declared would fold to other bytes now than then.
-    events = [msgspec.json.decode(canonical(event), type=type(event)) for event in decision.events]
-    for event in events:
-        stamp = Stamp(head.seq + 1, context.now, context.actor, command.id)
-        body = entry_bytes(event, stamp)
-        head = extend(head, body)
-        entries.append(StoredEntry(head.seq, body, head.hash))
-        folded.apply(event, stamp)
+    head, entries, events = _chained(transaction.head(), decision, context, command.id, folded)
     receipt = Receipt(
         command_id=command.id,
         head=head.seq,
@@ -313,18 +321,51 @@ def assemble(
         refusal=refusal,
         effects="pending" if decision.effects else "done",
     )
-    commit = Commit(
+    kept = _Stored(actor=context.actor, command=msgspec.Raw(canonical(command)), receipt=receipt)
+    return _commit(head, entries, folded, decision, command.id, canonical(kept)), receipt
+
+
+def assemble_refolded(transaction: Transaction, event: Event, context: Context, folded: Folded) -> Commit:
+    """The commit of documents that were folded anew, together with the event that says so."""
+    head = transaction.head()
+    command_id = f"refold:{head.seq}"
+    head, entries, _ = _chained(head, Decision((event,)), context, command_id, folded)
+    return _commit(head, entries, folded, Decision((event,)), command_id, b"{}")
+
+
+def _chained(
+    head: Head, decision: Decision, context: Context, command_id: str, folded: Folded
+) -> tuple[Head, list[StoredEntry], list[Event]]:
+    """The entries of a decision's events, each folded in turn."""
+    entries: list[StoredEntry] = []
+    # As they will be read: a whole number where a float is declared would fold to other bytes now than then.
+    events = [msgspec.json.decode(canonical(event), type=type(event)) for event in decision.events]
+    for event in events:
+        stamp = Stamp(head.seq + 1, context.now, context.actor, command_id)
+        body = entry_bytes(event, stamp)
+        head = extend(head, body)
+        entries.append(StoredEntry(head.seq, body, head.hash))
+        folded.apply(event, stamp)
+    return head, entries, events
+
+
+def _commit(
+    head: Head,
+    entries: list[StoredEntry],
+    folded: Folded,
+    decision: Decision,
+    command_id: str,
+    receipt: bytes,
+) -> Commit:
+    return Commit(
         head=head,
         entries=tuple(entries),
         documents=folded.changed(),
         edges=tuple(folded.edges),
         effects=tuple((effect.subject, effect.fence, canonical(effect)) for effect in decision.effects),
-        command_id=command.id,
-        receipt=canonical(
-            _Stored(actor=context.actor, command=msgspec.Raw(canonical(command)), receipt=receipt)
-        ),
+        command_id=command_id,
+        receipt=receipt,
     )
-    return commit, receipt
 
 
 def entry_bytes(event: Event, stamp: Stamp) -> bytes:

@@ -29,6 +29,16 @@ class CommandRefused(Event, frozen=True, kw_only=True, tag="hub.command-refused/
         return f"{self.command} of {self.subject} refused: {self.reasons[0].message}"
 
 
+class DocumentsRefolded(Event, frozen=True, kw_only=True, tag="hub.documents-refolded/1"):
+    """A newer release makes other documents of the same events; all were made anew."""
+
+    release: str
+    fold_versions: dict[str, int]
+
+    def summary(self) -> str:
+        return f"documents folded anew by release {self.release}"
+
+
 class LiveLine(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     digest: Digest

@@ -122,8 +122,24 @@ class Journal(Protocol):
 
     def document(self, kind: str, key: str) -> StoredDocument | None: ...
 
-    def documents(self, kind: str, prefix: str = "", parent: str | None = None) -> Sequence[StoredDocument]:
-        """Documents of a kind in key order, by key prefix and, when given, by exact parent."""
+    def documents(
+        self,
+        kind: str,
+        prefix: str = "",
+        parent: str | None = None,
+        *,
+        state: str | None = None,
+        after: str | None = None,
+        limit: int | None = None,
+        bodies: bool = True,
+    ) -> Sequence[StoredDocument]:
+        """Documents of a kind in key order, by key prefix and, when given, by exact parent and state.
+
+        Args:
+            after: only keys above this one; with `limit`, one page after the other.
+            limit: at most so many; None for all.
+            bodies: false leaves the bodies empty, for lists that show projected columns only.
+        """
         ...
 
     def edges(self, *, source: str | None = None, target: str | None = None) -> Sequence[Edge]:

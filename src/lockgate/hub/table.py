@@ -131,6 +131,7 @@ EVENTS: tuple[type[Event], ...] = (
     delivery_messages.RollbackConfirmed,
     delivery_messages.RollbackFailed,
     hub_messages.CommandRefused,
+    hub_messages.DocumentsRefolded,
 )
 
 KINDS: tuple[DocumentKind[Any], ...] = (
@@ -155,3 +156,6 @@ KIND_BY_NAME: dict[str, DocumentKind[Any]] = {kind.name: kind for kind in KINDS}
 COMMAND_BY_TAG: dict[str, type[Command]] = {tag_of(command): command for command in COMMANDS}
 QUERY_BY_TAG: dict[str, type[Query]] = {tag_of(query): query for query in QUERIES}
 EVENT_BY_TAG: dict[str, type[Event]] = {tag_of(event): event for event in EVENTS}
+
+UPCASTS: dict[type[Event], Callable[[Any], Event]] = {}
+"""How an event of an earlier shape is read today; the stored bytes stay as they are."""

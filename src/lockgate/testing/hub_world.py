@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from lockgate.access.roles import PEOPLES_ROLES, everywhere
 from lockgate.core.clock import Ids
 from lockgate.core.digests import Digest, digest_of, sha256
 from lockgate.core.journal import NoteVerifier
@@ -31,7 +32,7 @@ from lockgate.delivery.verdict import Look
 from lockgate.gates.messages import EvidenceLine, RecordEvidence, Verdict
 from lockgate.governance.messages import AdoptPolicy, ApproveVersion, ValidateVersion
 from lockgate.governance.policy import Policy, Sensitivity, TierRule
-from lockgate.hub.authority import CONTROLLER_ROLES, EMBEDDED_ROLES, Session
+from lockgate.hub.authority import Session, controller
 from lockgate.hub.kernel import Hub, LocalHub
 from lockgate.hub.messages import ExplainVersion, Standing, Status
 from lockgate.hub.ports import CheckpointSink, Journal, Outbox
@@ -97,11 +98,12 @@ class HubWorld:
         self.built_for: dict[Digest, str] = {}
         self._questions = Questions(journal, outbox, self.clock, checkpoints=checkpoints)
 
-    def hub(self, actor: str, roles: frozenset[str] = EMBEDDED_ROLES) -> LocalHub:
+    def hub(self, actor: str, roles: frozenset[str] = PEOPLES_ROLES) -> LocalHub:
+        person = Session(actor=actor, grants=everywhere(roles), claimed=True)
         return LocalHub(
             self.journal,
             self.clock,
-            Session(actor=actor, roles=CONTROLLER_ROLES if actor == CONTROLLER else roles, claimed=True),
+            controller(actor) if actor == CONTROLLER else person,
             answer=self._questions,
             establish=self._establish,
             carry_out=lambda subject: self.carry_out(subject),

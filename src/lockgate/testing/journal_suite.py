@@ -271,6 +271,26 @@ class JournalContract:
             assert journal.head().seq == number + 1
             assert journal.receipt(f"c{number}") == b"{}"
 
+    def test_documents_come_page_by_page_and_by_state(self, journal: Journal) -> None:
+        kept = [
+            document(f"k{number}", parent="p" if number % 2 else "q")._replace(state=f"s{number % 3}")
+            for number in range(9)
+        ]
+        with journal.transaction() as transaction:
+            transaction.commit(commit_of(EMPTY_HEAD, "c1", documents=kept))
+        assert list(journal.documents("thing", limit=4)) == kept[:4]
+        assert list(journal.documents("thing", after="k3", limit=4)) == kept[4:8]
+        assert list(journal.documents("thing", after="k8", limit=4)) == []
+        assert list(journal.documents("thing", limit=0)) == []
+        assert list(journal.documents("thing", parent="p", state="s0")) == [kept[3]]
+        assert list(journal.documents("thing", "k", "q", after="k2", limit=2)) == [kept[4], kept[6]]
+
+    def test_a_list_may_leave_the_bodies_out(self, journal: Journal) -> None:
+        with journal.transaction() as transaction:
+            transaction.commit(commit_of(EMPTY_HEAD, "c1", documents=[document("a", body=b"long")]))
+        (line,) = journal.documents("thing", bodies=False)
+        assert line == document("a", body=b"")
+
 
 class OutboxContract:
     """Every promise of `Outbox`, as tests. Times are in microseconds of nobody's clock."""

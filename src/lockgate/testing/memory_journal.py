@@ -108,14 +108,28 @@ class MemoryJournal:
         with self.store.latch:
             return self.store.documents.get((kind, key))
 
-    def documents(self, kind: str, prefix: str = "", parent: str | None = None) -> Sequence[StoredDocument]:
+    def documents(
+        self,
+        kind: str,
+        prefix: str = "",
+        parent: str | None = None,
+        *,
+        state: str | None = None,
+        after: str | None = None,
+        limit: int | None = None,
+        bodies: bool = True,
+    ) -> Sequence[StoredDocument]:
         with self.store.latch:
             found = [
-                one
+                one if bodies else one._replace(body=b"")
                 for one in self.store.documents.values()
-                if one.kind == kind and one.key.startswith(prefix) and parent in (None, one.parent)
+                if one.kind == kind
+                and one.key.startswith(prefix)
+                and (after is None or one.key > after)
+                and parent in (None, one.parent)
+                and state in (None, one.state)
             ]
-        return sorted(found, key=lambda one: one.key)
+        return sorted(found, key=lambda one: one.key)[:limit]
 
     def edges(self, *, source: str | None = None, target: str | None = None) -> Sequence[Edge]:
         with self.store.latch:

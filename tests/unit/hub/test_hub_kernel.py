@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from lockgate.access.roles import everywhere
 from lockgate.core.clock import Micros
 from lockgate.core.errors import Bug, Conflict, Forbidden, Unavailable
 from lockgate.core.messages import Command
@@ -122,7 +123,7 @@ def test_a_forbidden_command_is_a_refusal_and_asks_for_no_facts(world: HubWorld)
     def establish(command: Command) -> Mapping[str, Any]:
         raise AssertionError("a stranger must not cause work")
 
-    stranger = Session(actor="mallory", roles=frozenset({"viewer"}), claimed=False)
+    stranger = Session(actor="mallory", grants=everywhere(frozenset({"viewer"})), claimed=False)
     hub = LocalHub(world.journal, world.clock, stranger, answer=world.ask, establish=establish)
     receipt = hub.execute(Story(world.hub).registering("one"))
     assert rules_of(receipt) == ["hub.permission"]

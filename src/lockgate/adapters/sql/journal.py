@@ -12,6 +12,7 @@ from lockgate.core.journal import Head
 from lockgate.hub.ports import Commit, Edge, StoredDocument, StoredEntry
 
 _DOCUMENT = "SELECT kind, key, rev, fold_version, body, parent, state, digest FROM documents "
+_COLUMNS = "SELECT kind, key, rev, fold_version, x'', parent, state, digest FROM documents "
 
 
 class SqliteTransaction:
@@ -28,7 +29,7 @@ class SqliteTransaction:
         return _document(self._connection, kind, key)
 
     def documents(self, kind: str, prefix: str) -> Sequence[StoredDocument]:
-        return _documents(self._connection, kind, prefix, None)
+        return _documents(self._connection, kind, prefix)
 
     def commit(self, commit: Commit) -> None:
         run = self._connection
@@ -88,9 +89,19 @@ class SqliteJournal:
         with self._store.reading() as connection:
             return _document(connection, kind, key)
 
-    def documents(self, kind: str, prefix: str = "", parent: str | None = None) -> Sequence[StoredDocument]:
+    def documents(
+        self,
+        kind: str,
+        prefix: str = "",
+        parent: str | None = None,
+        *,
+        state: str | None = None,
+        after: str | None = None,
+        limit: int | None = None,
+        bodies: bool = True,
+    ) -> Sequence[StoredDocument]:
         with self._store.reading() as connection:
-            return _documents(connection, kind, prefix, parent)
+            return _documents(connection, kind, prefix, parent, state, after, limit, bodies)
 
     def edges(self, *, source: str | None = None, target: str | None = None) -> Sequence[Edge]:
         # Spelled out, because no index serves `? IS NULL OR source = ?`.
@@ -120,15 +131,28 @@ def _document(connection: sqlite3.Connection, kind: str, key: str) -> StoredDocu
 
 
 def _documents(
-    connection: sqlite3.Connection, kind: str, prefix: str, parent: str | None
+    connection: sqlite3.Connection,
+    kind: str,
+    prefix: str,
+    parent: str | None = None,
+    state: str | None = None,
+    after: str | None = None,
+    limit: int | None = None,
+    bodies: bool = True,
 ) -> list[StoredDocument]:
-    where, values = "WHERE kind = ? AND key >= ? ", [kind, prefix]
-    above = _above(prefix)
-    if above is not None:
-        where, values = where + "AND key < ? ", [*values, above]
-    if parent is not None:
-        where, values = where + "AND parent = ? ", [*values, parent]
-    return [StoredDocument(*row) for row in connection.execute(_DOCUMENT + where + "ORDER BY key", values)]
+    # Spelled out, because no index serves `? IS NULL OR parent = ?`.
+    conditions = {
+        "kind = ?": kind,
+        "key >= ?": prefix,
+        "key < ?": _above(prefix),
+        "key > ?": after,
+        "parent = ?": parent,
+        "state = ?": state,
+    }
+    wanted = {condition: value for condition, value in conditions.items() if value is not None}
+    select = (_DOCUMENT if bodies else _COLUMNS) + "WHERE " + " AND ".join(wanted) + " ORDER BY key LIMIT ?"
+    rows = connection.execute(select, (*wanted.values(), -1 if limit is None else limit))
+    return [StoredDocument(*row) for row in rows]
 
 
 def _above(prefix: str) -> str | None:

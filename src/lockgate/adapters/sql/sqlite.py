@@ -72,6 +72,26 @@ MIGRATIONS: tuple[str, ...] = (
         body BLOB NOT NULL
     ) STRICT, WITHOUT ROWID;
     """,
+    # What is remembered beside the journal, because it is no decision: last uses, deliveries, counts.
+    """
+    CREATE TABLE credentials (
+        id TEXT PRIMARY KEY,
+        last_used_at INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE deliveries (
+        subscription TEXT NOT NULL,
+        seq INTEGER NOT NULL,
+        attempts INTEGER NOT NULL DEFAULT 0,
+        next_at INTEGER NOT NULL DEFAULT 0,
+        delivered_at INTEGER,
+        detail TEXT NOT NULL DEFAULT '',
+        PRIMARY KEY (subscription, seq)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE counters (
+        name TEXT PRIMARY KEY,
+        n INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    """,
 )
 
 
