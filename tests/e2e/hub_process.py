@@ -16,7 +16,7 @@ from pathlib import Path
 from lockgate.adapters.sql.journal import SqliteJournal
 from lockgate.adapters.sql.outbox import SqliteOutbox
 from lockgate.adapters.sql.sqlite import SqliteStore
-from lockgate.app.http.server import create_app, serve
+from lockgate.app.http.server import by_claimed_name, create_app, serve
 from lockgate.delivery.messages import ConfirmPlan, PromoteVersion
 from lockgate.registry.messages import DeclareModel
 from lockgate.testing.hub_world import CONTROLLER, MODEL_NAME, OPERATOR, PLATFORM, HubWorld, accepted
@@ -63,7 +63,7 @@ def main(store: str, verb: str, *arguments: str) -> None:
     opened = SqliteStore(Path(store))
     world = HubWorld(SqliteJournal(opened), SqliteOutbox(opened))
     if verb == "serve":
-        serve(create_app(world.hub), 0)
+        serve(create_app(lambda session: world.hub(session.actor), by_claimed_name), 0)
     else:
         {"declare": declare, "die": die, "carry-out": carry_out}[verb](world, *arguments)
 

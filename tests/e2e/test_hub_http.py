@@ -21,7 +21,6 @@ from lockgate.adapters.sql.journal import SqliteJournal
 from lockgate.adapters.sql.outbox import SqliteOutbox
 from lockgate.adapters.sql.sqlite import SqliteStore
 from lockgate.core.errors import Unavailable
-from lockgate.hub.authority import embedded
 from lockgate.hub.messages import ChangesSince, ExplainVersion, Status, VerifyAudit
 from lockgate.registry.messages import DeclareModel
 from lockgate.testing.clock import CountingIds
@@ -35,7 +34,7 @@ class HubProcess(NamedTuple):
     url: str
 
     def hub(self, actor: str) -> HttpHub:
-        return HttpHub(self.url, embedded(actor))
+        return HttpHub(self.url, actor=actor)
 
 
 def start(store: Path) -> HubProcess:

@@ -25,13 +25,13 @@ from lockgate.adapters.hubs.http import HttpHub
 from lockgate.adapters.sql.journal import SqliteJournal
 from lockgate.adapters.sql.outbox import SqliteOutbox
 from lockgate.adapters.sql.sqlite import SqliteStore
-from lockgate.app.http.server import HubServer, create_app
+from lockgate.app.http.server import HubServer, by_claimed_name, create_app
 from lockgate.core.errors import Bug
 from lockgate.core.messages import Command, Receipt
 from lockgate.core.semver import Semver, parse
 from lockgate.delivery.messages import ConfirmPlan, PromoteVersion, RetireVersion, RollBackEndpoint
 from lockgate.governance.messages import AdoptPolicy, ApproveVersion, ValidateVersion
-from lockgate.hub.authority import embedded
+from lockgate.hub.authority import Session
 from lockgate.hub.kernel import Hub
 from lockgate.hub.messages import ListVersions, Standing, Status, VerifyAudit
 from lockgate.registry.messages import LiftQuarantine, QuarantineVersion, RejectVersion
@@ -569,13 +569,13 @@ class Server:
         self.url = ""
         self.hubs: dict[str, HttpHub] = {}
 
-    def local(self, actor: str) -> Hub:
+    def local(self, session: Session) -> Hub:
         assert self.world is not None
-        return self.world.hub(actor)
+        return self.world.hub(session.actor)
 
     def remote(self, actor: str) -> HttpHub:
         if actor not in self.hubs:
-            self.hubs[actor] = HttpHub(self.url, embedded(actor))
+            self.hubs[actor] = HttpHub(self.url, actor=actor)
         return self.hubs[actor]
 
 
@@ -594,7 +594,7 @@ class HttpMachine(SqliteMachine):
 @pytest.fixture(scope="module", autouse=True)
 def server() -> Iterator[None]:
     ready = threading.Event()
-    server = HubServer(create_app(SERVER.local), 0, ready=lambda port: ready.set())
+    server = HubServer(create_app(SERVER.local, by_claimed_name), 0, ready=lambda port: ready.set())
     thread = threading.Thread(target=server.run)
     log = logging.getLogger("lockgate.hub")
     log.disabled = True

@@ -98,10 +98,10 @@ class Control:
         self.target = LocalTarget(layout.run)
         self.sink = FileSink(layout.root / self.config.audit.sink.removeprefix("file:"))
         self.effects = EffectRunner(self.outbox, {"local": self.target}, self.clock)
-        self.effects.confirm = self._hub(CONTROLLER).execute
+        self.effects.confirm = self.hub_for(CONTROLLER).execute
         self.rollouts = RolloutController(
             self.journal,
-            self._hub(CONTROLLER),
+            self.hub_for(CONTROLLER),
             lambda: CaptureReader(layout.run),
             self.clock,
             self.ids,
@@ -109,9 +109,9 @@ class Control:
 
     def hub(self, actor: str) -> Hub:
         """A hub session of a claimed identity."""
-        return self._hub(embedded(actor))
+        return self.hub_for(embedded(actor))
 
-    def _hub(self, session: Session) -> LocalHub:
+    def hub_for(self, session: Session) -> LocalHub:
         questions = Questions(
             self.journal,
             self.outbox,

@@ -24,7 +24,7 @@ from types import FrameType
 import msgspec
 
 from lockgate.app.control import Control
-from lockgate.app.http.server import HubServer, create_app
+from lockgate.app.http.server import HubServer, by_claimed_name, create_app
 from lockgate.core.errors import Conflict, NotFound, Unavailable
 from lockgate.workshop.layout import Layout
 
@@ -162,7 +162,8 @@ class Supervisor:
             self._hub_port = port
             listening.set()
 
-        self._hub = HubServer(create_app(self._control.hub), self._hub_port, ready=ready)
+        app = create_app(self._control.hub_for, by_claimed_name)
+        self._hub = HubServer(app, self._hub_port, ready=ready)
         threading.Thread(target=self._hub.run, name="hub", daemon=True).start()
         if not listening.wait(_READY_S):
             raise DidNotStart("the hub did not listen in time", remedy="try again")

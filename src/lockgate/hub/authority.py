@@ -44,13 +44,13 @@ def controller(actor: str = "lockgate-controller") -> Session:
 
 
 def may(session: Session, message: Command | Query, tier: str | None = None) -> Refusal | None:
-    """None when a grant of the session covers what the message asks for.
+    """None when a grant of the session covers what the message asks for, or it asks for nothing but the session.
 
     Args:
         tier: of the model that the message is about; None when there is none.
     """
     scope, permission = message.scope(), type(message).permission
-    if any(grant.covers(permission, scope, tier) for grant in session.grants):
+    if not permission or any(grant.covers(permission, scope, tier) for grant in session.grants):
         return None
     needed = holders(permission, scope.target)
     held = sorted(session.roles & set(needed))

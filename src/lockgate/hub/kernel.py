@@ -39,7 +39,7 @@ from lockgate.core.messages import (
     tag_of,
 )
 from lockgate.hub.authority import Session, may
-from lockgate.hub.messages import CommandRefused
+from lockgate.hub.messages import CommandRefused, WhoAmI, WhoAmIAnswer
 from lockgate.hub.ports import Commit, Edge, Journal, StoredDocument, StoredEntry, Transaction
 from lockgate.hub.table import COMMANDS, KIND_BY_NAME, KINDS, Handler
 from lockgate.registry.messages import Tier
@@ -145,7 +145,17 @@ class LocalHub:
         denied = may(self.session, query, self._tier(query))
         if denied is not None:
             raise NotAllowed(denied.reasons[0].message, remedy="ask for the role", actor=self.session.actor)
-        return self._answer(query)
+        return self._who() if isinstance(query, WhoAmI) else self._answer(query)
+
+    def _who(self) -> WhoAmIAnswer:
+        session = self.session
+        return WhoAmIAnswer(
+            actor=session.actor,
+            claimed=session.claimed,
+            kind=session.kind,
+            roles=tuple(sorted(session.roles)),
+            grants=session.grants,
+        )
 
     def _tier(self, message: Command | Query) -> Tier | None:
         """The tier of the model that a message is about; read only for a session whose grants depend on it."""

@@ -3,10 +3,11 @@ there is one list of what can be asked."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import msgspec
 
+from lockgate.access.roles import Grant
 from lockgate.core.clock import Micros
 from lockgate.core.digests import Digest
 from lockgate.core.messages import Event, Query, Reason, Scope
@@ -37,6 +38,26 @@ class DocumentsRefolded(Event, frozen=True, kw_only=True, tag="hub.documents-ref
 
     def summary(self) -> str:
         return f"documents folded anew by release {self.release}"
+
+
+class WhoAmIAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """The session as the hub sees it: the actor, whether a name was only claimed, and what the actor may do."""
+
+    actor: str
+    claimed: bool
+    kind: Literal["person", "service"] = "person"
+    roles: tuple[str, ...] = ()
+    grants: tuple[Grant, ...] = ()
+
+
+class WhoAmI(Query, frozen=True, kw_only=True, tag="hub.who-am-i"):
+    """Who the hub takes me for. Needs no role: it tells nothing but that."""
+
+    permission: ClassVar[str] = ""
+    answer: ClassVar[Any] = WhoAmIAnswer
+
+    def scope(self) -> Scope:
+        return Scope()
 
 
 class LiveLine(msgspec.Struct, frozen=True, kw_only=True):

@@ -96,6 +96,7 @@ QUERIES: tuple[type[Query], ...] = (
     hub_messages.VerifyAudit,
     hub_messages.Lineage,
     hub_messages.ShowRollout,
+    hub_messages.WhoAmI,
 )
 
 EVENTS: tuple[type[Event], ...] = (

@@ -32,6 +32,8 @@ from lockgate.hub.messages import (
     VerifyAudit,
     VersionAnswer,
     VersionOfPackage,
+    WhoAmI,
+    WhoAmIAnswer,
 )
 from lockgate.registry.messages import DeclareModel, QuarantineVersion, RejectVersion
 from lockgate.testing.hub_world import AUTHOR, MODEL_NAME, PLATFORM, Story, accepted, named_digest, rules_of
@@ -53,7 +55,11 @@ class HubContract:
         return story
 
     def test_a_session_is_whose_it_is(self, connect: Callable[[str], Hub]) -> None:
-        assert connect("ann").session.actor == "ann"
+        hub = connect("ann")
+        assert hub.session.actor == "ann"
+        told: WhoAmIAnswer = hub.ask(WhoAmI())
+        assert (told.actor, told.claimed, told.grants) == ("ann", True, hub.session.grants)
+        assert set(told.roles) == hub.session.roles
 
     def test_a_receipt_holds_the_events(self, story: Story) -> None:
         receipt = accepted(story.register("one"))

@@ -100,10 +100,13 @@ class HubWorld:
 
     def hub(self, actor: str, roles: frozenset[str] = PEOPLES_ROLES) -> LocalHub:
         person = Session(actor=actor, grants=everywhere(roles), claimed=True)
+        return self.hub_for(controller(actor) if actor == CONTROLLER else person)
+
+    def hub_for(self, session: Session) -> LocalHub:
         return LocalHub(
             self.journal,
             self.clock,
-            controller(actor) if actor == CONTROLLER else person,
+            session,
             answer=self._questions,
             establish=self._establish,
             carry_out=lambda subject: self.carry_out(subject),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,9 +12,10 @@ import httpx
 import msgspec
 import pytest
 
+from lockgate.access.roles import everywhere
 from lockgate.adapters.hubs.http import HttpHub
-from lockgate.app.http.problems import STATUS, first_level, problem, status_of
-from lockgate.app.http.server import MAX_BODY_BYTES, HubServer, create_app
+from lockgate.app.http.problems import STATUS, Unauthenticated, first_level, problem, status_of
+from lockgate.app.http.server import MAX_BODY_BYTES, Authenticate, HubServer, by_claimed_name, create_app
 from lockgate.core import errors
 from lockgate.core.errors import (
     Bug,
@@ -39,9 +40,11 @@ DECLARE = DeclareModel(id="c1", model="main/x", tier="low", owner="team", purpos
 
 
 @contextmanager
-def running(hub_for: Callable[[str], Hub]) -> Iterator[HubServer]:
+def running(
+    hub_for: Callable[[Session], Hub], authenticate: Authenticate = by_claimed_name
+) -> Iterator[HubServer]:
     ready = threading.Event()
-    server = HubServer(create_app(hub_for), 0, ready=lambda port: ready.set())
+    server = HubServer(create_app(hub_for, authenticate), 0, ready=lambda port: ready.set())
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
@@ -59,9 +62,9 @@ class Switch:
         self.world: HubWorld | None = None
         self.url = ""
 
-    def hub(self, actor: str) -> Hub:
+    def hub(self, session: Session) -> Hub:
         assert self.world is not None
-        return self.world.hub(actor)
+        return self.world.hub(session.actor)
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +80,7 @@ def connect(switch: Switch, sqlite_world: HubWorld) -> Iterator[Callable[[str], 
     switch.world, hubs = sqlite_world, []
 
     def to(actor: str) -> HttpHub:
-        hubs.append(HttpHub(switch.url, embedded(actor)))
+        hubs.append(HttpHub(switch.url, actor=actor))
         return hubs[-1]
 
     yield to
@@ -124,7 +127,7 @@ FIRST_LEVEL = [
 def test_an_error_keeps_its_class_code_facts_and_remedy(level: type[LockgateError]) -> None:
     leaf = type("Leaf", (level,), {"code": "room.leaf"})
     hub = Raising(leaf("it \u00abbroke\u00bb", remedy="mend it", names=["a", "b"], limit=3, message_id="m"))
-    with running(lambda actor: hub) as server, HttpHub(server.url, embedded("ann")) as remote:
+    with running(lambda session: hub) as server, HttpHub(server.url, actor="ann") as remote:
         for call in (lambda: remote.execute(DECLARE), lambda: remote.ask(Status())):
             with pytest.raises(level) as caught:
                 call()
@@ -134,8 +137,8 @@ def test_an_error_keeps_its_class_code_facts_and_remedy(level: type[LockgateErro
 
 def test_what_nobody_foresaw_is_a_bug_that_tells_nothing(caplog: pytest.LogCaptureFixture) -> None:
     with (
-        running(lambda actor: Raising(ZeroDivisionError("secret"))) as server,
-        HttpHub(server.url, embedded("ann")) as remote,
+        running(lambda session: Raising(ZeroDivisionError("secret"))) as server,
+        HttpHub(server.url, actor="ann") as remote,
         pytest.raises(Bug) as caught,
     ):
         remote.execute(DECLARE)
@@ -320,8 +323,42 @@ def test_other_routes_and_methods(client: httpx.Client) -> None:
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org", "localhost"])
 def test_the_server_listens_to_this_machine_only(host: str) -> None:
     with pytest.raises(Unsupported) as caught:
-        HubServer(create_app(lambda actor: Raising(Bug("x", remedy="y"))), 0, host=host)
+        HubServer(create_app(lambda session: Raising(Bug("x", remedy="y")), by_claimed_name), 0, host=host)
     assert caught.value.code == "http.identities-unproven"
+
+
+TOKENS = {
+    "t-vic": Session(actor="vic@example.org", grants=everywhere({"viewer"}), claimed=False),
+    "t-ci": Session(actor="ci", grants=everywhere({"ci"}), claimed=False, kind="service"),
+}
+
+
+def by_token(headers: Mapping[str, str]) -> Session:
+    token = headers.get("authorization", "").removeprefix("Bearer ")
+    if token not in TOKENS:
+        raise Unauthenticated("this token is unknown", remedy="lockgate login")
+    return TOKENS[token]
+
+
+def test_a_token_proves_who_asks_and_the_hub_says_who_that_is(sqlite_world: HubWorld) -> None:
+    with running(lambda session: sqlite_world.hub_for(session), by_token) as server:
+        with HttpHub(server.url, actor="boss", token=lambda: "t-vic") as vic:
+            assert (vic.session.actor, vic.session.claimed) == ("vic@example.org", False)
+            assert vic.session.grants == TOKENS["t-vic"].grants
+            vic.ask(Status())
+            receipt = vic.execute(DECLARE)
+        with HttpHub(server.url, token=lambda: "t-ci") as robot:
+            assert robot.session.kind == "service"
+        with HttpHub(server.url, actor="boss") as boss:
+            for call in (lambda: boss.session, lambda: boss.execute(DECLARE), lambda: boss.ask(Status())):
+                with pytest.raises(Forbidden) as caught:
+                    call()
+                assert (caught.value.code, caught.value.remedy) == ("http.unauthenticated", "lockgate login")
+        answer = httpx.post(f"{server.url}/v1/ask", json={"type": "hub.status"}, trust_env=False)
+    assert receipt.refusal is not None
+    assert [reason.rule for reason in receipt.refusal.reasons] == ["hub.permission"]
+    refused(answer, 401, "http.unauthenticated")
+    assert answer.headers["www-authenticate"] == "Bearer"
 
 
 def test_a_port_that_is_taken_is_named() -> None:
@@ -330,7 +367,7 @@ def test_a_port_that_is_taken_is_named() -> None:
         other.listen()
         port = other.getsockname()[1]
         with pytest.raises(Unavailable) as caught:
-            HubServer(create_app(lambda actor: Raising(Bug("x", remedy="y"))), port)
+            HubServer(create_app(lambda session: Raising(Bug("x", remedy="y")), by_claimed_name), port)
     assert caught.value.code == "http.port-taken"
     assert caught.value.facts == {"port": port}
 
@@ -339,7 +376,7 @@ def test_nobody_there() -> None:
     with socket.socket() as reserved:
         reserved.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{reserved.getsockname()[1]}"
-        with HttpHub(url, embedded("ann")) as hub, pytest.raises(Unavailable) as caught:
+        with HttpHub(url, actor="ann") as hub, pytest.raises(Unavailable) as caught:
             hub.ask(Status())
     assert caught.value.code == "hub.unreachable"
     assert caught.value.retryable
@@ -350,7 +387,7 @@ def test_nobody_there() -> None:
 )
 def test_what_is_no_address(url: str) -> None:
     with pytest.raises(Invalid) as caught:
-        HttpHub(url, embedded("ann"))
+        HttpHub(url, actor="ann")
     assert caught.value.code == "hub.address-invalid"
 
 
@@ -401,7 +438,7 @@ RECEIPT = Receipt(command_id="c1", head=7)
 
 def test_a_connection_that_breaks_is_tried_once_more_with_the_same_command() -> None:
     answer = http_answer(200, msgspec.json.encode(RECEIPT))
-    with Canned(None, answer) as server, HttpHub(server.url, embedded("ann")) as hub:
+    with Canned(None, answer) as server, HttpHub(server.url, actor="ann") as hub:
         assert hub.execute(DECLARE) == RECEIPT
     assert server.requests == [msgspec.json.encode(DECLARE)] * 2
 
@@ -409,7 +446,7 @@ def test_a_connection_that_breaks_is_tried_once_more_with_the_same_command() -> 
 def test_a_connection_that_keeps_breaking_is_an_outage() -> None:
     with (
         Canned(None, None) as server,
-        HttpHub(server.url, embedded("ann")) as hub,
+        HttpHub(server.url, actor="ann") as hub,
         pytest.raises(Unavailable) as caught,
     ):
         hub.execute(DECLARE)
@@ -438,7 +475,7 @@ def test_a_connection_that_keeps_breaking_is_an_outage() -> None:
 def test_what_a_proxy_says_counts_by_its_status(status: int, level: type[LockgateError], body: bytes) -> None:
     with (
         Canned(http_answer(status, body, "text/html")) as server,
-        HttpHub(server.url, embedded("ann")) as hub,
+        HttpHub(server.url, actor="ann") as hub,
         pytest.raises(level) as caught,
     ):
         hub.ask(Status())
@@ -450,7 +487,7 @@ def test_no_class_is_looked_up_by_a_name_from_the_wire() -> None:
     body = b'{"kind":"builtins.SystemExit","code":"x.y","detail":"d","facts":{"message":"m","remedy":"r","self":1}}'
     with (
         Canned(http_answer(400, body)) as server,
-        HttpHub(server.url, embedded("ann")) as hub,
+        HttpHub(server.url, actor="ann") as hub,
         pytest.raises(Invalid) as caught,
     ):
         hub.ask(Status())
@@ -461,7 +498,7 @@ def test_no_class_is_looked_up_by_a_name_from_the_wire() -> None:
 def test_an_answer_of_something_else_is_named(body: bytes) -> None:
     with (
         Canned(http_answer(200, body)) as server,
-        HttpHub(server.url, embedded("ann")) as hub,
+        HttpHub(server.url, actor="ann") as hub,
         pytest.raises(Unavailable) as caught,
     ):
         hub.execute(DECLARE)
@@ -470,15 +507,15 @@ def test_an_answer_of_something_else_is_named(body: bytes) -> None:
 
 def test_an_answer_of_a_later_release_may_say_more() -> None:
     body = msgspec.json.encode({**msgspec.to_builtins(RECEIPT), "mood": "good"})
-    with Canned(http_answer(200, body)) as server, HttpHub(server.url, embedded("ann")) as hub:
+    with Canned(http_answer(200, body)) as server, HttpHub(server.url, actor="ann") as hub:
         assert hub.execute(DECLARE) == RECEIPT
 
 
 def test_a_hub_answers_only_what_the_roles_of_the_session_allow(sqlite_world: HubWorld) -> None:
     viewer = frozenset({"viewer"})
     with (
-        running(lambda actor: sqlite_world.hub(actor, viewer)) as server,
-        HttpHub(server.url, embedded("vic")) as hub,
+        running(lambda session: sqlite_world.hub(session.actor, viewer)) as server,
+        HttpHub(server.url, actor="vic") as hub,
     ):
         hub.ask(Status())
         with pytest.raises(Forbidden) as caught:

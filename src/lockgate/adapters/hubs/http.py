@@ -1,5 +1,8 @@
 """`HttpHub`: the hub of another process, over two generic routes.
 
+Whoever has a token proves a name with it; without one a name is claimed, which only a hub on this machine believes.
+Either way the hub says who is speaking: `session` asks it.
+
 The same typed messages travel as JSON under their tags. A command carries its id, so sending it again is always
 safe: a broken connection is tried once more, and whoever still gets `HubUnreachable` may repeat the command and
 will get the receipt of the first time if there was one.
@@ -10,6 +13,8 @@ names, with its code, facts and remedy; nothing from the wire is ever looked up 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cached_property
 from types import TracebackType
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -31,6 +36,7 @@ from lockgate.core.errors import (
 )
 from lockgate.core.messages import Command, Query, Receipt
 from lockgate.hub.authority import Session
+from lockgate.hub.messages import WhoAmI, WhoAmIAnswer
 
 ACTOR_HEADER = "Lockgate-Actor"
 _N_TRIES = 2
@@ -88,24 +94,32 @@ class HttpHub:
 
     Args:
         url: `http://127.0.0.1:8650`, as `lockgate up` prints it.
-        session: in whose name it speaks; the other side decides what that name may do.
+        actor: the name to claim where nobody has to prove one.
+        token: gives what proves the name, asked before each request; it wins over `actor`.
 
     Raises:
         HubAddressInvalid: the URL is no http or https address.
     """
 
-    def __init__(self, url: str, session: Session) -> None:
-        self.session = session
+    def __init__(self, url: str, *, actor: str = "", token: Callable[[], str] | None = None) -> None:
         self._url = _checked(url)
+        self._actor = actor
+        self._token = token
         self._client = httpx.Client(
             base_url=self._url,
-            headers={ACTOR_HEADER: quote(session.actor, safe="@ "), "Content-Type": "application/json"},
+            headers={"Content-Type": "application/json"},
             timeout=httpx.Timeout(_PATIENCE_S, connect=_CONNECT_PATIENCE_S),
             # Neither a proxy nor a .netrc of this machine has a say in who hears the actor's name.
             trust_env=False,
             # Reading the certificates of this machine costs more than the whole request.
             verify=self._url.startswith("https:"),
         )
+
+    @cached_property
+    def session(self) -> Session:
+        """Who the hub takes this side for. Asked once; raises as `execute` does."""
+        known: WhoAmIAnswer = self.ask(WhoAmI())
+        return Session(actor=known.actor, grants=known.grants, claimed=known.claimed, kind=known.kind)
 
     def execute(self, command: Command) -> Receipt:
         """Carry a command through, at most once per id, however often it is sent.
@@ -149,7 +163,7 @@ class HttpHub:
         failure: httpx.TransportError | None = None
         for _ in range(_N_TRIES):
             try:
-                return self._client.post(path, content=body)
+                return self._client.post(path, content=body, headers=self._identity())
             except httpx.TimeoutException as error:
                 failure = error
                 break
@@ -160,6 +174,11 @@ class HttpHub:
             remedy="check that `lockgate up` runs there, then try again",
             url=self._url,
         ) from failure
+
+    def _identity(self) -> dict[str, str]:
+        if self._token is not None:
+            return {"Authorization": f"Bearer {self._token()}"}
+        return {ACTOR_HEADER: quote(self._actor, safe="@ ")}
 
 
 def _checked(url: str) -> str:

@@ -15,7 +15,6 @@ from lockgate.app.cli.main import Refused
 from lockgate.app.plugins import resolve
 from lockgate.core.errors import LockgateError, Unsupported
 from lockgate.core.messages import Command, Query, Receipt, Refusal
-from lockgate.hub.authority import embedded
 from lockgate.hub.kernel import Hub
 from lockgate.hub.messages import ExplainVersion, Standing, Status
 from lockgate.workshop.layout import Layout, claimed_actor, here
@@ -44,7 +43,7 @@ class Session:
     def reading(self) -> Hub:
         """A hub for questions: over HTTP when one was named, else the project's own store."""
         if self.hub_url:
-            hub: Hub = resolve("lockgate.adapters.hubs.http:HttpHub")(self.hub_url, embedded(self.actor))
+            hub: Hub = resolve("lockgate.adapters.hubs.http:HttpHub")(self.hub_url, actor=self.actor)
             return hub
         embedded_hub: Hub = resolve("lockgate.app.reading:reading_hub")(self.layout, self.actor)
         return embedded_hub

@@ -60,6 +60,12 @@ class ActorMissing(Invalid):
     code = "http.actor-missing"
 
 
+class Unauthenticated(Forbidden):
+    """Nobody is proven by what the request brought: no token, or one that is unknown, expired or withdrawn."""
+
+    code = "http.unauthenticated"
+
+
 class HostRefused(Forbidden):
     """The request was sent to another name than this machine's own; a web page may be behind it."""
 
@@ -86,6 +92,7 @@ STATUS: Mapping[type[LockgateError], int] = MappingProxyType(
         Unavailable: 503,
         Corrupt: 500,
         Bug: 500,
+        Unauthenticated: 401,
         MethodRefused: 405,
         BodyTooLarge: 413,
         ContentTypeRefused: 415,
@@ -115,6 +122,11 @@ def first_level(error: LockgateError) -> type[LockgateError]:
 def status_of(error: LockgateError) -> int:
     """The HTTP status of the nearest class in the table."""
     return next((STATUS[each] for each in type(error).__mro__ if each in STATUS), STATUS[Bug])
+
+
+def headers_of(error: LockgateError) -> dict[str, str]:
+    """What HTTP wants said beside the document."""
+    return {"WWW-Authenticate": "Bearer"} if isinstance(error, Unauthenticated) else {}
 
 
 def problem(error: LockgateError) -> tuple[int, bytes]:

@@ -5,9 +5,12 @@
     GET  /v1/health    whether the process answers
 
 A refusal by a gate or a policy is an answer (200, inside the receipt); everything else that goes wrong is a problem
-document. Who asks stands in the header `Lockgate-Actor`, percent-encoded, and is believed: nobody proves a name
-here yet. Therefore the server listens on the loopback interface only, and takes no request that was addressed to
-another host name, which is how a web page in a browser on this machine would come in.
+document. Who asks is found out by `authenticate`, from the headers of the request. A hub on one machine takes
+`by_claimed_name`: the name stands in `Lockgate-Actor`, percent-encoded, and is believed; therefore such a server
+listens on the loopback interface only. A hub for a team proves the name, and answers 401 to whoever does not.
+
+No request is taken that was addressed to another host name than this hub's own, which is how a web page in a browser
+would come in.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
@@ -46,11 +49,13 @@ from lockgate.app.http.problems import (
     RequestRefused,
     UnknownMessage,
     UnknownRoute,
+    headers_of,
     problem,
 )
 from lockgate.core.digests import canonical
 from lockgate.core.errors import LockgateError, Unavailable, Unsupported, did_you_mean, near_matches
 from lockgate.core.messages import Command, Query, Receipt
+from lockgate.hub.authority import Session, embedded
 from lockgate.hub.kernel import Hub
 from lockgate.hub.table import COMMAND_BY_TAG, QUERY_BY_TAG
 from lockgate.serving.guarded_http import GuardedHttp
@@ -67,7 +72,8 @@ _LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 _ACTOR = re.compile(r"[^\s\x00-\x1f\x7f](?:[^\x00-\x1f\x7f]{0,126}[^\s\x00-\x1f\x7f])?\Z")
 _log = logging.getLogger("lockgate.hub")
 
-HubFor = Callable[[str], Hub]
+HubFor = Callable[[Session], Hub]
+Authenticate = Callable[[Mapping[str, str]], Session]
 AnyRequest = Request[Any, Any, Any]
 M = TypeVar("M", Command, Query)
 
@@ -82,32 +88,38 @@ class PortTaken(Unavailable):
     code = "http.port-taken"
 
 
-def create_app(hub_for: HubFor) -> Litestar:
+def create_app(hub_for: HubFor, authenticate: Authenticate, *, hosts: Collection[str] = ()) -> Litestar:
     """The application.
 
     Args:
-        hub_for: the hub in the name of an actor; called for each request, in a worker thread.
+        hub_for: the hub of a session; called for each request, in a worker thread.
+        authenticate: who sends a request, from its headers (names in lower case). Called in a worker thread as well;
+            raises `Unauthenticated` when nobody is proven.
+        hosts: further names under which this hub is reached; those of the loopback interface are always among them.
     """
     commands = anyio.CapacityLimiter(_N_COMMAND_THREADS)
     queries = anyio.CapacityLimiter(_N_QUERY_THREADS)
+    known_hosts = _LOCAL_NAMES | {host.lower() for host in hosts}
 
     @post("/v1/execute", status_code=200)
     async def execute(request: AnyRequest) -> Response[bytes]:
-        actor = _actor(request)
-        command = _message(await _body(request), COMMAND_BY_TAG, "command")
+        _check_host(request, known_hosts)
+        body = await _body(request)
 
         def carry_out() -> Receipt:
-            return hub_for(actor).execute(command)
+            hub = hub_for(authenticate(_headers(request)))
+            return hub.execute(_message(body, COMMAND_BY_TAG, "command"))
 
         return _answer(await anyio.to_thread.run_sync(carry_out, limiter=commands))
 
     @post("/v1/ask", status_code=200)
     async def ask(request: AnyRequest) -> Response[bytes]:
-        actor = _actor(request)
-        query = _message(await _body(request), QUERY_BY_TAG, "query")
+        _check_host(request, known_hosts)
+        body = await _body(request)
 
         def look_up() -> Any:
-            return hub_for(actor).ask(query)
+            hub = hub_for(authenticate(_headers(request)))
+            return hub.ask(_message(body, QUERY_BY_TAG, "query"))
 
         return _answer(await anyio.to_thread.run_sync(look_up, limiter=queries))
 
@@ -124,19 +136,27 @@ def create_app(hub_for: HubFor) -> Litestar:
     )
 
 
-def _actor(request: AnyRequest) -> str:
-    host = request.headers.get("host", "")
-    if urlsplit(f"//{host}").hostname not in _LOCAL_NAMES:
-        raise HostRefused(
-            f"this hub does not answer for the host {host!r}", remedy=f"address it as {LOOPBACK}", host=host
-        )
-    actor = unquote(request.headers.get(ACTOR_HEADER, ""))
+def by_claimed_name(headers: Mapping[str, str]) -> Session:
+    """Believe the name in `Lockgate-Actor`. Only for a hub that nobody but this machine can reach."""
+    actor = unquote(headers.get(ACTOR_HEADER.lower(), ""))
     if _ACTOR.match(actor) is None:
         raise ActorMissing(
             f"the header {ACTOR_HEADER} names nobody",
             remedy=f"send {ACTOR_HEADER}: NAME, percent-encoded, at most 128 characters",
         )
-    return actor
+    return embedded(actor)
+
+
+def _headers(request: AnyRequest) -> dict[str, str]:
+    return {name.lower(): value for name, value in request.headers.items()}
+
+
+def _check_host(request: AnyRequest, known: Collection[str]) -> None:
+    host = request.headers.get("host", "")
+    if urlsplit(f"//{host}").hostname not in known:
+        raise HostRefused(
+            f"this hub does not answer for the host {host!r}", remedy=f"address it as {LOOPBACK}", host=host
+        )
 
 
 async def _body(request: AnyRequest) -> bytes:
@@ -172,8 +192,9 @@ def _answer(value: Any) -> Response[bytes]:
 
 
 def _failed(request: AnyRequest, error: Exception) -> Response[bytes]:
-    status, body = problem(_translated(request, error))
-    return Response(body, status_code=status, media_type=MEDIA_TYPE)
+    translated = _translated(request, error)
+    status, body = problem(translated)
+    return Response(body, status_code=status, media_type=MEDIA_TYPE, headers=headers_of(translated))
 
 
 def _translated(request: AnyRequest, error: Exception) -> LockgateError:
@@ -207,11 +228,12 @@ class HubServer(uvicorn.Server):
 
     Args:
         port: 0 for any free one.
-        host: an address of the loopback interface.
+        host: an address; of the loopback interface, unless names are proven.
+        proven: whether whoever is authenticated proved a name.
         ready: called once, when requests are answered.
 
     Raises:
-        IdentitiesUnproven: the host is not of the loopback interface.
+        IdentitiesUnproven: the host is not of the loopback interface, and names are believed.
         PortTaken: somebody else listens there.
     """
 
@@ -221,8 +243,15 @@ class HubServer(uvicorn.Server):
         port: int,
         *,
         host: str = LOOPBACK,
+        proven: bool = False,
         ready: Callable[[int], None] = lambda port: None,
     ) -> None:
+        if not (proven or _is_loopback(host)):
+            raise IdentitiesUnproven(
+                f"the hub does not listen on {host}: anybody who reaches it could claim any name",
+                remedy=f"listen on {LOOPBACK}",
+                host=host,
+            )
         self._listener = _listen(host, port)
         self._ready = ready
         self.port: int = self._listener.getsockname()[1]
@@ -282,12 +311,6 @@ def _announce(port: int) -> None:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    if not _is_loopback(host):
-        raise IdentitiesUnproven(
-            f"the hub does not listen on {host}: anybody who reaches it could claim any name",
-            remedy=f"listen on {LOOPBACK}",
-            host=host,
-        )
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
