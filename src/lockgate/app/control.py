@@ -47,12 +47,12 @@ from lockgate.hub.authority import Session, controller, embedded
 from lockgate.hub.kernel import Hub, LocalHub, read_body
 from lockgate.hub.questions import Questions
 from lockgate.hub.refold import refold
-from lockgate.registry.decide import PACKAGE_FACT, PackageFact
+from lockgate.registry.decide import ATTESTATION_FACT, PACKAGE_FACT, AttestationFact, PackageFact
 from lockgate.registry.difference import minimum_bump
-from lockgate.registry.messages import RegisterVersion
+from lockgate.registry.messages import AttachAttestation, RegisterVersion
 from lockgate.registry.package import BuiltPackage, Manifest, Package, open_package
-from lockgate.registry.signing import store_signature, verify_any
-from lockgate.registry.state import MODEL
+from lockgate.registry.signing import PACKAGE_PREDICATE, open_attestation, store_signature, verify_any
+from lockgate.registry.state import MODEL, Attestation
 from lockgate.workshop.config import ConfigInvalid
 from lockgate.workshop.layout import Layout
 from lockgate.workshop.premises import Premises
@@ -204,7 +204,20 @@ class Control:
         if isinstance(command, RecordEvidence):
             for line in command.lines:
                 check_line(line, self.blobs.get(line.digest), command.package)
+        if isinstance(command, AttachAttestation):
+            return self._about_attestation(command)
         return self._about_package(command) if isinstance(command, RegisterVersion) else {}
+
+    def _about_attestation(self, command: AttachAttestation) -> Mapping[str, Any]:
+        found = open_attestation(self.blobs.get(command.envelope), self.trusted())
+        fact = AttestationFact(
+            envelope=command.envelope,
+            predicate_type=found.statement.predicate_type,
+            statement=found.digest,
+            package=found.package,
+            signed_by=found.signed_by,
+        )
+        return {ATTESTATION_FACT: fact}
 
     def _about_package(self, command: RegisterVersion) -> Mapping[str, Any]:
         package = open_package(command.package, self.blobs)
@@ -233,8 +246,14 @@ class Control:
         """Open a package of the store; its manifest and description are verified."""
         return open_package(digest, self.blobs)
 
-    def export(self, digest: Digest, signatures: Sequence[Digest], folder: Path) -> Package:
-        """Copy a package with its signatures into an OCI image layout of its own, every byte verified."""
+    def export(
+        self,
+        digest: Digest,
+        signatures: Sequence[Digest],
+        folder: Path,
+        attestations: Sequence[Attestation] = (),
+    ) -> Package:
+        """Copy a package with all that is signed about it into an OCI image layout of its own, every byte verified."""
         package = self.package(digest)
         out = DirectoryBlobs(folder)
         manifest = self.blobs.get(digest)
@@ -242,8 +261,10 @@ class Control:
             out.put(self.blobs.get(descriptor))
         out.put(manifest)
         built = BuiltPackage(digest=digest, manifest=manifest, blobs={})
-        for signature in signatures:
-            stored = store_signature(built.descriptor, self.blobs.get(signature), out)
+        signed = [(signature, PACKAGE_PREDICATE) for signature in signatures]
+        signed += [(one.envelope, one.predicate_type) for one in attestations]
+        for envelope, kind in signed:
+            stored = store_signature(built.descriptor, self.blobs.get(envelope), out, kind)
             out.tag(None, msgspec.to_builtins(stored.referrer))
         out.tag(package.config.model, msgspec.to_builtins(built.descriptor))
         return package

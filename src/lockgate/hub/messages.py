@@ -16,7 +16,7 @@ from lockgate.delivery.state import EndpointState, ReleaseState, RolloutState
 from lockgate.gates.messages import EvidenceLine
 from lockgate.governance.state import Approval, PolicyState
 from lockgate.registry.messages import model_scope
-from lockgate.registry.state import ModelState, VersionState
+from lockgate.registry.state import Attestation, ModelState, VersionState
 
 
 class CommandRefused(Event, frozen=True, kw_only=True, tag="hub.command-refused/1"):
@@ -161,6 +161,7 @@ class VersionAnswer(msgspec.Struct, frozen=True, kw_only=True):
     releases: tuple[ReleaseState, ...]
     endpoint: EndpointState | None = None
     line: EndpointLine | None = None
+    attestations: tuple[Attestation, ...] = ()
 
 
 class ExplainVersion(Query, frozen=True, kw_only=True, tag="hub.explain-version"):

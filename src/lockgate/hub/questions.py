@@ -67,7 +67,7 @@ from lockgate.hub.messages import (
 from lockgate.hub.ports import CheckpointSink, Edge, Journal, Outbox
 from lockgate.hub.table import KIND_BY_NAME
 from lockgate.registry.decide import model_of
-from lockgate.registry.state import CLAIM, MODEL, VERSION, VersionState, claim_key
+from lockgate.registry.state import ATTESTATION, CLAIM, MODEL, VERSION, VersionState, claim_key
 from lockgate.traffic.observed import Observed
 
 MAX_CHANGES = 1000
@@ -248,6 +248,7 @@ class Questions:
         records = [self._get(EVIDENCE, evidence_key(key))]
         records += [self._get(EVIDENCE, evidence_key(key, step.environment)) for step in steps]
         approvals = self._all(APPROVAL, key + "#")
+        attested = self._get(ATTESTATION, key)
         releases = [
             release
             for step in steps
@@ -262,6 +263,7 @@ class Questions:
             releases=tuple(releases),
             endpoint=endpoint,
             line=None if endpoint is None else self._line(endpoint),
+            attestations=() if attested is None else attested.attestations,
         )
 
     def _versions(self, query: ListVersions) -> VersionsAnswer:

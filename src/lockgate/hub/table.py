@@ -31,7 +31,7 @@ from lockgate.pipeline import messages as pipeline_messages
 from lockgate.pipeline.state import RUN
 from lockgate.registry import decide as registry
 from lockgate.registry import messages as registry_messages
-from lockgate.registry.state import CLAIM, MODEL, VERSION
+from lockgate.registry.state import ATTESTATION, CLAIM, MODEL, VERSION
 
 C = TypeVar("C", bound=Command)
 
@@ -61,6 +61,7 @@ HANDLERS: tuple[Handler[Any], ...] = (
         registry.register_version,
         registry.facts_are_stale,
     ),
+    Handler(registry_messages.AttachAttestation, registry.needs_attach, registry.attach_attestation),
     Handler(registry_messages.RejectVersion, way_back.needs_everywhere, way_back.reject_version),
     Handler(registry_messages.QuarantineVersion, way_back.needs_everywhere, way_back.quarantine_version),
     Handler(registry_messages.LiftQuarantine, registry.needs_version, registry.lift_quarantine),
@@ -106,6 +107,7 @@ EVENTS: tuple[type[Event], ...] = (
     pipeline_messages.RunFinished,
     registry_messages.ModelDeclared,
     registry_messages.VersionRegistered,
+    registry_messages.AttestationAttached,
     registry_messages.VersionValidated,
     registry_messages.VersionRejected,
     registry_messages.VersionQuarantined,
@@ -142,6 +144,7 @@ KINDS: tuple[DocumentKind[Any], ...] = (
     MODEL,
     VERSION,
     CLAIM,
+    ATTESTATION,
     EVIDENCE,
     POLICY,
     APPROVAL,

@@ -12,6 +12,8 @@ from lockgate.core.documents import DocRef, Docs
 from lockgate.core.messages import Context, Decision, Reason, Refusal, refuse
 from lockgate.core.names import ModelName, VersionRef, check_full, parse_model, parse_version
 from lockgate.registry.messages import (
+    AttachAttestation,
+    AttestationAttached,
     DeclareModel,
     LiftQuarantine,
     ModelDeclared,
@@ -23,9 +25,18 @@ from lockgate.registry.messages import (
     VersionRegistered,
     VersionRejected,
 )
-from lockgate.registry.state import CLAIM, MODEL, VERSION, ModelState, VersionState, claim_key
+from lockgate.registry.state import (
+    ATTESTATION,
+    CLAIM,
+    MODEL,
+    VERSION,
+    ModelState,
+    VersionState,
+    claim_key,
+)
 
 PACKAGE_FACT = "package"
+ATTESTATION_FACT = "attestation"
 
 
 class PackageFact(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,6 +51,19 @@ class PackageFact(msgspec.Struct, frozen=True, kw_only=True):
     against: Digest | None
     minimum_bump: semver.Bump
     why: tuple[str, ...]
+
+
+class AttestationFact(msgspec.Struct, frozen=True, kw_only=True):
+    """What an envelope turned out to say, once a trusted key was found to have signed it.
+
+    `statement` is the digest of the signed words, `package` the one subject they are about.
+    """
+
+    envelope: Digest
+    predicate_type: str
+    statement: Digest
+    package: Digest
+    signed_by: str
 
 
 def needs_model(command: DeclareModel, docs: Docs) -> tuple[DocRef, ...]:
@@ -201,6 +225,59 @@ def lift_quarantine(docs: Docs, command: LiftQuarantine, context: Context) -> De
             )
         )
     return Decision((QuarantineLifted(version=command.version, reason=command.reason),))
+
+
+def needs_attach(command: AttachAttestation, docs: Docs) -> tuple[DocRef, ...]:
+    return (DocRef(VERSION.name, command.version), DocRef(ATTESTATION.name, command.version))
+
+
+def attach_attestation(docs: Docs, command: AttachAttestation, context: Context) -> Decision | Refusal:
+    """A statement must be about the very bytes of the version, and of the kind it is said to be.
+
+    Attached in every state of a version: what is found out about a retired one is worth knowing too.
+    """
+    fact = cast(AttestationFact, context.facts[ATTESTATION_FACT])
+    version = known_version(docs, command.version)
+    if isinstance(version, Refusal):
+        return version
+    reasons = []
+    if fact.package != version.package:
+        reasons.append(
+            Reason(
+                rule="registry.other-package",
+                message=f"the statement is about another package than {command.version}",
+                measured=fact.package,
+                limit=version.package,
+                evidence=command.envelope,
+            )
+        )
+    if fact.predicate_type != command.predicate_type:
+        reasons.append(
+            Reason(
+                rule="registry.other-predicate",
+                message="the statement is of another kind than it is said to be",
+                measured=fact.predicate_type,
+                limit=command.predicate_type,
+                evidence=command.envelope,
+            )
+        )
+    if reasons:
+        return Refusal(reasons=tuple(reasons))
+    known = docs.get(ATTESTATION, command.version)
+    if known is not None and fact.statement in [one.statement for one in known.attestations]:
+        return Decision(())
+    return Decision(
+        (
+            AttestationAttached(
+                version=command.version,
+                package=version.package,
+                predicate_type=fact.predicate_type,
+                statement=fact.statement,
+                envelope=command.envelope,
+                signed_by=fact.signed_by,
+            ),
+        )
+    )
 
 
 def model_of(version: str) -> ModelName:

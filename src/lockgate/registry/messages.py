@@ -44,6 +44,23 @@ class RegisterVersion(Command, frozen=True, kw_only=True, tag="registry.register
         return model_scope(self.model)
 
 
+class AttachAttestation(Command, frozen=True, kw_only=True, tag="registry.attach-attestation"):
+    """State that a signed statement about a version's package (its bill of materials, a scan) lies in the blob store.
+
+    Attributes:
+        predicate_type: what kind of statement, as in-toto names it: `https://cyclonedx.org/bom`.
+        envelope: digest of the DSSE envelope.
+    """
+
+    permission: ClassVar[str] = "registry.register"
+    version: str
+    predicate_type: str
+    envelope: Digest
+
+    def scope(self) -> Scope:
+        return model_scope(self.version)
+
+
 class RejectVersion(Command, frozen=True, kw_only=True, tag="registry.reject-version"):
     """End a version's way for good; a fix is a new version."""
 
@@ -102,6 +119,22 @@ class VersionRegistered(Event, frozen=True, kw_only=True, tag="registry.version-
 
     def summary(self) -> str:
         return f"{self.version} registered from package {short(self.package)} ({self.bump})"
+
+
+class AttestationAttached(Event, frozen=True, kw_only=True, tag="registry.attestation-attached/1"):
+    """Attributes:
+    statement: digest of what was signed; the same words signed again have another envelope.
+    """
+
+    version: str
+    package: Digest
+    predicate_type: str
+    statement: Digest
+    envelope: Digest
+    signed_by: str
+
+    def summary(self) -> str:
+        return f"{self.predicate_type} {short(self.envelope)} attached to {self.version}"
 
 
 class VersionValidated(Event, frozen=True, kw_only=True, tag="registry.version-validated/1"):

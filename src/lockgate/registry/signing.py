@@ -27,7 +27,9 @@ from lockgate.registry.ports import Signer, Verifier
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 PACKAGE_PREDICATE = "urn:lockgate:attestation:package:1"
+SBOM_PREDICATE = "https://cyclonedx.org/bom"
 ENVELOPE_MEDIA_TYPE = "application/vnd.dsse.envelope.v1+json"
+PREDICATE_ANNOTATION = "in-toto.io/predicate-type"
 _EMPTY_TYPE = "application/vnd.oci.empty.v1+json"
 _EMPTY = b"{}"
 
@@ -64,6 +66,15 @@ class Statement(
     subject: tuple[Subject, ...]
     predicate_type: str
     predicate: dict[str, Any] = {}
+
+
+class Attested(NamedTuple):
+    """A statement that a trusted key vouches for: about which package, and the digest of the signed words."""
+
+    package: Digest
+    statement: Statement
+    digest: Digest
+    signed_by: str
 
 
 class StoredSignature(NamedTuple):
@@ -124,12 +135,23 @@ def signature_envelope(
         model: the model's full name, for people who read the statement.
         predicate: further facts to be signed with it, JSON-able.
     """
-    statement = Statement(
-        subject=(Subject(name=model, digest={"sha256": digest.removeprefix("sha256:")}),),
-        predicate_type=PACKAGE_PREDICATE,
-        predicate=dict(predicate or {}),
+    return seal(statement_bytes(digest, model, PACKAGE_PREDICATE, predicate or {}), PAYLOAD_TYPE, signer)
+
+
+def statement_bytes(digest: Digest, model: str, predicate_type: str, predicate: Mapping[str, Any]) -> bytes:
+    """The words of an in-toto statement about a package; seal them with `PAYLOAD_TYPE`.
+
+    Args:
+        digest: of the package's manifest.
+        predicate_type: what kind of statement it is, a URI; `predicate` is what it says, JSON-able.
+    """
+    return canonical(
+        Statement(
+            subject=(Subject(name=model, digest={"sha256": digest.removeprefix("sha256:")}),),
+            predicate_type=predicate_type,
+            predicate=dict(predicate),
+        )
     )
-    return seal(canonical(statement), PAYLOAD_TYPE, signer)
 
 
 def verify_envelope(envelope: bytes, digest: Digest, verifiers: Sequence[Verifier]) -> str:
@@ -139,19 +161,45 @@ def verify_envelope(envelope: bytes, digest: Digest, verifiers: Sequence[Verifie
         SignatureInvalid: says what does not hold; facts `reason`, `digest`.
     """
     try:
-        payload, key_id = unseal(envelope, PAYLOAD_TYPE, verifiers)
+        statement, _, key_id = _unsealed(envelope, verifiers)
     except SignatureInvalid as error:
-        raise _refused(error.facts["reason"], error.message, digest) from error
-    try:
-        statement = msgspec.json.decode(payload, type=Statement)
-    except msgspec.MsgspecError as error:
-        raise _refused("malformed", f"the payload is no in-toto statement: {error}", digest) from error
-    if statement.type != STATEMENT_TYPE or statement.predicate_type != PACKAGE_PREDICATE:
+        raise _refused(error.facts["reason"], error.facts["why"], digest) from error
+    if statement.predicate_type != PACKAGE_PREDICATE:
         raise _refused("other-kind", f"the statement is a {statement.predicate_type!r}", digest)
-    named = ["sha256:" + subject.digest.get("sha256", "") for subject in statement.subject]
+    named = _named(statement)
     if named != [digest]:
         raise _refused("other-subject", f"the signature is for {', '.join(named) or 'nothing'}", digest)
     return key_id
+
+
+def open_attestation(envelope: bytes, verifiers: Sequence[Verifier]) -> Attested:
+    """What an attestation says, of whatever kind, once a trusted key is known to have signed it.
+
+    Raises:
+        SignatureInvalid: nobody trusted signed it, it is no in-toto statement, or it is about anything but one
+            package.
+    """
+    statement, payload, key_id = _unsealed(envelope, verifiers)
+    named = _named(statement)
+    if len(named) != 1:
+        raise _refused("other-subject", f"the statement is about {', '.join(named) or 'nothing'}")
+    return Attested(named[0], statement, sha256(payload), key_id)
+
+
+def _unsealed(envelope: bytes, verifiers: Sequence[Verifier]) -> tuple[Statement, bytes, str]:
+    """The statement in an envelope, its bytes, and the id of the trusted key that signed them."""
+    payload, key_id = unseal(envelope, PAYLOAD_TYPE, verifiers)
+    try:
+        statement = msgspec.json.decode(payload, type=Statement)
+    except msgspec.MsgspecError as error:
+        raise _refused("malformed", f"the payload is no in-toto statement: {error}") from error
+    if statement.type != STATEMENT_TYPE:
+        raise _refused("other-kind", f"the statement is a {statement.type!r}")
+    return statement, payload, key_id
+
+
+def _named(statement: Statement) -> list[Digest]:
+    return ["sha256:" + subject.digest.get("sha256", "") for subject in statement.subject]
 
 
 def verify_any(envelopes: Sequence[bytes], digest: Digest, verifiers: Sequence[Verifier]) -> str:
@@ -170,8 +218,15 @@ def verify_any(envelopes: Sequence[bytes], digest: Digest, verifiers: Sequence[V
     raise _refused(failures[-1].facts["reason"], reasons, digest) from failures[-1]
 
 
-def signature_referrer(subject: Descriptor, envelope: bytes) -> BuiltPackage:
-    """The OCI manifest by which a registry finds the signature of a package."""
+def signature_referrer(
+    subject: Descriptor, envelope: bytes, predicate_type: str = PACKAGE_PREDICATE
+) -> BuiltPackage:
+    """The OCI manifest by which a registry finds the signature, or another attestation, of a package.
+
+    Only an attestation that is no signature is annotated with its kind: the manifests of signatures are older than
+    that, and keep their digests.
+    """
+    annotations = {} if predicate_type == PACKAGE_PREDICATE else {PREDICATE_ANNOTATION: predicate_type}
     manifest = canonical(
         Manifest(
             schema_version=2,
@@ -180,19 +235,22 @@ def signature_referrer(subject: Descriptor, envelope: bytes) -> BuiltPackage:
             config=Descriptor(media_type=_EMPTY_TYPE, digest=sha256(_EMPTY), size=len(_EMPTY)),
             layers=(Descriptor(media_type=ENVELOPE_MEDIA_TYPE, digest=sha256(envelope), size=len(envelope)),),
             subject=subject,
+            annotations=annotations,
         )
     )
     blobs = {sha256(data): data for data in (_EMPTY, envelope)}
     return BuiltPackage(digest=sha256(manifest), manifest=manifest, blobs=blobs)
 
 
-def store_signature(subject: Descriptor, envelope: bytes, blobs: BlobStore) -> StoredSignature:
-    """Keep a signature beside the package; the package itself is not touched.
+def store_signature(
+    subject: Descriptor, envelope: bytes, blobs: BlobStore, predicate_type: str = PACKAGE_PREDICATE
+) -> StoredSignature:
+    """Keep a signature, or another attestation, beside the package; the package itself is not touched.
 
     Args:
         subject: the package's descriptor, `BuiltPackage.descriptor`.
     """
-    built = signature_referrer(subject, envelope)
+    built = signature_referrer(subject, envelope, predicate_type)
     store_package(built, blobs)
     return StoredSignature(sha256(envelope), built.descriptor)
 

@@ -19,6 +19,7 @@ from lockgate.core.digests import Digest
 from lockgate.core.documents import Columns, DocumentKind
 from lockgate.core.messages import Event, Stamp
 from lockgate.registry.messages import (
+    AttestationAttached,
     ModelDeclared,
     QuarantineLifted,
     Tier,
@@ -188,4 +189,55 @@ CLAIM = DocumentKind(
     ),
     fold=_fold_claim,
     columns=lambda body: Columns(body.model, "", body.package),
+)
+
+
+class Attestation(msgspec.Struct, frozen=True, kw_only=True):
+    """A signed statement about a version's package; the words lie in the blob store, in the envelope.
+
+    Attributes:
+        statement: digest of what was signed.
+        signed_by: id of the trusted key.
+    """
+
+    predicate_type: str
+    statement: Digest
+    envelope: Digest
+    signed_by: str
+    attached_at: Micros
+    attached_by: str
+
+
+class AttestationsState(msgspec.Struct, frozen=True, kw_only=True):
+    """What has been attested of a version, oldest first. Nothing is ever taken off the list."""
+
+    version: str
+    package: Digest
+    attestations: tuple[Attestation, ...]
+
+    def newest(self, predicate_type: str) -> Attestation | None:
+        found = [one for one in self.attestations if one.predicate_type == predicate_type]
+        return found[-1] if found else None
+
+
+def _fold_attestations(body: AttestationsState | None, event: Event, stamp: Stamp) -> AttestationsState:
+    assert isinstance(event, AttestationAttached)
+    one = Attestation(
+        predicate_type=event.predicate_type,
+        statement=event.statement,
+        envelope=event.envelope,
+        signed_by=event.signed_by,
+        attached_at=stamp.at,
+        attached_by=stamp.actor,
+    )
+    before = () if body is None else body.attestations
+    return AttestationsState(version=event.version, package=event.package, attestations=(*before, one))
+
+
+ATTESTATION = DocumentKind(
+    name="attestation",
+    type=AttestationsState,
+    keys=lambda event: (event.version,) if isinstance(event, AttestationAttached) else (),
+    fold=_fold_attestations,
+    columns=lambda body: Columns(body.version, "", body.package),
 )

@@ -38,9 +38,9 @@ from lockgate.hub.messages import ExplainVersion, Standing, Status
 from lockgate.hub.ports import CheckpointSink, Journal, Outbox
 from lockgate.hub.questions import Questions
 from lockgate.pipeline.messages import RecordRun
-from lockgate.registry.decide import PACKAGE_FACT, PackageFact
-from lockgate.registry.messages import DeclareModel, RegisterVersion, Tier
-from lockgate.registry.state import MODEL
+from lockgate.registry.decide import ATTESTATION_FACT, PACKAGE_FACT, AttestationFact, PackageFact
+from lockgate.registry.messages import AttachAttestation, DeclareModel, RegisterVersion, Tier
+from lockgate.registry.state import MODEL, VERSION
 from lockgate.testing.clock import CountingIds, FakeClock
 from lockgate.traffic.plan import Fallback
 
@@ -50,6 +50,7 @@ AUTHOR, APPROVER, OPERATOR, PLATFORM = "ann", "bob", "olga", "petra"
 CONTROLLER = "controller"
 GATE, RELATIVE_GATE = "perf.absolute", "perf.vs_champion"
 MAX_AGE_DAYS = 7
+SBOM = "https://cyclonedx.org/bom"
 
 _QUORUM: dict[Tier, int] = {"low": 0, "moderate": 1, "high": 1, "critical": 2}
 _LADDER: tuple[tuple[str, Sensitivity], ...] = (("dev", "open"), ("prod", "production"))
@@ -79,6 +80,7 @@ class HubWorld:
         at: told each step of the kernel; replace it to crash there.
         bumps: the smallest bump a package demands; `patch` unless said otherwise.
         built_for: the model a package was built for; the one it is registered for unless said otherwise.
+        attested: what an envelope turns out to say; what it is attached as unless said otherwise.
     """
 
     def __init__(
@@ -96,6 +98,7 @@ class HubWorld:
         self.carry_out: Callable[[str], bool] = lambda subject: False
         self.bumps: dict[Digest, Bump] = {}
         self.built_for: dict[Digest, str] = {}
+        self.attested: dict[Digest, AttestationFact] = {}
         self._questions = Questions(journal, outbox, self.clock, checkpoints=checkpoints)
 
     def hub(self, actor: str, roles: frozenset[str] = PEOPLES_ROLES) -> LocalHub:
@@ -117,6 +120,8 @@ class HubWorld:
         return self._questions(query)
 
     def _establish(self, command: Command) -> Mapping[str, Any]:
+        if isinstance(command, AttachAttestation):
+            return {ATTESTATION_FACT: self.attested.get(command.envelope) or self.as_said(command)}
         if not isinstance(command, RegisterVersion):
             return {}
         stored = self.journal.document(MODEL.name, command.model)
@@ -130,6 +135,16 @@ class HubWorld:
             why=("new data",),
         )
         return {PACKAGE_FACT: fact}
+
+    def as_said(self, command: AttachAttestation) -> AttestationFact:
+        stored = self.journal.document(VERSION.name, command.version)
+        return AttestationFact(
+            envelope=command.envelope,
+            predicate_type=command.predicate_type,
+            statement=named_digest("statement", command.envelope),
+            package="" if stored is None else stored.digest,
+            signed_by="key",
+        )
 
 
 class Story:
@@ -222,6 +237,14 @@ class Story:
             run=named_digest("run", name),
             signatures=(named_digest("signature", name),),
             version=version,
+        )
+
+    def attaching(self, version: str, name: object, predicate_type: str = SBOM) -> AttachAttestation:
+        return AttachAttestation(
+            id=self.new_id(),
+            version=version,
+            predicate_type=predicate_type,
+            envelope=named_digest("envelope", name),
         )
 
     def judging(

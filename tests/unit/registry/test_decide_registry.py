@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from lockgate.core.errors import Invalid
@@ -9,7 +10,7 @@ from lockgate.core.messages import Receipt
 from lockgate.hub.messages import ExplainVersion, Lineage, ListVersions, Status, VersionOfPackage
 from lockgate.registry.messages import DeclareModel, LiftQuarantine, QuarantineVersion, RejectVersion
 from lockgate.registry.state import VersionState
-from lockgate.testing.hub_world import MODEL_NAME, HubWorld, Story, accepted, named_digest, rules_of
+from lockgate.testing.hub_world import MODEL_NAME, SBOM, HubWorld, Story, accepted, named_digest, rules_of
 from lockgate.testing.memory_journal import MemoryJournal, MemoryOutbox
 
 V1, V2 = f"{MODEL_NAME}@1.0.0", f"{MODEL_NAME}@1.0.1"
@@ -210,3 +211,58 @@ def test_rejected_is_the_end(story: Story) -> None:
 @pytest.mark.parametrize("send", [reject, quarantine, lift])
 def test_an_unknown_version(story: Story, send: Any) -> None:
     assert rules_of(send(story, key=f"{MODEL_NAME}@9.9.9")) == ["registry.version-unknown"]
+
+
+SCAN = "https://example.org/scan"
+
+
+def attested(story: Story, key: str = V1) -> list[tuple[str, str]]:
+    found = story.ask(ExplainVersion(version=key)).attestations
+    return [(one.predicate_type, one.attached_by) for one in found]
+
+
+def test_what_is_attested_of_a_version_is_listed_with_who_attached_it(story: Story) -> None:
+    accepted(story.register("one"))
+    assert attested(story) == []
+    accepted(story.do("ann", story.attaching(V1, "bom")))
+    accepted(story.do("ci", story.attaching(V1, "scan", SCAN)))
+    assert attested(story) == [(SBOM, "ann"), (SCAN, "ci")]
+    (first, second) = story.ask(ExplainVersion(version=V1)).attestations
+    assert first.envelope == named_digest("envelope", "bom") and first.signed_by == "key"
+    assert first.attached_at < second.attached_at
+
+
+def test_the_same_statement_is_attached_once_however_often_it_is_signed(
+    world: HubWorld, story: Story
+) -> None:
+    accepted(story.register("one"))
+    first = story.attaching(V1, "bom")
+    accepted(story.do("ann", first))
+    again = story.attaching(V1, "bom signed again")
+    fact = world.as_said(first)
+    world.attested[again.envelope] = msgspec.structs.replace(fact, envelope=again.envelope)
+    assert accepted(story.do("bob", again)).events == ()
+    assert len(attested(story)) == 1
+
+
+def test_a_statement_about_other_bytes_or_of_another_kind_is_refused_for_both_reasons(
+    world: HubWorld, story: Story
+) -> None:
+    accepted(story.register("one"))
+    command = story.attaching(V1, "bom")
+    world.attested[command.envelope] = msgspec.structs.replace(
+        world.as_said(command), package=named_digest("package", "two"), predicate_type=SCAN
+    )
+    assert rules_of(story.do("ann", command)) == ["registry.other-package", "registry.other-predicate"]
+    assert attested(story) == []
+
+
+def test_nothing_is_attached_to_a_version_that_is_not_there(story: Story) -> None:
+    assert rules_of(story.do("ann", story.attaching(V2, "bom"))) == ["registry.version-unknown"]
+
+
+def test_a_rejected_version_still_takes_statements(story: Story) -> None:
+    accepted(story.register("one"))
+    accepted(story.do("bob", RejectVersion(id="r", version=V1, reason="bad")))
+    accepted(story.do("ann", story.attaching(V1, "scan", SCAN)))
+    assert attested(story) == [(SCAN, "ann")]

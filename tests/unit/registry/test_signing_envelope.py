@@ -13,11 +13,16 @@ from lockgate.core.digests import canonical, sha256
 from lockgate.registry.package import store_package
 from lockgate.registry.signing import (
     ENVELOPE_MEDIA_TYPE,
+    PACKAGE_PREDICATE,
     PAYLOAD_TYPE,
+    PREDICATE_ANNOTATION,
+    SBOM_PREDICATE,
     SignatureInvalid,
+    open_attestation,
     seal,
     signature_envelope,
     signature_referrer,
+    statement_bytes,
     store_signature,
     unseal,
     verify_any,
@@ -167,3 +172,36 @@ def test_a_signature_is_stored_as_a_referrer_of_the_package(key: SigningKey) -> 
     assert referrer["layers"][0]["digest"] == stored.envelope
     assert blobs.get(referrer["config"]["digest"]) == b"{}"
     assert stored.referrer == signature_referrer(built.descriptor, envelope).descriptor
+
+
+def test_an_attestation_is_opened_only_with_a_trusted_key(key: SigningKey, stranger: SigningKey) -> None:
+    words = statement_bytes(DIGEST, "main/x", SBOM_PREDICATE, {"bomFormat": "CycloneDX"})
+    envelope = seal(words, PAYLOAD_TYPE, key)
+    found = open_attestation(envelope, [stranger.public, key.public])
+    assert (found.package, found.digest, found.signed_by) == (DIGEST, sha256(words), key.key_id)
+    assert found.statement.predicate == {"bomFormat": "CycloneDX"}
+    with pytest.raises(SignatureInvalid) as caught:
+        open_attestation(envelope, [stranger.public])
+    assert caught.value.facts["reason"] == "untrusted-key"
+    # It never passes for a signature of the package it is about.
+    assert _refusal(envelope, DIGEST, key).facts["reason"] == "other-kind"
+
+
+def test_an_attestation_is_about_one_package(key: SigningKey) -> None:
+    words = json.loads(statement_bytes(DIGEST, "main/x", SBOM_PREDICATE, {}))
+    for subject in ([], words["subject"] * 2):
+        envelope = seal(canonical(words | {"subject": subject}), PAYLOAD_TYPE, key)
+        with pytest.raises(SignatureInvalid) as caught:
+            open_attestation(envelope, [key.public])
+        assert caught.value.facts["reason"] == "other-subject"
+
+
+def test_referrers_of_attestations_say_their_kind_and_those_of_signatures_are_as_ever(
+    key: SigningKey,
+) -> None:
+    subject = tiny_package().descriptor
+    plain = json.loads(signature_referrer(subject, b"{}").manifest)
+    assert "annotations" not in plain
+    assert signature_referrer(subject, b"{}") == signature_referrer(subject, b"{}", PACKAGE_PREDICATE)
+    told = json.loads(signature_referrer(subject, b"{}", SBOM_PREDICATE).manifest)
+    assert told == plain | {"annotations": {PREDICATE_ANNOTATION: SBOM_PREDICATE}}

@@ -72,7 +72,8 @@ def verify(session: Session, ref: str) -> None:
 def export(session: Session, ref: str, folder: str) -> None:
     """Write the package as an OCI image layout of its own."""
     answer = _version(session, ref)
-    opened = session.control.export(answer.version.package, answer.version.signatures, Path(folder))
+    version = answer.version
+    opened = session.control.export(version.package, version.signatures, Path(folder), answer.attestations)
     session.answer(
         {"folder": folder, "digest": opened.digest}, f"{folder}: {opened.digest}, {len(opened.layers)} layers"
     )

@@ -152,6 +152,7 @@ def _explain_record(answer: VersionAnswer, config: Any) -> dict[str, Any]:
         "registered_at": version.registered_at,
         "run": version.run,
         "signed_by": version.signed_by,
+        "attestations": msgspec.to_builtins(answer.attestations),
         "tier": answer.model.tier,
         "rollback_ready": None if answer.line is None else msgspec.to_builtins(answer.line.rollback_ready),
         "rollout": None if answer.line is None else msgspec.to_builtins(answer.line.rollout),
@@ -182,6 +183,10 @@ def _explain_text(answer: VersionAnswer, config: Any) -> str:
         f"  made by     {version.author} at {when(version.registered_at)}, {commit}",
         f"  signed by   {', '.join(key[:19] for key in version.signed_by)}",
         f"  environment {short(config.environment)}, code {short(config.code)} in {len(config.closure)} parts",
+    ]
+    rows += [
+        f"  attested    {one.predicate_type} {short(one.envelope)} by {one.attached_by}"
+        for one in answer.attestations
     ]
     rows += [f"  data        {name} snapshot {short(one)}" for name, one in config.snapshots.items()]
     rows += [f"  features    {name} {short(one)}" for name, one in config.views.items()]
