@@ -35,7 +35,12 @@ def test_the_sources_were_found():
 
 @pytest.mark.parametrize(
     "text",
-    ["", '"""Doc."""\nfrom lockgate.adapters.sql import journal\n', '"""Doc."""\nx = 1\n', "import os\n"],
+    [
+        "",
+        '"""Doc."""\nfrom lockgate.adapters.sql import sqlite_journal\n',
+        '"""Doc."""\nx = 1\n',
+        "import os\n",
+    ],
 )
 def test_a_package_that_runs_code_or_says_nothing_is_found(text):
     """The trap of import-linter: it counts a parent package's `__init__` as imported by nobody."""

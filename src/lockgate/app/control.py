@@ -22,9 +22,7 @@ from lockgate.adapters.identity.keys import (
     SigningKey,
 )
 from lockgate.adapters.identity.secrets import resolve as resolve_secret
-from lockgate.adapters.sql.journal import SqliteJournal
-from lockgate.adapters.sql.outbox import SqliteOutbox
-from lockgate.adapters.sql.sqlite import SqliteStore
+from lockgate.adapters.sql.sqlite import open_sqlite
 from lockgate.adapters.targets.captures import CaptureReader
 from lockgate.adapters.targets.local import LocalTarget
 from lockgate.app.effects import EffectRunner
@@ -91,10 +89,8 @@ class Control:
         self.clock = SystemClock()
         self.ids = SystemIds()
         self.blobs = DirectoryBlobs(layout.blobs)
-        store = SqliteStore(layout.database)
-        self.journal = SqliteJournal(store)
+        self.journal, self.outbox = open_sqlite(layout.database)
         refold(self.journal, self.clock)
-        self.outbox = SqliteOutbox(store)
         self.target = LocalTarget(layout.run)
         self.sink = FileSink(layout.root / self.config.audit.sink.removeprefix("file:"))
         self.effects = EffectRunner(self.outbox, {"local": self.target}, self.clock)

@@ -16,6 +16,7 @@ EXTRAS = {
     "lightgbm": "lightgbm",
     "onnx": "onnx",
     "onnxmltools": "onnx",
+    "psycopg": "postgres",
     "skl2onnx": "onnx",
 }
 

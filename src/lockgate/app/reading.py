@@ -8,9 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from lockgate.adapters.blobs.directory import DirectoryBlobs
-from lockgate.adapters.sql.journal import SqliteJournal
-from lockgate.adapters.sql.outbox import SqliteOutbox
-from lockgate.adapters.sql.sqlite import SqliteStore
+from lockgate.adapters.sql.sqlite import open_sqlite
 from lockgate.adapters.targets.local import LocalTarget
 from lockgate.app.plugins import resolve
 from lockgate.app.system import SystemClock
@@ -40,10 +38,7 @@ def features_lacking(layout: Layout) -> Callable[[Digest], str | None]:
 def reading_hub(layout: Layout, actor: str) -> Hub:
     """A hub for questions; commands that rest on outside facts belong to `app.control`."""
     layout.require_store()
-    store = SqliteStore(layout.database)
-    journal, clock = SqliteJournal(store), SystemClock()
-    target = LocalTarget(layout.run)
-    questions = Questions(
-        journal, SqliteOutbox(store), clock, observe=target.observe, lacking=features_lacking(layout)
-    )
+    journal, outbox = open_sqlite(layout.database)
+    clock, target = SystemClock(), LocalTarget(layout.run)
+    questions = Questions(journal, outbox, clock, observe=target.observe, lacking=features_lacking(layout))
     return LocalHub(journal, clock, embedded(actor), answer=questions)

@@ -167,6 +167,13 @@ class Outbox(Protocol):
         ...
 
 
+class Store(NamedTuple):
+    """Journal and outbox over one database; a commit of the one fills the other."""
+
+    journal: Journal
+    outbox: Outbox
+
+
 class CheckpointSink(Protocol):
     """Somewhere the owner of the database cannot rewrite: an append-only file, a locked bucket."""
 

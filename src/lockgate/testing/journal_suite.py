@@ -9,22 +9,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
 
 import pytest
 
 from lockgate.core.errors import Bug
 from lockgate.core.journal import EMPTY_HEAD, Head, extend
-from lockgate.hub.ports import Commit, Edge, Journal, Outbox, OutboxRow, StoredDocument, StoredEntry
+from lockgate.hub.ports import Commit, Edge, Journal, Outbox, OutboxRow, Store, StoredDocument, StoredEntry
 
 PATIENCE_S = 30.0
-
-
-class Store(NamedTuple):
-    """Journal and outbox over one fresh, empty store."""
-
-    journal: Journal
-    outbox: Outbox
 
 
 class Stop(Exception):

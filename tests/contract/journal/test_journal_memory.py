@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from lockgate.testing.journal_suite import JournalContract, OutboxContract, Store
+from lockgate.hub.ports import Store
+from lockgate.testing.journal_suite import JournalContract, OutboxContract
 from lockgate.testing.memory_journal import MemoryJournal, MemoryOutbox
 
 

@@ -9,42 +9,36 @@ from pathlib import Path
 
 import pytest
 
-from lockgate.adapters.sql.journal import SqliteJournal
-from lockgate.adapters.sql.outbox import SqliteOutbox
-from lockgate.adapters.sql.sqlite import MIGRATIONS, SqliteStore, StoreTooNew, StoreUnreachable
+from lockgate.adapters.sql.sqlite import open_sqlite
+from lockgate.adapters.sql.sqlite_store import MIGRATIONS, SqliteStore
+from lockgate.adapters.sql.tables import StoreTooNew, StoreUnreachable
 from lockgate.core.errors import Bug
 from lockgate.core.journal import EMPTY_HEAD, extend
-from lockgate.hub.ports import JournalUnreadable
-from lockgate.testing.journal_suite import JournalContract, OutboxContract, Store, commit_of, document, write
-
-
-def open_store(path: Path) -> Store:
-    store = SqliteStore(path)
-    return Store(SqliteJournal(store), SqliteOutbox(store))
+from lockgate.hub.ports import JournalUnreadable, Store
+from lockgate.testing.journal_suite import JournalContract, OutboxContract, commit_of, document, write
 
 
 class TestSqliteJournal(JournalContract):
     @pytest.fixture
     def make(self, tmp_path: Path) -> Store:
-        return open_store(tmp_path / "journal.db")
+        return open_sqlite(tmp_path / "journal.db")
 
 
 class TestSqliteOutbox(OutboxContract):
     @pytest.fixture
     def make(self, tmp_path: Path) -> Store:
-        return open_store(tmp_path / "journal.db")
+        return open_sqlite(tmp_path / "journal.db")
 
 
 WRITE_MANY = """
 import sys
 from pathlib import Path
-from lockgate.adapters.sql.journal import SqliteJournal
-from lockgate.adapters.sql.sqlite import SqliteStore
+from lockgate.adapters.sql.sqlite import open_sqlite
 from lockgate.testing.journal_suite import write
 
 path, name, n = sys.argv[1:]
 sys.stdin.readline()
-journal = SqliteJournal(SqliteStore(Path(path)))
+journal, _ = open_sqlite(Path(path))
 for turn in range(int(n)):
     write(journal, f"{name}-{turn}", bodies=[f"{name}-{turn}".encode()], effects=[(name, turn, b"{}")])
 """
@@ -63,7 +57,7 @@ def test_processes_take_turns_from_the_very_first_opening(tmp_path: Path) -> Non
         writer.stdin.close()
     assert [writer.wait(60) for writer in writers] == [0] * 4
 
-    journal, outbox = open_store(path)
+    journal, outbox = open_sqlite(path)
     head, seen = EMPTY_HEAD, []
     for entry in journal.entries(0, 1000):
         head = extend(head, entry.body)
@@ -83,7 +77,7 @@ def test_many_threads_open_a_new_store_at_once(tmp_path: Path) -> None:
 
         def open_one(_: int, start: threading.Barrier = start, turn: int = turn) -> int:
             start.wait(30)
-            return open_store(tmp_path / f"{turn}.db").journal.head().seq
+            return open_sqlite(tmp_path / f"{turn}.db").journal.head().seq
 
         with ThreadPoolExecutor(8) as pool:
             assert list(pool.map(open_one, range(8))) == [0] * 8
@@ -104,7 +98,7 @@ def test_many_threads_open_a_new_store_at_once(tmp_path: Path) -> None:
     ],
 )
 def test_events_can_only_be_appended(tmp_path: Path, statement: str) -> None:
-    journal, _ = open_store(tmp_path / "journal.db")
+    journal, _ = open_sqlite(tmp_path / "journal.db")
     write(journal, "c1", bodies=[b"one", b"two"])
     before = journal.entries(0, 10)
     connection = sqlite3.connect(tmp_path / "journal.db", isolation_level=None)
@@ -115,7 +109,7 @@ def test_events_can_only_be_appended(tmp_path: Path, statement: str) -> None:
 
 
 def test_a_commit_that_does_not_go_on_from_the_head_writes_nothing(tmp_path: Path) -> None:
-    journal, outbox = open_store(tmp_path / "journal.db")
+    journal, outbox = open_sqlite(tmp_path / "journal.db")
     write(journal, "c1", bodies=[b"one"], documents=[document("a")])
     forked = commit_of(
         EMPTY_HEAD, "c2", bodies=[b"other"], documents=[document("b")], effects=[("s", 1, b"")]
@@ -128,7 +122,7 @@ def test_a_commit_that_does_not_go_on_from_the_head_writes_nothing(tmp_path: Pat
 
 
 def test_a_receipt_is_written_once(tmp_path: Path) -> None:
-    journal, _ = open_store(tmp_path / "journal.db")
+    journal, _ = open_sqlite(tmp_path / "journal.db")
     write(journal, "c1", receipt=b"first")
     with pytest.raises(sqlite3.IntegrityError):
         write(journal, "c1", receipt=b"second")
@@ -144,9 +138,9 @@ def test_a_commit_survives_the_loss_of_power(tmp_path: Path) -> None:
 
 
 def test_a_store_opens_again_with_all_that_was_in_it(tmp_path: Path) -> None:
-    journal, _ = open_store(tmp_path / "journal.db")
+    journal, _ = open_sqlite(tmp_path / "journal.db")
     write(journal, "c1", bodies=[b"one"], documents=[document("a")], effects=[("s", 1, b"{}")])
-    again = open_store(tmp_path / "journal.db")
+    again = open_sqlite(tmp_path / "journal.db")
     assert again.journal.head() == journal.head()
     assert again.journal.document("thing", "a") == document("a")
     assert again.outbox.open_rows() == 1
@@ -154,12 +148,12 @@ def test_a_store_opens_again_with_all_that_was_in_it(tmp_path: Path) -> None:
 
 def test_a_store_of_a_newer_release_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
-    open_store(path)
+    open_sqlite(path)
     connection = sqlite3.connect(path)
     connection.execute(f"PRAGMA user_version={len(MIGRATIONS) + 1}")
     connection.close()
     with pytest.raises(StoreTooNew):
-        open_store(path)
+        open_sqlite(path)
 
 
 @pytest.mark.parametrize(
@@ -169,18 +163,18 @@ def test_a_file_that_is_no_database_is_named(tmp_path: Path, content: bytes) -> 
     path = tmp_path / "journal.db"
     path.write_bytes(content)
     with pytest.raises(JournalUnreadable) as caught:
-        open_store(path)
+        open_sqlite(path)
     assert caught.value.facts == {"path": str(path)}
     assert path.read_bytes() == content
 
 
 def test_a_missing_directory_is_not_called_damage(tmp_path: Path) -> None:
     with pytest.raises(StoreUnreachable):
-        open_store(tmp_path / "nowhere" / "journal.db")
+        open_sqlite(tmp_path / "nowhere" / "journal.db")
 
 
 def test_writing_inside_a_snapshot_is_a_bug(tmp_path: Path) -> None:
-    journal, _ = open_store(tmp_path / "journal.db")
+    journal, _ = open_sqlite(tmp_path / "journal.db")
     with journal.snapshot(), pytest.raises(Bug):
         write(journal, "c1")
     write(journal, "c1")
@@ -189,8 +183,8 @@ def test_writing_inside_a_snapshot_is_a_bug(tmp_path: Path) -> None:
 def test_half_a_migration_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "journal.db"
     broken = (MIGRATIONS[0] + "CREATE TABLE events (again INTEGER);\n",)
-    monkeypatch.setattr("lockgate.adapters.sql.sqlite.MIGRATIONS", broken)
+    monkeypatch.setattr("lockgate.adapters.sql.sqlite_store.MIGRATIONS", broken)
     with pytest.raises(JournalUnreadable):
-        open_store(path)
+        open_sqlite(path)
     monkeypatch.undo()
-    assert open_store(path).journal.head() == EMPTY_HEAD
+    assert open_sqlite(path).journal.head() == EMPTY_HEAD

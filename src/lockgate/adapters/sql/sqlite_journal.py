@@ -6,13 +6,13 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from lockgate.adapters.sql.sqlite import SqliteStore
+from lockgate.adapters.sql.sqlite_store import SqliteStore
+from lockgate.adapters.sql.tables import DOCUMENT, document_conditions, edge_conditions, head_of
 from lockgate.core.errors import Bug
 from lockgate.core.journal import Head
 from lockgate.hub.ports import Commit, Edge, StoredDocument, StoredEntry
 
-_DOCUMENT = "SELECT kind, key, rev, fold_version, body, parent, state, digest FROM documents "
-_COLUMNS = "SELECT kind, key, rev, fold_version, x'', parent, state, digest FROM documents "
+_COLUMNS = DOCUMENT.replace("body", "x''")
 
 
 class SqliteTransaction:
@@ -104,20 +104,18 @@ class SqliteJournal:
             return _documents(connection, kind, prefix, parent, state, after, limit, bodies)
 
     def edges(self, *, source: str | None = None, target: str | None = None) -> Sequence[Edge]:
-        # Spelled out, because no index serves `? IS NULL OR source = ?`.
-        wanted = {"source": source, "target": target}
-        values = [value for value in wanted.values() if value is not None]
-        where = " AND ".join(f"{name} = ?" for name, value in wanted.items() if value is not None) or "true"
+        wanted = edge_conditions(source, target)
+        where = " AND ".join(f"{condition} ?" for condition in wanted) or "true"
         with self._store.reading() as connection:
             rows = connection.execute(
-                f"SELECT source, kind, target FROM edges WHERE {where} ORDER BY source, kind, target", values
+                f"SELECT source, kind, target FROM edges WHERE {where} ORDER BY source, kind, target",
+                tuple(wanted.values()),
             )
             return [Edge(*row) for row in rows]
 
 
 def _head(connection: sqlite3.Connection) -> Head:
-    seq, last, frontier = connection.execute("SELECT seq, hash, frontier FROM head").fetchone()
-    return Head(seq, last, tuple(frontier[at : at + 32] for at in range(0, len(frontier), 32)))
+    return head_of(*connection.execute("SELECT seq, hash, frontier FROM head").fetchone())
 
 
 def _receipt(connection: sqlite3.Connection, command_id: str) -> bytes | None:
@@ -126,7 +124,7 @@ def _receipt(connection: sqlite3.Connection, command_id: str) -> bytes | None:
 
 
 def _document(connection: sqlite3.Connection, kind: str, key: str) -> StoredDocument | None:
-    row = connection.execute(_DOCUMENT + "WHERE kind = ? AND key = ?", (kind, key)).fetchone()
+    row = connection.execute(DOCUMENT + "WHERE kind = ? AND key = ?", (kind, key)).fetchone()
     return None if row is None else StoredDocument(*row)
 
 
@@ -140,26 +138,8 @@ def _documents(
     limit: int | None = None,
     bodies: bool = True,
 ) -> list[StoredDocument]:
-    # Spelled out, because no index serves `? IS NULL OR parent = ?`.
-    conditions = {
-        "kind = ?": kind,
-        "key >= ?": prefix,
-        "key < ?": _above(prefix),
-        "key > ?": after,
-        "parent = ?": parent,
-        "state = ?": state,
-    }
-    wanted = {condition: value for condition, value in conditions.items() if value is not None}
-    select = (_DOCUMENT if bodies else _COLUMNS) + "WHERE " + " AND ".join(wanted) + " ORDER BY key LIMIT ?"
+    wanted = document_conditions(kind, prefix, parent, state, after)
+    where = " AND ".join(f"{condition} ?" for condition in wanted)
+    select = f"{DOCUMENT if bodies else _COLUMNS} WHERE {where} ORDER BY key LIMIT ?"
     rows = connection.execute(select, (*wanted.values(), -1 if limit is None else limit))
     return [StoredDocument(*row) for row in rows]
-
-
-def _above(prefix: str) -> str | None:
-    """The smallest text above all that start with `prefix`, by code point; None when there is none."""
-    stem = prefix.rstrip("\U0010ffff")
-    if not stem:
-        return None
-    last = ord(stem[-1]) + 1
-    # No text holds a surrogate alone.
-    return stem[:-1] + chr(0xE000 if last == 0xD800 else last)

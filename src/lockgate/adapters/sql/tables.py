@@ -1,0 +1,66 @@
+"""What the stores of every database have in common: how rows are chosen, which errors are raised."""
+
+from __future__ import annotations
+
+from lockgate.core.errors import Unavailable, Unsupported
+from lockgate.core.journal import Head
+
+DOCUMENT = "SELECT kind, key, rev, fold_version, body, parent, state, digest FROM documents "
+
+
+class StoreUnreachable(Unavailable):
+    """The place of the store cannot be used: a missing directory, missing rights, a server that is away."""
+
+    code = "journal.store-unreachable"
+
+
+class StoreTooNew(Unsupported):
+    code = "journal.store-too-new"
+
+
+def too_new(place: str, version: int, known: int) -> StoreTooNew:
+    return StoreTooNew(
+        f"{place} was made by a newer Lockgate (store version {version}, known {known})",
+        remedy="upgrade Lockgate",
+        path=place,
+    )
+
+
+def head_of(seq: int, last: bytes, frontier: bytes) -> Head:
+    return Head(seq, last, tuple(frontier[at : at + 32] for at in range(0, len(frontier), 32)))
+
+
+def above(prefix: str) -> str | None:
+    """The smallest text above all that start with `prefix`, by code point; None when there is none."""
+    stem = prefix.rstrip("\U0010ffff")
+    if not stem:
+        return None
+    last = ord(stem[-1]) + 1
+    # No text holds a surrogate alone.
+    return stem[:-1] + chr(0xE000 if last == 0xD800 else last)
+
+
+def document_conditions(
+    kind: str, prefix: str, parent: str | None, state: str | None, after: str | None
+) -> dict[str, str]:
+    """What a document must be, each `COLUMN OPERATOR` with its value.
+
+    Spelled out, because no index serves `? IS NULL OR parent = ?`.
+    """
+    conditions = {
+        "kind =": kind,
+        "key >=": prefix,
+        "key <": above(prefix),
+        "key >": after,
+        "parent =": parent,
+        "state =": state,
+    }
+    return {condition: value for condition, value in conditions.items() if value is not None}
+
+
+def edge_conditions(source: str | None, target: str | None) -> dict[str, str]:
+    return {
+        condition: value
+        for condition, value in {"source =": source, "target =": target}.items()
+        if value is not None
+    }
