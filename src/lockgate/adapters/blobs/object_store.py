@@ -1,0 +1,477 @@
+"""Blobs in an object store that speaks S3, with a verified cache on this machine; and checkpoints in one.
+
+    BUCKET/PREFIX/blobs/sha256/<hex>     one object per blob, created and never replaced
+    BUCKET/PREFIX/checkpoints/<size>     one object per signed note
+
+The store is believed in one thing only: that it keeps `If-None-Match` and `If-Match`. Some that call themselves
+compatible take the header and overwrite all the same, so `open_bucket` tries it out first and refuses such a store.
+Bytes are hashed whenever they come back; a request carries the hash of its body, so the store refuses what the wire
+has changed.
+
+What is verified: `get` hashes on every read. `path` hashes what it brings into the cache, and asks the store each time
+whether the object is still the one it hashed (its ETag). When the store cannot be reached, a verified file of the cache
+is still handed out; when the store says the blob is gone, the file goes too.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+from urllib.parse import parse_qsl, urlsplit
+
+import obstore
+from obstore.exceptions import (
+    AlreadyExistsError,
+    BaseError,
+    PermissionDeniedError,
+    PreconditionError,
+    UnauthenticatedError,
+)
+from obstore.store import S3Store
+
+from lockgate.adapters.blobs.directory import DirectoryBlobs
+from lockgate.core.blobs import BlobCorrupt, BlobMissing, StorageFull
+from lockgate.core.digests import Digest, check_digest, sha256
+from lockgate.core.errors import Corrupt, Forbidden, Invalid, Unavailable, Unsupported, did_you_mean
+from lockgate.core.journal import Checkpoint
+
+if TYPE_CHECKING:
+    from obstore.store import S3Config
+
+_SINGLE_BYTES = 64 * 1024 * 1024
+_PART_BYTES = 16 * 1024 * 1024
+_PARTS_AT_ONCE = 4
+_ROUNDS = 5
+_SECRETS = {
+    "access_key": "access_key_id",
+    "secret_key": "secret_access_key",
+    "session_token": "session_token",
+}
+_PARAMETERS = ("endpoint", "region", *_SECRETS)
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_CODE = re.compile(r"<Code>([A-Za-z]{1,60})</Code>")
+_STATUS = re.compile(r"status code: ([45]\d\d)")
+_FULL = frozenset({"507", "InsufficientStorage", "QuotaExceeded", "XMinioStorageFull"})
+_DIGITS = 20
+
+Secret = Callable[[str, str], str]
+"""Turns a reference to a secret, `env:NAME` or `file:PATH`, and where it stands into the secret."""
+
+
+class StoreUnreachable(Unavailable):
+    code = "blobs.store-unreachable"
+
+
+class StoreDenied(Forbidden):
+    """The object store does not accept the credentials, or they do not reach so far."""
+
+    code = "blobs.store-denied"
+
+
+class ConditionalWritesIgnored(Unsupported):
+    """The object store overwrites what it was asked to create; two writers would undo each other silently."""
+
+    code = "blobs.conditional-writes-ignored"
+
+
+class StoreUrlInvalid(Invalid):
+    code = "blobs.store-url"
+
+
+class CheckpointContested(Corrupt):
+    """Another note of the same size lies there already: two journals, or one that was rewritten."""
+
+    code = "blobs.checkpoint-contested"
+
+
+@dataclass(frozen=True)
+class BucketUrl:
+    """`s3://BUCKET/PREFIX?endpoint=URL&region=NAME&access_key=env:NAME&secret_key=file:PATH`.
+
+    Without `access_key` the credentials are those of the environment (AWS_ACCESS_KEY_ID and the like), or of the
+    machine's role. Secrets are references; the URL may be shown.
+    """
+
+    bucket: str
+    prefix: str
+    endpoint: str | None
+    region: str
+    secrets: tuple[tuple[str, str], ...] = ()
+
+    @classmethod
+    def parse(cls, url: str) -> BucketUrl:
+        """Raises `StoreUrlInvalid`; the URL's parameters are not repeated, a secret may stand there."""
+        parts = urlsplit(url)
+        given = dict(parse_qsl(parts.query))
+        unknown = sorted(set(given) - set(_PARAMETERS))
+        if parts.scheme != "s3" or not parts.hostname or parts.username or parts.password or parts.fragment:
+            raise _bad_url("an object store is written s3://BUCKET/PREFIX?endpoint=URL")
+        if unknown:
+            raise _bad_url(f"{unknown[0]!r} is no parameter of it", did_you_mean(unknown[0], _PARAMETERS))
+        endpoint = given.get("endpoint")
+        where = urlsplit(endpoint) if endpoint else None
+        if where is not None and where.scheme != "https" and where.hostname not in _LOOPBACK:
+            raise _bad_url("its endpoint must be https; plain http only on this machine")
+        if ("access_key" in given) != ("secret_key" in given):
+            raise _bad_url("access_key and secret_key belong together")
+        secrets = tuple((name, given[name]) for name in _SECRETS if name in given)
+        prefix = parts.path.strip("/")
+        return cls(
+            parts.netloc, f"{prefix}/" if prefix else "", endpoint, given.get("region", "us-east-1"), secrets
+        )
+
+    @property
+    def shown(self) -> str:
+        return f"s3://{self.bucket}/{self.prefix}".rstrip("/")
+
+
+class Bucket:
+    """A place in an object store: small conditional operations, with the store's errors translated.
+
+    Args:
+        where: for messages; holds no secret.
+    """
+
+    def __init__(self, store: S3Store, prefix: str, where: str) -> None:
+        self.store = store
+        self.prefix = prefix
+        self.where = where
+
+    def create(self, key: str, data: bytes) -> str | None:
+        """Write a new object; its ETag, or None when there is one already, which then stays as it is."""
+        with self._errors():
+            try:
+                done = obstore.put(self.store, self.prefix + key, data, mode="create", use_multipart=False)
+            except AlreadyExistsError:
+                return None
+        return done["e_tag"] or ""
+
+    def replace(self, key: str, data: bytes, etag: str) -> str | None:
+        """Write over the object that has this ETag; None when it is another by now."""
+        with self._errors():
+            try:
+                done = obstore.put(self.store, self.prefix + key, data, mode={"e_tag": etag})
+            except (PreconditionError, AlreadyExistsError):
+                # The second is what a race is answered with.
+                return None
+        return done["e_tag"] or ""
+
+    def upload(self, key: str, data: bytes) -> str:
+        """Write in parts, several at once, each tried again by itself; the object appears whole, at the end."""
+        with self._errors():
+            done = obstore.put(
+                self.store,
+                self.prefix + key,
+                data,
+                use_multipart=True,
+                chunk_size=_PART_BYTES,
+                max_concurrency=_PARTS_AT_ONCE,
+            )
+        return done["e_tag"] or ""
+
+    def etag(self, key: str) -> str | None:
+        """Of the object; None when there is none."""
+        with self._errors():
+            try:
+                return obstore.head(self.store, self.prefix + key)["e_tag"] or ""
+            except FileNotFoundError:
+                return None
+
+    def read(self, key: str) -> tuple[bytes, str] | None:
+        """The object and its ETag; None when there is none."""
+        with self._errors():
+            try:
+                found = obstore.get(self.store, self.prefix + key)
+                return bytes(found.bytes()), found.meta["e_tag"] or ""
+            except FileNotFoundError:
+                return None
+
+    def delete(self, key: str) -> None:
+        with self._errors(), suppress(FileNotFoundError):
+            obstore.delete(self.store, self.prefix + key)
+
+    def names(self, folder: str) -> Iterator[str]:
+        """What follows `folder` in the keys below it."""
+        start = self.prefix + folder
+        with self._errors():
+            for page in obstore.list(self.store, prefix=start.rstrip("/")):
+                for entry in page:
+                    if entry["path"].startswith(start):
+                        yield entry["path"].removeprefix(start)
+
+    def require_conditional_writes(self) -> None:
+        """Try it out, on an object of its own that goes again.
+
+        Raises:
+            ConditionalWritesIgnored: what was to be created, or replaced by its old ETag, was overwritten.
+        """
+        key = f".probe/{os.urandom(12).hex()}"
+        try:
+            first = self.create(key, b"first")
+            if first is None or self.create(key, b"second") is not None:
+                raise self._ignored("If-None-Match")
+            second = self.replace(key, b"third", first)
+            if second is None or self.replace(key, b"fourth", first) is not None:
+                raise self._ignored("If-Match")
+        finally:
+            self.delete(key)
+
+    def _ignored(self, header: str) -> ConditionalWritesIgnored:
+        return ConditionalWritesIgnored(
+            f"{self.where} does not keep {header}: it overwrote what it was asked to leave alone",
+            remedy="use a store with conditional writes (S3, SeaweedFS, R2, recent MinIO or Ceph), or file:PATH",
+            store=self.where,
+        )
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """The store's complaint without its text, which repeats what was sent; its code and status are enough."""
+        try:
+            yield
+        except (PermissionDeniedError, UnauthenticatedError) as error:
+            raise StoreDenied(
+                f"{self.where} refuses the credentials ({_code(error)})",
+                remedy="check the access key and what it may do in this bucket",
+                store=self.where,
+            ) from None
+        except (BaseError, FileNotFoundError) as error:
+            code = _code(error)
+            if code in _FULL:
+                raise StorageFull(
+                    f"no room left in {self.where} ({code})",
+                    remedy="free space or raise the quota, then run the same command again",
+                    store=self.where,
+                ) from None
+            raise StoreUnreachable(
+                f"the object store {self.where} cannot be used ({code})",
+                remedy="check the endpoint and that the bucket exists; then run the same command again",
+                store=self.where,
+            ) from None
+
+
+class ObjectBlobs:
+    """A `BlobStore` over a bucket.
+
+    Args:
+        bucket: one whose conditional writes were tried out (`open_bucket`).
+        cache: a directory for verified copies; may be shared by processes, and removed at any time.
+    """
+
+    def __init__(self, bucket: Bucket, cache: str | os.PathLike[str]) -> None:
+        self._bucket = bucket
+        self._cache = DirectoryBlobs(cache)
+        self._verified: dict[Digest, str] = {}
+        self._lock = threading.Lock()
+
+    def put(self, data: bytes) -> Digest:
+        digest = sha256(data)
+        key = _key(digest)
+        for _ in range(_ROUNDS):
+            etag = self._bucket.etag(key) if len(data) > _SINGLE_BYTES else self._bucket.create(key, data)
+            if etag and len(data) <= _SINGLE_BYTES:
+                return self._remember(digest, etag)
+            if len(data) > _SINGLE_BYTES and etag is None:
+                # No condition here: whoever is faster writes the same bytes, for the key is their hash.
+                return self._remember(digest, self._bucket.upload(key, data))
+            found = self._intact(digest)
+            if found is True:
+                return digest
+            if found:
+                # The bytes under this name are damaged; ours hash to it, so they may take the place.
+                healed = self._bucket.replace(key, data, found)
+                if healed is not None:
+                    return self._remember(digest, healed)
+        raise StoreUnreachable(
+            f"{digest} kept changing in {self._bucket.where} while it was stored",
+            remedy="run the same command again; if it stays so, find out who else writes there",
+            store=self._bucket.where,
+            digest=digest,
+        )
+
+    def get(self, digest: Digest) -> bytes:
+        found = self._bucket.read(_key(check_digest(digest)))
+        if found is None:
+            raise self._missing(digest)
+        data, etag = found
+        if sha256(data) != digest:
+            with self._lock:
+                self._verified.pop(digest, None)
+            raise BlobCorrupt(
+                f"the bytes kept as {digest} in {self._bucket.where} do not hash to that name",
+                remedy="put the original bytes again, or copy the blob from another store",
+                digest=digest,
+                store=self._bucket.where,
+            )
+        self._remember(digest, etag)
+        return data
+
+    def path(self, digest: Digest) -> str:
+        check_digest(digest)
+        cached = self._cache.has(digest)
+        try:
+            etag = self._bucket.etag(_key(digest))
+        except StoreUnreachable:
+            if not cached:
+                raise
+            return self._cache.path(digest)
+        if etag is None:
+            raise self._missing(digest)
+        # A copy of before this process began hashes to its name, whatever became of the object it came from.
+        if cached and self._verified.get(digest, etag) == etag:
+            with suppress(BlobCorrupt, BlobMissing):
+                path = self._cache.path(digest)
+                self._remember(digest, etag)
+                return path
+        self._cache.put(self.get(digest))
+        return self._cache.path(digest)
+
+    def has(self, digest: Digest) -> bool:
+        return self._bucket.etag(_key(check_digest(digest))) is not None
+
+    def digests(self) -> Iterator[Digest]:
+        return (f"sha256:{name}" for name in self._bucket.names("blobs/sha256/"))
+
+    def delete(self, digest: Digest) -> None:
+        with self._lock:
+            self._verified.pop(check_digest(digest), None)
+        self._bucket.delete(_key(digest))
+        self._cache.delete(digest)
+
+    def _intact(self, digest: Digest) -> bool | str:
+        """True when the object there hashes to its name, its ETag when not; False when there is none."""
+        found = self._bucket.read(_key(digest))
+        if found is None:
+            return False
+        if sha256(found[0]) != digest:
+            return found[1]
+        self._remember(digest, found[1])
+        return True
+
+    def _remember(self, digest: Digest, etag: str) -> Digest:
+        with self._lock:
+            self._verified[digest] = etag
+        return digest
+
+    def _missing(self, digest: Digest) -> BlobMissing:
+        self._cache.delete(digest)
+        return BlobMissing(
+            f"no blob {digest} in {self._bucket.where}",
+            remedy="check the digest, or copy the blob into this store",
+            digest=digest,
+        )
+
+
+class ObjectSink:
+    """A `CheckpointSink`: each signed note an object of its own, created and never replaced.
+
+    Nothing is ever written over or deleted, so the bucket may lock its objects for as long as the law asks.
+    """
+
+    def __init__(self, bucket: Bucket) -> None:
+        self._bucket = bucket
+
+    def write(self, checkpoint: Checkpoint) -> None:
+        """Create the note's object. The same note again is no news.
+
+        Raises:
+            CheckpointContested: there is another note of that size.
+        """
+        key, note = f"checkpoints/{checkpoint.size:0{_DIGITS}d}", checkpoint.note.encode()
+        if self._bucket.create(key, note) is not None:
+            return
+        found = self._bucket.read(key)
+        if found is None or found[0] != note:
+            raise CheckpointContested(
+                f"{self._bucket.where} holds another checkpoint of {checkpoint.size} entries",
+                remedy="lockgate audit verify; give every journal a prefix of its own",
+                store=self._bucket.where,
+                size=checkpoint.size,
+            )
+
+    def read(self) -> Sequence[str]:
+        notes = []
+        for name in self._sizes():
+            found = self._bucket.read(f"checkpoints/{name}")
+            if found is not None:
+                notes.append(found[0].decode(errors="replace"))
+        return tuple(notes)
+
+    def last_size(self) -> int:
+        sizes = self._sizes()
+        return int(sizes[-1]) if sizes else 0
+
+    def _sizes(self) -> list[str]:
+        names = self._bucket.names("checkpoints/")
+        return sorted(name for name in names if len(name) == _DIGITS and name.isascii() and name.isdigit())
+
+
+def open_bucket(url: str, secret: Secret, *, writes: bool = True) -> Bucket:
+    """Open a place in an object store.
+
+    Args:
+        url: see `BucketUrl`.
+        secret: resolves the references in it.
+        writes: try out the conditional writes; a reader that may not write leaves it.
+
+    Raises:
+        StoreUrlInvalid, StoreUnreachable, StoreDenied, ConditionalWritesIgnored.
+    """
+    parsed = BucketUrl.parse(url)
+    given = {
+        _SECRETS[name]: secret(reference, f"{name} of {parsed.shown}") for name, reference in parsed.secrets
+    }
+    if parsed.endpoint is not None:
+        given["endpoint"] = parsed.endpoint
+    store = S3Store(
+        parsed.bucket,
+        config=cast("S3Config", given),
+        region=parsed.region,
+        virtual_hosted_style_request=False,
+        disable_bulk_delete=True,
+        client_options={
+            "allow_http": parsed.endpoint is not None and parsed.endpoint.startswith("http:"),
+            "connect_timeout": "5s",
+            "timeout": "300s",
+        },
+        retry_config={
+            "max_retries": 3,
+            "retry_timeout": timedelta(seconds=30),
+            "backoff": {"init_backoff": timedelta(milliseconds=50), "max_backoff": timedelta(seconds=2)},
+        },
+    )
+    bucket = Bucket(store, parsed.prefix, parsed.shown)
+    if writes:
+        bucket.require_conditional_writes()
+    return bucket
+
+
+def open_blobs(url: str, secret: Secret, cache: Path, *, writes: bool = True) -> ObjectBlobs:
+    """A blob store at an `s3:` URL. Raises as `open_bucket` does."""
+    return ObjectBlobs(open_bucket(url, secret, writes=writes), cache)
+
+
+def open_sink(url: str, secret: Secret) -> ObjectSink:
+    """A checkpoint sink at an `s3:` URL. Raises as `open_bucket` does."""
+    return ObjectSink(open_bucket(url, secret))
+
+
+def _key(digest: Digest) -> str:
+    return f"blobs/sha256/{digest.removeprefix('sha256:')}"
+
+
+def _code(error: Exception) -> str:
+    found = _CODE.search(str(error)) or _STATUS.search(str(error))
+    return found[1] if found else "no answer"
+
+
+def _bad_url(
+    why: str, remedy: str = "s3://BUCKET/PREFIX?endpoint=https://HOST&region=NAME"
+) -> StoreUrlInvalid:
+    return StoreUrlInvalid(f"the URL of the object store: {why}", remedy=remedy)

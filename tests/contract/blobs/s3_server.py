@@ -1,0 +1,131 @@
+"""A small server that speaks as much S3 as a blob store needs, and can be told to misbehave."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+from xml.sax.saxutils import escape
+
+
+class S3(ThreadingHTTPServer):
+    """Keeps objects in memory.
+
+    Attributes:
+        heeds: the conditional headers that it keeps; the others it ignores, as some stores do.
+        answers_with: a status and code for every write; None to work.
+    """
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.objects: dict[str, bytes] = {}
+        self.heeds = {"If-None-Match", "If-Match"}
+        self.answers_with: tuple[int, str] | None = None
+        self.seen: list[str] = []
+        self.guard = threading.Lock()
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+    def url(self, place: str = "models/team") -> str:
+        return f"s3://{place}?endpoint={self.endpoint}&access_key=env:ACCESS&secret_key=env:SECRET"
+
+
+@contextmanager
+def s3() -> Iterator[S3]:
+    server = S3()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def etag(data: bytes) -> str:
+    return f'"{hashlib.md5(data, usedforsecurity=False).hexdigest()}"'
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: S3
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nothing is logged."""
+
+    def do_PUT(self) -> None:
+        data = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        key = self._key()
+        with self.server.guard:
+            self.server.seen.append(f"PUT {key}")
+            there = self.server.objects.get(key)
+            if self.server.answers_with is not None:
+                return self._fail(*self.server.answers_with)
+            if self._asks("If-None-Match") == "*" and there is not None:
+                return self._fail(412, "PreconditionFailed")
+            wanted = self._asks("If-Match")
+            if wanted is not None and (there is None or etag(there) != wanted):
+                return self._fail(412, "PreconditionFailed")
+            self.server.objects[key] = data
+        return self._answer(200, b"", {"ETag": etag(data)})
+
+    def do_GET(self) -> None:
+        url = urlsplit(self.path)
+        if "list-type" in url.query:
+            return self._list(url.path, parse_qs(url.query).get("prefix", [""])[0])
+        key = self._key()
+        with self.server.guard:
+            self.server.seen.append(f"{self.command} {key}")
+            data = self.server.objects.get(key)
+        if data is None:
+            return self._fail(404, "NoSuchKey")
+        return self._answer(200, data, {"ETag": etag(data), "Last-Modified": "Mon, 05 Jan 2026 10:00:00 GMT"})
+
+    do_HEAD = do_GET
+
+    def do_DELETE(self) -> None:
+        with self.server.guard:
+            self.server.objects.pop(self._key(), None)
+        self._answer(204, b"", {})
+
+    def _list(self, path: str, prefix: str) -> None:
+        bucket = unquote(path).strip("/")
+        with self.server.guard:
+            found = sorted(self.server.objects.items())
+        start = f"{bucket}/{prefix}"
+        entries = "".join(
+            f"<Contents><Key>{escape(key.removeprefix(bucket + '/'))}</Key><Size>{len(data)}</Size>"
+            f"<LastModified>2026-01-05T10:00:00.000Z</LastModified><ETag>{escape(etag(data))}</ETag></Contents>"
+            for key, data in found
+            if key.startswith(start)
+        )
+        body = f"<ListBucketResult><IsTruncated>false</IsTruncated>{entries}</ListBucketResult>"
+        self._answer(200, body.encode(), {"Content-Type": "application/xml"})
+
+    def _key(self) -> str:
+        return unquote(urlsplit(self.path).path).strip("/")
+
+    def _asks(self, header: str) -> str | None:
+        return self.headers.get(header) if header in self.server.heeds else None
+
+    def _fail(self, status: int, code: str) -> None:
+        # As S3 does: the complaint repeats what was sent.
+        said = self.headers.get("Authorization", "")
+        self._answer(status, f"<Error><Code>{code}</Code><Message>{said}</Message></Error>".encode(), {})
+
+    def _answer(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)

@@ -1,0 +1,194 @@
+"""Blobs in an object store, against a server in this process that can be told to misbehave.
+
+`tests/services/test_object_store_seaweed.py` runs the same suite against a real one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from s3_server import S3, s3
+
+from lockgate.adapters.blobs.object_store import (
+    BucketUrl,
+    CheckpointContested,
+    ConditionalWritesIgnored,
+    ObjectBlobs,
+    StoreDenied,
+    StoreUnreachable,
+    StoreUrlInvalid,
+    open_blobs,
+    open_sink,
+)
+from lockgate.core.blobs import BlobMissing, StorageFull
+from lockgate.core.digests import sha256
+from lockgate.core.errors import LockgateError
+from lockgate.core.journal import Checkpoint
+from lockgate.testing.blobs_suite import BlobStoreContract, Damage
+
+SECRETS = {"env:ACCESS": "the-access-key", "env:SECRET": "the-secret-key"}
+
+
+def secret(reference: str, where: str) -> str:
+    return SECRETS[reference]
+
+
+@pytest.fixture
+def server() -> Iterator[S3]:
+    with s3() as running:
+        yield running
+
+
+@pytest.fixture
+def store(server: S3, tmp_path: Path) -> ObjectBlobs:
+    return open_blobs(server.url(), secret, tmp_path / "cache")
+
+
+def key(digest: str) -> str:
+    return f"models/team/blobs/sha256/{digest.removeprefix('sha256:')}"
+
+
+class TestObjectBlobs(BlobStoreContract):
+    @pytest.fixture
+    def make(self, store: ObjectBlobs) -> ObjectBlobs:
+        return store
+
+    @pytest.fixture
+    def damage(self, make: ObjectBlobs, server: S3) -> Damage:
+        def flip(digest: str) -> None:
+            data = server.objects[key(digest)]
+            server.objects[key(digest)] = bytes([data[0] ^ 1]) + data[1:]
+
+        return flip
+
+
+@pytest.mark.parametrize("header", ["If-None-Match", "If-Match"])
+def test_a_store_that_ignores_a_condition_is_refused_at_start(
+    server: S3, tmp_path: Path, header: str
+) -> None:
+    server.heeds.discard(header)
+    with pytest.raises(ConditionalWritesIgnored, match=header):
+        open_blobs(server.url(), secret, tmp_path / "cache")
+    assert server.objects == {}
+
+
+def test_a_reader_writes_nothing(server: S3, store: ObjectBlobs, tmp_path: Path) -> None:
+    digest = store.put(b"hello")
+    server.seen.clear()
+    reader = open_blobs(server.url(), secret, tmp_path / "other", writes=False)
+    assert reader.get(digest) == b"hello"
+    assert not [line for line in server.seen if line.startswith("PUT")]
+
+
+def test_an_existing_blob_is_not_written_again(server: S3, store: ObjectBlobs, tmp_path: Path) -> None:
+    store.put(b"hello")
+    server.answers_with = (412, "PreconditionFailed")
+    open_blobs(server.url(), secret, tmp_path / "other", writes=False).put(b"hello")
+
+
+def test_a_large_blob_goes_up_in_parts_and_is_whole(server: S3, store: ObjectBlobs) -> None:
+    """The parts themselves are for a real server; here, that what is there is not sent a second time."""
+    data = bytes(65 * 1024 * 1024)
+    server.objects[key(sha256(data))] = data
+    server.seen.clear()
+    assert store.put(data) == sha256(data)
+    assert not [line for line in server.seen if line.startswith("PUT")]
+
+
+def test_the_cache_answers_when_the_store_cannot_be_reached(tmp_path: Path) -> None:
+    with s3() as server:
+        store = open_blobs(server.url(), secret, tmp_path / "cache")
+        kept, other = store.put(b"kept"), store.put(b"other")
+        store.path(kept)
+    assert Path(store.path(kept)).read_bytes() == b"kept"
+    for act in (lambda: store.path(other), lambda: store.get(kept), lambda: store.put(b"new")):
+        with pytest.raises(StoreUnreachable):
+            act()
+
+
+def test_what_the_store_no_longer_has_leaves_the_cache(
+    server: S3, store: ObjectBlobs, tmp_path: Path
+) -> None:
+    digest = store.put(b"personal data")
+    copy = Path(store.path(digest))
+    open_blobs(server.url(), secret, tmp_path / "other").delete(digest)
+    with pytest.raises(BlobMissing):
+        store.path(digest)
+    assert not copy.exists()
+
+
+def test_a_copy_of_an_earlier_process_is_hashed_before_it_is_handed_out(
+    server: S3, store: ObjectBlobs, tmp_path: Path
+) -> None:
+    digest = store.put(b"hello")
+    copy = Path(store.path(digest))
+    copy.chmod(0o600)
+    copy.write_bytes(b"hullo")
+    again = open_blobs(server.url(), secret, tmp_path / "cache")
+    assert Path(again.path(digest)).read_bytes() == b"hello"
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "error"),
+    [
+        (507, "InsufficientStorage", StorageFull),
+        (400, "QuotaExceeded", StorageFull),
+        (403, "InvalidAccessKeyId", StoreDenied),
+        (404, "NoSuchBucket", StoreUnreachable),
+        (400, "MalformedXML", StoreUnreachable),
+    ],
+)
+def test_what_the_store_says_is_translated_and_no_secret_is_repeated(
+    server: S3, store: ObjectBlobs, status: int, code: str, error: type[LockgateError]
+) -> None:
+    server.answers_with = (status, code)
+    with pytest.raises(error) as caught:
+        store.put(b"hello")
+    told = f"{caught.value} {caught.value.record()} {caught.value.__cause__}"
+    assert not [value for value in SECRETS.values() if value in told]
+    assert "Signature" not in told
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "s3:///prefix",
+        "https://models/team",
+        "s3://key:secret@models/team",
+        "s3://models?endpoint=http://10.0.0.7:9000",
+        "s3://models?endpoint=https://s3.example&acces_key=env:A",
+        "s3://models?access_key=env:A",
+    ],
+)
+def test_a_wrong_url_is_refused_and_not_repeated(url: str) -> None:
+    with pytest.raises(StoreUrlInvalid) as caught:
+        BucketUrl.parse(url)
+    assert "secret@" not in caught.value.message
+
+
+def test_the_url_that_is_shown_has_no_parameters() -> None:
+    parsed = BucketUrl.parse(
+        "s3://models/team/?endpoint=https://s3.example&access_key=env:A&secret_key=env:B"
+    )
+    assert (parsed.shown, parsed.prefix) == ("s3://models/team", "team/")
+
+
+def note(size: int, text: str = "") -> Checkpoint:
+    return Checkpoint(size, b"", f"lockgate/journal\n{size}\nroot{text}\n")
+
+
+def test_notes_are_objects_that_are_never_written_over(server: S3) -> None:
+    sink = open_sink(server.url(), secret)
+    assert (sink.read(), sink.last_size()) == ((), 0)
+    for size in (2, 100, 11):
+        sink.write(note(size))
+    sink.write(note(11))
+    assert [text.split("\n")[1] for text in sink.read()] == ["2", "11", "100"]
+    assert sink.last_size() == 100
+    with pytest.raises(CheckpointContested, match="11 entries"):
+        sink.write(note(11, "another"))
+    assert sink.read()[1] == note(11).note
+    server.objects["models/team/checkpoints/strange"] = b"?"
+    assert len(sink.read()) == 3
