@@ -13,9 +13,9 @@ import pytest
 from seaweed import Seaweed, seaweed, secret
 
 from lockgate.adapters.blobs.object_store import (
+    BucketDenied,
     CheckpointContested,
     ObjectBlobs,
-    StoreDenied,
     open_blobs,
     open_bucket,
     open_sink,
@@ -81,7 +81,7 @@ def test_of_many_who_create_one_object_one_wins(url: str) -> None:
 
 
 def test_wrong_credentials_are_told_without_being_repeated(server: Seaweed) -> None:
-    with pytest.raises(StoreDenied) as caught:
+    with pytest.raises(BucketDenied) as caught:
         open_bucket(server.url("models/x"), lambda reference, where: "guessed-secret")
     assert "guessed-secret" not in f"{caught.value.record()}"
 

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from lockgate.adapters.blobs.directory import DirectoryBlobs
-from lockgate.adapters.identity.checkpoints import KEY_NAME, FileSink, NotePrivate, NotePublic
+from lockgate.adapters.identity.checkpoints import KEY_NAME, NotePrivate, NotePublic
 from lockgate.adapters.identity.keys import (
     CheckpointKey,
     CheckpointPublicKey,
@@ -29,6 +29,7 @@ from lockgate.app.effects import EffectRunner
 from lockgate.app.plugins import resolve
 from lockgate.app.reading import features_lacking
 from lockgate.app.rollouts import RolloutController
+from lockgate.app.stores import open_sinks
 from lockgate.app.system import SystemClock, SystemIds
 from lockgate.core.digests import Digest
 from lockgate.core.documents import DocumentKind
@@ -92,7 +93,7 @@ class Control:
         self.journal, self.outbox = open_sqlite(layout.database)
         refold(self.journal, self.clock)
         self.target = LocalTarget(layout.run)
-        self.sink = FileSink(layout.root / self.config.audit.sink.removeprefix("file:"))
+        self.sink = open_sinks(self.config.audit.sinks, base=layout.root)
         self.effects = EffectRunner(self.outbox, {"local": self.target}, self.clock)
         self.effects.confirm = self.hub_for(CONTROLLER).execute
         self.rollouts = RolloutController(

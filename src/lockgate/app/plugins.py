@@ -14,6 +14,7 @@ from lockgate.core.errors import Unsupported
 # Which extra brings a library that a plain installation does without.
 EXTRAS = {
     "lightgbm": "lightgbm",
+    "obstore": "s3",
     "onnx": "onnx",
     "onnxmltools": "onnx",
     "psycopg": "postgres",

@@ -1,15 +1,27 @@
-"""Which database holds a store, chosen by its URL. Only the chosen driver is loaded."""
+"""Where things are kept, chosen by URL: the database, the blobs, the checkpoints. Only the chosen driver is loaded."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from lockgate.adapters.identity.secrets import resolve as resolve_secret
 from lockgate.app.plugins import resolve
+from lockgate.core.blobs import BlobStore
+from lockgate.core.errors import Invalid
 from lockgate.core.secrets import parse_secret_ref
-from lockgate.hub.ports import Store
+from lockgate.hub.ports import CheckpointSink, Store
 
 _SQLITE = "sqlite:"
+_FILE = "file:"
+_S3 = "s3:"
+
+
+class UnknownPlace(Invalid):
+    """A URL names no kind of place that this program can keep things in."""
+
+    code = "app.unknown-place"
 
 
 def open_store(url: str, *, base: Path) -> Store:
@@ -33,3 +45,60 @@ def open_store(url: str, *, base: Path) -> Store:
         dsn = resolve_secret(parse_secret_ref(url, where="store.url"), base=base)
         store = resolve("lockgate.adapters.sql.postgres:open_postgres")(dsn)
     return store
+
+
+def open_blobs(url: str, *, base: Path, cache: Path, writes: bool = True) -> BlobStore:
+    """Open the blob store at `url`.
+
+    Args:
+        url: `file:PATH`, or `s3://BUCKET/PREFIX?...` as `adapters.blobs.object_store.BucketUrl` says.
+        base: where relative paths start, those of secrets too.
+        cache: a directory for verified copies of what lies elsewhere.
+        writes: a store that is only read need not prove that it keeps conditional writes.
+
+    Raises:
+        UnknownPlace: neither.
+        BucketUrlInvalid, BucketUnreachable, BucketDenied, ConditionalWritesIgnored, SecretMissing.
+        ExtraMissing: the driver is not installed.
+    """
+    if url.startswith(_FILE):
+        path = base / url.removeprefix(_FILE)
+        blobs: BlobStore = resolve("lockgate.adapters.blobs.directory:DirectoryBlobs")(path)
+    elif url.startswith(_S3):
+        opened = resolve("lockgate.adapters.blobs.object_store:open_blobs")
+        blobs = opened(url, _secrets(base), cache, writes=writes)
+    else:
+        raise _unknown(url)
+    return blobs
+
+
+def open_sinks(urls: Sequence[str], *, base: Path) -> CheckpointSink:
+    """Open the places where checkpoints go, `file:PATH` or `s3://BUCKET/PREFIX?...`; all of them are written."""
+    # The parameters of a URL name secrets; they are not for messages.
+    places = {url.partition("?")[0]: partial(_sink, url, base) for url in urls}
+    sinks: CheckpointSink = resolve("lockgate.adapters.identity.checkpoints:Sinks")(places)
+    return sinks
+
+
+def _sink(url: str, base: Path) -> CheckpointSink:
+    if url.startswith(_FILE):
+        path = base / url.removeprefix(_FILE)
+        sink: CheckpointSink = resolve("lockgate.adapters.identity.checkpoints:FileSink")(path)
+    elif url.startswith(_S3):
+        sink = resolve("lockgate.adapters.blobs.object_store:open_sink")(url, _secrets(base))
+    else:
+        raise _unknown(url)
+    return sink
+
+
+def _secrets(base: Path) -> Callable[[str, str], str]:
+    return lambda reference, where: resolve_secret(parse_secret_ref(reference, where=where), base=base)
+
+
+def _unknown(url: str) -> UnknownPlace:
+    kind = url.partition(":")[0]
+    return UnknownPlace(
+        f"nothing can be kept in {kind!r}:",
+        remedy="write file:PATH or s3://BUCKET/PREFIX?endpoint=URL",
+        kind=kind,
+    )

@@ -177,8 +177,14 @@ class Store(NamedTuple):
 class CheckpointSink(Protocol):
     """Somewhere the owner of the database cannot rewrite: an append-only file, a locked bucket."""
 
-    def write(self, checkpoint: Checkpoint) -> None: ...
+    def write(self, checkpoint: Checkpoint) -> None:
+        """Add a note; returns when it is durable. Raises when it is not, and the next one then says more."""
+        ...
 
     def read(self) -> Sequence[str]:
         """All notes, oldest first."""
+        ...
+
+    def last_size(self) -> int:
+        """How many entries the last note knows; 0 when there is none."""
         ...

@@ -178,3 +178,6 @@ class MemoryCheckpoints:
 
     def read(self) -> Sequence[str]:
         return self.notes
+
+    def last_size(self) -> int:
+        return int(self.notes[-1].split("\n")[1]) if self.notes else 0

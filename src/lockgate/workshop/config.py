@@ -12,6 +12,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 
@@ -65,10 +66,16 @@ class SigningTable(_Table, frozen=True, kw_only=True):
 
 
 class AuditTable(_Table, frozen=True, kw_only=True):
-    """The key that signs checkpoints, and the file they are appended to; both outside the database."""
+    """The key that signs checkpoints, and where they go: a file, an object store, or several of these; all outside the
+    database.
+    """
 
     checkpoint_key: str = "file:.lockgate/keys/checkpoint.pem"
-    sink: str = "file:.lockgate/checkpoints"
+    sink: str | tuple[str, ...] = "file:.lockgate/checkpoints"
+
+    @property
+    def sinks(self) -> tuple[str, ...]:
+        return (self.sink,) if isinstance(self.sink, str) else self.sink
 
 
 class EnvironmentTable(_Table, frozen=True, kw_only=True):
@@ -415,13 +422,19 @@ def _check_names(config: Config, text: str, where: str) -> None:
             raise _at(
                 keys, f"there is no target {target!r}", did_you_mean(target, TARGETS), text=text, where=where
             )
-    if not config.audit.sink.startswith("file:"):
-        raise ConfigInvalid(
-            f"{where}:{_line(text, ['audit', 'sink'])}: audit.sink {config.audit.sink!r} is not supported",
-            remedy="write file:PATH",
-            file=where,
-            key="audit.sink",
-        )
+    for sink in config.audit.sinks:
+        if not sink.startswith(("file:", "s3://")):
+            kind = sink.partition(":")[0]
+            complaint = f"checkpoints cannot be kept in {kind!r}"
+            remedy = "write file:PATH or s3://BUCKET/PREFIX?endpoint=URL"
+            raise _at(["audit", "sink"], complaint, remedy, text=text, where=where)
+        for name, reference in parse_qsl(urlsplit(sink).query):
+            if name in ("access_key", "secret_key", "session_token"):
+                parse_secret_ref(
+                    reference, where=f"{where}:{_line(text, ['audit', 'sink'])}: {name} of audit.sink"
+                )
+    if not config.audit.sinks:
+        raise _at(["audit", "sink"], "no place for checkpoints", "write file:PATH", text=text, where=where)
 
 
 def _check_limits(config: Config, text: str, where: str) -> None:

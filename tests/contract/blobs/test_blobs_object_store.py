@@ -12,13 +12,13 @@ import pytest
 from s3_server import S3, s3
 
 from lockgate.adapters.blobs.object_store import (
+    BucketDenied,
+    BucketUnreachable,
     BucketUrl,
+    BucketUrlInvalid,
     CheckpointContested,
     ConditionalWritesIgnored,
     ObjectBlobs,
-    StoreDenied,
-    StoreUnreachable,
-    StoreUrlInvalid,
     open_blobs,
     open_sink,
 )
@@ -104,7 +104,7 @@ def test_the_cache_answers_when_the_store_cannot_be_reached(tmp_path: Path) -> N
         store.path(kept)
     assert Path(store.path(kept)).read_bytes() == b"kept"
     for act in (lambda: store.path(other), lambda: store.get(kept), lambda: store.put(b"new")):
-        with pytest.raises(StoreUnreachable):
+        with pytest.raises(BucketUnreachable):
             act()
 
 
@@ -135,9 +135,9 @@ def test_a_copy_of_an_earlier_process_is_hashed_before_it_is_handed_out(
     [
         (507, "InsufficientStorage", StorageFull),
         (400, "QuotaExceeded", StorageFull),
-        (403, "InvalidAccessKeyId", StoreDenied),
-        (404, "NoSuchBucket", StoreUnreachable),
-        (400, "MalformedXML", StoreUnreachable),
+        (403, "InvalidAccessKeyId", BucketDenied),
+        (404, "NoSuchBucket", BucketUnreachable),
+        (400, "MalformedXML", BucketUnreachable),
     ],
 )
 def test_what_the_store_says_is_translated_and_no_secret_is_repeated(
@@ -163,7 +163,7 @@ def test_what_the_store_says_is_translated_and_no_secret_is_repeated(
     ],
 )
 def test_a_wrong_url_is_refused_and_not_repeated(url: str) -> None:
-    with pytest.raises(StoreUrlInvalid) as caught:
+    with pytest.raises(BucketUrlInvalid) as caught:
         BucketUrl.parse(url)
     assert "secret@" not in caught.value.message
 

@@ -205,3 +205,15 @@ def test_a_project_that_was_named_must_hold_the_file_itself(allow_files: Path) -
     with pytest.raises(NoProject) as caught:
         here(str(below))
     assert str(below) in caught.value.message
+
+
+def test_checkpoints_go_to_one_place_or_several() -> None:
+    two = 'sink = ["file:notes", "s3://audit/team?access_key=env:KEY&secret_key=file:secret"]'
+    assert parse_config(TEXT).audit.sinks == ("file:.lockgate/checkpoints",)
+    assert parse_config(TEXT + '[audit]\nsink = "file:notes"\n').audit.sinks == ("file:notes",)
+    assert parse_config(TEXT + f"[audit]\n{two}\n").audit.sinks[0] == "file:notes"
+    for sink in ('"ftp://notes"', "[]"):
+        assert complaint(TEXT + f"[audit]\nsink = {sink}\n").facts["key"] == "audit.sink"
+    with pytest.raises(NotAReference) as caught:
+        parse_config(TEXT + '[audit]\nsink = "s3://audit?secret_key=very-secret"\n')
+    assert "very-secret" not in caught.value.message

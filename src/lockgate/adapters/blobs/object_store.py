@@ -65,14 +65,14 @@ Secret = Callable[[str, str], str]
 """Turns a reference to a secret, `env:NAME` or `file:PATH`, and where it stands into the secret."""
 
 
-class StoreUnreachable(Unavailable):
-    code = "blobs.store-unreachable"
+class BucketUnreachable(Unavailable):
+    code = "blobs.bucket-unreachable"
 
 
-class StoreDenied(Forbidden):
+class BucketDenied(Forbidden):
     """The object store does not accept the credentials, or they do not reach so far."""
 
-    code = "blobs.store-denied"
+    code = "blobs.bucket-denied"
 
 
 class ConditionalWritesIgnored(Unsupported):
@@ -81,8 +81,8 @@ class ConditionalWritesIgnored(Unsupported):
     code = "blobs.conditional-writes-ignored"
 
 
-class StoreUrlInvalid(Invalid):
-    code = "blobs.store-url"
+class BucketUrlInvalid(Invalid):
+    code = "blobs.bucket-url"
 
 
 class CheckpointContested(Corrupt):
@@ -107,7 +107,7 @@ class BucketUrl:
 
     @classmethod
     def parse(cls, url: str) -> BucketUrl:
-        """Raises `StoreUrlInvalid`; the URL's parameters are not repeated, a secret may stand there."""
+        """Raises `BucketUrlInvalid`; the URL's parameters are not repeated, a secret may stand there."""
         parts = urlsplit(url)
         given = dict(parse_qsl(parts.query))
         unknown = sorted(set(given) - set(_PARAMETERS))
@@ -236,7 +236,7 @@ class Bucket:
         try:
             yield
         except (PermissionDeniedError, UnauthenticatedError) as error:
-            raise StoreDenied(
+            raise BucketDenied(
                 f"{self.where} refuses the credentials ({_code(error)})",
                 remedy="check the access key and what it may do in this bucket",
                 store=self.where,
@@ -249,7 +249,7 @@ class Bucket:
                     remedy="free space or raise the quota, then run the same command again",
                     store=self.where,
                 ) from None
-            raise StoreUnreachable(
+            raise BucketUnreachable(
                 f"the object store {self.where} cannot be used ({code})",
                 remedy="check the endpoint and that the bucket exists; then run the same command again",
                 store=self.where,
@@ -288,7 +288,7 @@ class ObjectBlobs:
                 healed = self._bucket.replace(key, data, found)
                 if healed is not None:
                     return self._remember(digest, healed)
-        raise StoreUnreachable(
+        raise BucketUnreachable(
             f"{digest} kept changing in {self._bucket.where} while it was stored",
             remedy="run the same command again; if it stays so, find out who else writes there",
             store=self._bucket.where,
@@ -317,7 +317,7 @@ class ObjectBlobs:
         cached = self._cache.has(digest)
         try:
             etag = self._bucket.etag(_key(digest))
-        except StoreUnreachable:
+        except BucketUnreachable:
             if not cached:
                 raise
             return self._cache.path(digest)
@@ -421,7 +421,7 @@ def open_bucket(url: str, secret: Secret, *, writes: bool = True) -> Bucket:
         writes: try out the conditional writes; a reader that may not write leaves it.
 
     Raises:
-        StoreUrlInvalid, StoreUnreachable, StoreDenied, ConditionalWritesIgnored.
+        BucketUrlInvalid, BucketUnreachable, BucketDenied, ConditionalWritesIgnored.
     """
     parsed = BucketUrl.parse(url)
     given = {
@@ -473,5 +473,5 @@ def _code(error: Exception) -> str:
 
 def _bad_url(
     why: str, remedy: str = "s3://BUCKET/PREFIX?endpoint=https://HOST&region=NAME"
-) -> StoreUrlInvalid:
-    return StoreUrlInvalid(f"the URL of the object store: {why}", remedy=remedy)
+) -> BucketUrlInvalid:
+    return BucketUrlInvalid(f"the URL of the object store: {why}", remedy=remedy)

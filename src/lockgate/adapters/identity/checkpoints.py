@@ -1,4 +1,4 @@
-"""Checkpoints of the journal in an append-only file, and the key that signs them."""
+"""Checkpoints of the journal: the key that signs them, an append-only file that keeps them, several places at once."""
 
 from __future__ import annotations
 
@@ -6,15 +6,23 @@ import errno
 import fcntl
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from lockgate.adapters.identity.keys import CheckpointKey, CheckpointPublicKey
+from lockgate.core.errors import LockgateError, Unavailable
 from lockgate.core.journal import Checkpoint
+from lockgate.hub.ports import CheckpointSink
 
 KEY_NAME = "lockgate-journal"
 _SEPARATOR = b"=====\n"
 _NUMBER = re.compile(r"[0-9]{1,18}")
+
+
+class CheckpointNotEverywhere(Unavailable):
+    """At least one of the places for checkpoints has not got the last one; the others have."""
+
+    code = "audit.checkpoint-not-everywhere"
 
 
 class NotePublic:
@@ -87,6 +95,59 @@ class FileSink:
         notes = self.read()
         lines = notes[-1].split("\n") if notes else []
         return int(lines[1]) if len(lines) > 1 and _NUMBER.fullmatch(lines[1]) else 0
+
+
+class Sinks:
+    """Several places for checkpoints at once, so that whoever can rewrite one is found out by another.
+
+    Args:
+        places: name for messages -> opens the sink, when it is first needed.
+    """
+
+    def __init__(self, places: Mapping[str, Callable[[], CheckpointSink]]) -> None:
+        self._places = places
+        self._opened: dict[str, CheckpointSink] = {}
+
+    def write(self, checkpoint: Checkpoint) -> None:
+        """Write the note wherever it is not yet; one place that fails does not keep it from the others.
+
+        Raises:
+            CheckpointNotEverywhere: names the places that have not got it, and why.
+        """
+        failed: dict[str, Exception] = {}
+        for name in self._places:
+            try:
+                sink = self._open(name)
+                if sink.last_size() < checkpoint.size:
+                    sink.write(checkpoint)
+            except (LockgateError, OSError) as error:
+                failed[name] = error
+        if failed:
+            told = "; ".join(f"{name}: {error}" for name, error in failed.items())
+            raise CheckpointNotEverywhere(
+                f"the checkpoint of {checkpoint.size} entries was not written to {told}",
+                remedy="put that place right; the next checkpoint is written to all of them",
+                places=sorted(failed),
+            ) from next(iter(failed.values()))
+
+    def read(self) -> Sequence[str]:
+        """The notes of all places; the same note of two places once."""
+        return tuple(dict.fromkeys(note for name in self._places for note in self._open(name).read()))
+
+    def last_size(self) -> int:
+        """Of the place that is furthest behind; 0 when one cannot be read."""
+        sizes: list[int] = []
+        for name in self._places:
+            try:
+                sizes.append(self._open(name).last_size())
+            except (LockgateError, OSError):
+                return 0
+        return min(sizes, default=0)
+
+    def _open(self, name: str) -> CheckpointSink:
+        if name not in self._opened:
+            self._opened[name] = self._places[name]()
+        return self._opened[name]
 
 
 def _whole(data: bytes) -> bytes:
