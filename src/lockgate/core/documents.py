@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar, cast
 
+import msgspec
+
 from lockgate.core.messages import Event, Stamp
 from lockgate.core.names import BadName
 
@@ -91,6 +93,35 @@ class Docs:
         return iter(self._loaded)
 
 
-def touched(kinds: Iterable[DocumentKind[Any]], event: Event) -> list[DocRef]:
-    """Every document that `event` changes, in the order of `kinds`."""
-    return [DocRef(kind.name, key) for kind in kinds for key in kind.keys(event)]
+class _FieldRead(Exception):
+    """Raised by an event that has a class and no content."""
+
+
+def concerned(
+    ask: Callable[[DocumentKind[Any]], Callable[[Event], tuple[Any, ...]]],
+    kinds: Iterable[DocumentKind[Any]],
+    event: type[Event],
+) -> tuple[DocumentKind[Any], ...]:
+    """The kinds whose `keys` (or `edges`: what `ask` picks) can name anything for events of a class.
+
+    Found by asking each once with an event that cannot be read: who answers "nothing" has looked at its class alone,
+    and will say so of every event of that class. Over a long journal, that is most of the work of folding it.
+    """
+
+    def unreadable(self: Event, name: str) -> Any:
+        if name.startswith("__"):
+            return object.__getattribute__(self, name)
+        raise _FieldRead
+
+    namespace = {"__getattribute__": unreadable, "__module__": "hollow"}
+    hollow = msgspec.defstruct("Hollow", [], bases=(event,), namespace=namespace, frozen=True, kw_only=True)
+    one = cast("Event", hollow(**dict.fromkeys(event.__struct_fields__)))
+    found = []
+    for kind in kinds:
+        try:
+            concerns = bool(ask(kind)(one))
+        except _FieldRead:
+            concerns = True
+        if concerns:
+            found.append(kind)
+    return tuple(found)

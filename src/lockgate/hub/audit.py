@@ -7,23 +7,34 @@ signed checkpoint from outside names another root).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any, Union
+import gc
+import hashlib
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple, Union
 
 import msgspec
 
-from lockgate.core.documents import DocRef
 from lockgate.core.errors import Corrupt
-from lockgate.core.journal import EMPTY_HEAD, Entry, Head, NoteVerifier, extend, open_checkpoint, root
+from lockgate.core.journal import GENESIS, Head, NoteVerifier, Tree, open_checkpoint
 from lockgate.core.messages import Event, Stamp
-from lockgate.hub.kernel import Folded, iter_entries
+from lockgate.hub.kernel import Folded
 from lockgate.hub.messages import AuditAnswer
 from lockgate.hub.ports import Edge, Journal, StoredDocument, StoredEntry
 from lockgate.hub.table import EVENTS, KINDS, UPCASTS
 
-_ENTRY = msgspec.json.Decoder(Entry)
-_EVENT: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Union[EVENTS])  # noqa: UP007
+_PAGE = 2000
 _MAX_FINDINGS = 100
+
+
+class _Read(Stamp, frozen=True):
+    """An entry, its event decoded with it. It is its own stamp."""
+
+    event: Union[EVENTS]  # type: ignore[valid-type]  # noqa: UP007
+
+
+_DECODER = msgspec.json.Decoder(_Read)
 
 
 class EntryUnreadable(Corrupt):
@@ -31,109 +42,176 @@ class EntryUnreadable(Corrupt):
 
 
 def read_entry(stored: StoredEntry) -> tuple[Event, Stamp]:
-    """An entry's event and stamp.
+    """An entry's event, in its newest form, and its stamp.
 
     Raises:
         EntryUnreadable: the bytes are no entry, or hold an event of no known tag.
     """
     try:
-        entry = _ENTRY.decode(stored.body)
-        event = _EVENT.decode(entry.event)
+        read = _DECODER.decode(stored.body)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise EntryUnreadable(
             f"entry {stored.seq} cannot be read: {error}", remedy="lockgate audit verify", seq=stored.seq
         ) from error
-    upcast = UPCASTS.get(type(event))
-    return upcast(event) if upcast else event, Stamp(entry.seq, entry.at, entry.actor, entry.command_id)
+    upcast = UPCASTS.get(type(read.event))
+    return upcast(read.event) if upcast else read.event, read
 
 
-def verify(journal: Journal, notes: Sequence[str], verifier: NoteVerifier | None) -> AuditAnswer:
+def pages(journal: Journal, after: int = 0, until: int | None = None) -> Iterator[Sequence[StoredEntry]]:
+    """The entries after `after` and up to `until`, some thousand at a time."""
+    while until is None or after < until:
+        limit = _PAGE if until is None else min(_PAGE, until - after)
+        if not (page := journal.entries(after, limit)):
+            return
+        yield page
+        after = page[-1].seq
+
+
+def verify(
+    journal: Journal, notes: Sequence[str], verifier: NoteVerifier | None, *, documents: bool = True
+) -> AuditAnswer:
     """Check everything from nothing. Reads the whole journal once; memory is that of the documents.
 
     The store may be written meanwhile; what is checked is the state of one moment.
+
+    Args:
+        documents: false leaves out folding the events and comparing documents and edges: chain, tree and
+            checkpoints only.
     """
-    with journal.snapshot():
-        return _verify(journal, notes, verifier)
+    with journal.snapshot(), _no_collector():
+        return _Check(journal, notes, verifier, documents).run()
 
 
-def _verify(journal: Journal, notes: Sequence[str], verifier: NoteVerifier | None) -> AuditAnswer:
-    findings: list[str] = []
-    wanted = _checkpoint_sizes(notes, verifier, findings)
-    head, folded = _replay(journal, wanted, findings)
-    if head != journal.head():
-        findings.append(f"the stored head is not that of entry {head.seq}")
-    findings += _compare(folded.changed(), _stored_documents(journal))
-    findings += _compare_edges(folded.edges, journal.edges())
-    return AuditAnswer(
-        ok=not findings,
-        events=head.seq,
-        head=head.hash.hex(),
-        checkpoints=len(notes) if verifier else 0,
-        findings=tuple(findings[:_MAX_FINDINGS]),
-    )
-
-
-def _checkpoint_sizes(
-    notes: Sequence[str], verifier: NoteVerifier | None, findings: list[str]
-) -> dict[int, set[bytes]]:
-    sizes: dict[int, set[bytes]] = {}
-    for number, note in enumerate(notes if verifier else ()):
-        assert verifier is not None
-        try:
-            checkpoint = open_checkpoint(note, verifier)
-        except Corrupt as error:
-            findings.append(f"checkpoint {number + 1}: {error.message}")
-            continue
-        sizes.setdefault(checkpoint.size, set()).add(checkpoint.root)
-    return sizes
-
-
-def _replay(journal: Journal, wanted: dict[int, set[bytes]], findings: list[str]) -> tuple[Head, Folded]:
-    head, folded, expected = EMPTY_HEAD, Folded(lambda kind, key: None), 1
-    for stored in iter_entries(journal):
-        if stored.seq != expected:
-            findings.append(f"entry {expected} is missing; the next one is {stored.seq}")
-        expected = stored.seq + 1
-        head = _check_entry(stored, head, folded, findings)
-        if head.seq in wanted and wanted[head.seq] != {root(head.frontier)}:
-            findings.append(f"entries 1 to {head.seq} are not those of the signed checkpoint of that size")
-    for size in sorted(size for size in wanted if size > head.seq):
-        findings.append(f"a signed checkpoint knows {size} entries, the journal has {head.seq}")
-    return head, folded
-
-
-def _check_entry(stored: StoredEntry, head: Head, folded: Folded, findings: list[str]) -> Head:
-    after = extend(head, stored.body)
-    if after.hash != stored.hash:
-        findings.append(f"entry {stored.seq}: its bytes do not hash to its place in the chain")
+@contextmanager
+def _no_collector() -> Iterator[None]:
+    """Millions of small values come to life here and none is part of a cycle; looking for cycles among them, again and
+    again, would take longer than the check itself."""
+    enabled = gc.isenabled()
+    gc.disable()
     try:
-        event, stamp = read_entry(stored)
-        if stamp.seq != stored.seq:
-            findings.append(f"entry {stored.seq} calls itself entry {stamp.seq}")
-        folded.apply(event, stamp)
-    except Corrupt as error:
-        findings.append(error.message)
-    except (AssertionError, AttributeError, KeyError, TypeError) as error:
-        findings.append(f"entry {stored.seq} does not fit what came before it: {error}")
-    # Going on from the stored hash names each altered entry once instead of every one after it.
-    return after._replace(hash=stored.hash)
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
-def _stored_documents(journal: Journal) -> list[StoredDocument]:
-    return [document for kind in KINDS for document in journal.documents(kind.name)]
+class _Finding(NamedTuple):
+    """Ordered as a reader of the journal meets them."""
+
+    seq: int
+    rank: int
+    text: str
 
 
-def _compare(folded: Iterable[StoredDocument], stored: Iterable[StoredDocument]) -> list[str]:
-    expected: dict[DocRef, Any] = {DocRef(one.kind, one.key): one for one in folded}
-    found = {DocRef(one.kind, one.key): one for one in stored}
-    missing = [f"document {ref.kind} {ref.key} is missing" for ref in expected if ref not in found]
-    extra = [f"document {ref.kind} {ref.key} has no events behind it" for ref in found if ref not in expected]
-    changed = [
-        f"document {ref.kind} {ref.key} is not what its events make of it"
-        for ref, one in found.items()
-        if ref in expected and one != expected[ref]
-    ]
-    return missing + extra + changed
+class _Check:
+    def __init__(
+        self, journal: Journal, notes: Sequence[str], verifier: NoteVerifier | None, documents: bool
+    ) -> None:
+        self._journal = journal
+        self._notes = notes if verifier else ()
+        self._verifier = verifier
+        self._findings: list[_Finding] = []
+        self._roots: dict[int, set[bytes]] = {}
+        self._folded = Folded(lambda kind, key: None) if documents else None
+        self._tree = Tree()
+        self._hash = GENESIS
+        self._expected = 1
+
+    def run(self) -> AuditAnswer:
+        before = self._open_notes()
+        sizes = sorted(self._roots)
+        for page in pages(self._journal):
+            self._grow(self._chain(page), sizes)
+            if self._folded is not None:
+                self._fold(page, self._folded)
+        texts = before + [finding.text for finding in sorted(self._findings)]
+        head = Head(self._tree.size, self._hash, self._tree.frontier)
+        texts += [
+            f"a signed checkpoint knows {size} entries, the journal has {head.seq}"
+            for size in sizes
+            if size > head.seq
+        ]
+        if head != self._journal.head():
+            texts.append(f"the stored head is not that of entry {head.seq}")
+        if self._folded is not None:
+            for kind in KINDS:
+                differing = self._folded.compare(kind, _documents(self._journal, kind.name))
+                texts += [f"document {kind.name} {key} {what}" for key, what in differing]
+            texts += _compare_edges(self._folded.edges, self._journal.edges())
+        return AuditAnswer(
+            ok=not texts,
+            events=head.seq,
+            head=head.hash.hex(),
+            checkpoints=len(self._notes),
+            findings=tuple(texts[:_MAX_FINDINGS]),
+            documents=self._folded is not None,
+        )
+
+    def _open_notes(self) -> list[str]:
+        """What is wrong with the notes themselves; those that are right say which root each size must have."""
+        findings = []
+        for number, note in enumerate(self._notes):
+            assert self._verifier is not None
+            try:
+                checkpoint = open_checkpoint(note, self._verifier)
+            except Corrupt as error:
+                findings.append(f"checkpoint {number + 1}: {error.message}")
+                continue
+            self._roots.setdefault(checkpoint.size, set()).add(checkpoint.root)
+        return findings
+
+    def _chain(self, page: Sequence[StoredEntry]) -> list[bytes]:
+        """Check the links of a page; returns its leaves. The innermost loop of all: two hashes, and little else."""
+        sha256, last, expected = hashlib.sha256, self._hash, self._expected
+        for seq, body, stored in page:
+            if seq != expected:
+                self._find(seq, 0, f"entry {expected} is missing; the next one is {seq}")
+            expected = seq + 1
+            if sha256(last + body).digest() != stored:
+                self._find(seq, 1, f"entry {seq}: its bytes do not hash to its place in the chain")
+            # Going on from the stored hash names each altered entry once instead of every one after it.
+            last = stored
+        self._hash, self._expected = last, expected
+        return [sha256(b"\x00" + body).digest() for _, body, _ in page]
+
+    def _grow(self, leaves: list[bytes], sizes: list[int]) -> None:
+        """Let the tree grow, with a halt wherever a checkpoint says what its root must be."""
+        start = self._tree.size
+        for size in sizes[bisect_right(sizes, start) : bisect_right(sizes, start + len(leaves))]:
+            self._tree.grow(leaves[self._tree.size - start : size - start])
+            if self._roots[size] != {self._tree.root}:
+                text = f"entries 1 to {size} are not those of the signed checkpoint of that size"
+                self._find(self._expected - len(leaves) + size - start - 1, 3, text)
+        self._tree.grow(leaves[self._tree.size - start :])
+
+    def _fold(self, page: Sequence[StoredEntry], folded: Folded) -> None:
+        decode, apply, upcasts = _DECODER.decode, folded.apply, UPCASTS
+        for stored in page:
+            seq = stored[0]
+            try:
+                read = decode(stored[1])
+                if read.seq != seq:
+                    self._find(seq, 2, f"entry {seq} calls itself entry {read.seq}")
+                event = read.event
+                upcast = upcasts.get(type(event))
+                apply(upcast(event) if upcast else event, read)
+            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+                self._find(seq, 2, f"entry {seq} cannot be read: {error}")
+            except Corrupt as error:
+                self._find(seq, 2, error.message)
+            except (AssertionError, AttributeError, KeyError, TypeError) as error:
+                self._find(seq, 2, f"entry {seq} does not fit what came before it: {error}")
+
+    def _find(self, seq: int, rank: int, text: str) -> None:
+        self._findings.append(_Finding(seq, rank, text))
+
+
+def _documents(journal: Journal, kind: str) -> Iterator[StoredDocument]:
+    """All of a kind, page by page."""
+    after: str | None = None
+    while page := journal.documents(kind, after=after, limit=_PAGE):
+        yield from page
+        after = page[-1].key
 
 
 def _compare_edges(folded: Iterable[Edge], stored: Iterable[Edge]) -> list[str]:

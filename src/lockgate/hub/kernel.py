@@ -16,14 +16,15 @@ remembers. A refusal is journaled too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Protocol, TypeVar
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
 from lockgate.core.clock import Clock
 from lockgate.core.digests import canonical
-from lockgate.core.documents import DocRef, Docs, DocumentKind, touched
+from lockgate.core.documents import DocRef, Docs, DocumentKind, concerned
 from lockgate.core.errors import Bug, Conflict, Corrupt, Forbidden, Invalid
 from lockgate.core.journal import Entry, Head, extend
 from lockgate.core.messages import (
@@ -47,6 +48,8 @@ from lockgate.registry.state import MODEL
 
 D = TypeVar("D")
 
+# `canonical`, without making an encoder each time.
+_ENCODE = msgspec.json.Encoder(order="deterministic").encode
 _MAX_STALE_ROUNDS = 5
 _MAX_ID_LENGTH = 128
 
@@ -391,48 +394,61 @@ def entry_bytes(event: Event, stamp: Stamp) -> bytes:
     )
 
 
+class _Concerned(NamedTuple):
+    documents: tuple[DocumentKind[Any], ...]
+    edges: tuple[DocumentKind[Any], ...]
+
+
+@functools.cache
+def _concerned(event: type[Event]) -> _Concerned:
+    return _Concerned(
+        concerned(lambda kind: kind.keys, KINDS, event), concerned(lambda kind: kind.edges, KINDS, event)
+    )
+
+
 class Folded:
     """Documents as events change them: read once, folded in memory, given back as what is to be stored."""
 
     def __init__(self, read: Callable[[str, str], StoredDocument | None]) -> None:
         self._read = read
-        self._bodies: dict[DocRef, Any] = {}
-        self._revs: dict[DocRef, int] = {}
+        self._known: dict[str, dict[str, tuple[Any, int]]] = {kind.name: {} for kind in KINDS}
         self.edges: list[Edge] = []
 
     def apply(self, event: Event, stamp: Stamp) -> None:
-        for ref in touched(KINDS, event):
-            kind = KIND_BY_NAME[ref.kind]
-            body, rev = self._before(ref, kind)
-            # Kept only when the fold succeeds: an altered entry may not fit what came before it.
-            self._bodies[ref] = kind.fold(body, event, stamp)
-            self._revs[ref] = rev + 1
-        self.edges += [Edge(*edge) for kind in KINDS for edge in kind.edges(event)]
+        documents, edges = _concerned(type(event))
+        for kind in documents:
+            known = self._known[kind.name]
+            for key in kind.keys(event):
+                body, rev = known.get(key) or self._before(kind, key)
+                # Kept only when the fold succeeds: an altered entry may not fit what came before it.
+                known[key] = kind.fold(body, event, stamp), rev + 1
+        for kind in edges:
+            self.edges += [Edge(*edge) for edge in kind.edges(event)]
 
-    def _before(self, ref: DocRef, kind: DocumentKind[Any]) -> tuple[Any, int]:
-        if ref in self._bodies:
-            return self._bodies[ref], self._revs[ref]
-        stored = self._read(ref.kind, ref.key)
-        if stored is None:
-            return None, 0
-        return read_body(kind, stored), stored.rev
+    def _before(self, kind: DocumentKind[Any], key: str) -> tuple[Any, int]:
+        stored = self._read(kind.name, key)
+        return (None, 0) if stored is None else (read_body(kind, stored), stored.rev)
 
     def changed(self) -> tuple[StoredDocument, ...]:
-        return tuple(self._stored(ref, body) for ref, body in self._bodies.items())
-
-    def _stored(self, ref: DocRef, body: Any) -> StoredDocument:
-        kind = KIND_BY_NAME[ref.kind]
-        columns = kind.columns(body)
-        return StoredDocument(
-            ref.kind,
-            ref.key,
-            self._revs[ref],
-            kind.fold_version,
-            canonical(body),
-            columns.parent,
-            columns.state,
-            columns.digest,
+        return tuple(
+            StoredDocument(kind.name, key, rev, kind.fold_version, _ENCODE(body), *kind.columns(body))
+            for kind in KINDS
+            for key, (body, rev) in self._known[kind.name].items()
         )
+
+    def compare(self, kind: DocumentKind[Any], stored: Iterable[StoredDocument]) -> Iterator[tuple[str, str]]:
+        """How stored documents of a kind differ from those folded here: `(key, what is the matter)`."""
+        known, version, columns = dict(self._known[kind.name]), kind.fold_version, kind.columns
+        for one in stored:
+            folded = known.pop(one[1], None)
+            if folded is None:
+                yield one.key, "has no events behind it"
+                continue
+            body, rev = folded
+            if one[2:] != (rev, version, _ENCODE(body), *columns(body)):
+                yield one.key, "is not what its events make of it"
+        for key in known:
+            yield key, "is missing"
 
 
 def require(receipt: Receipt) -> Receipt:

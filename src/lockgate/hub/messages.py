@@ -276,13 +276,18 @@ class ChangesSince(Query, frozen=True, kw_only=True, tag="hub.changes-since"):
 
 
 class AuditAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """Result of a full check. `findings` names every record that does not hold."""
+    """Result of a full check. `findings` names every record that does not hold.
+
+    Attributes:
+        documents: whether the documents were folded again and compared, or the chain alone was looked at.
+    """
 
     ok: bool
     events: int
     head: str
     checkpoints: int
     findings: tuple[str, ...] = ()
+    documents: bool = True
 
 
 class VerifyAudit(Query, frozen=True, kw_only=True, tag="hub.verify-audit"):

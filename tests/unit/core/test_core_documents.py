@@ -3,7 +3,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from lockgate.core.documents import Columns, DocRef, Docs, DocumentKind, touched
+from lockgate.core.documents import Columns, DocRef, Docs, DocumentKind, concerned
 from lockgate.core.messages import Event, Stamp
 
 
@@ -32,16 +32,25 @@ def fold(body: Lamp | None, event: Event, stamp: Stamp) -> Lamp:
 LAMP = DocumentKind(
     "lamp", Lamp, keys=lambda event: (event.lamp,) if isinstance(event, Counted) else (), fold=fold
 )
+
+
+def by_value(event: Event) -> tuple[str, ...]:
+    """A pattern swallows an attribute that is missing; an event that cannot be read must not pass for no match."""
+    match event:
+        case Counted(lamp="l1"):
+            return ("first",)
+        case _:
+            return ()
+
+
 STREET = DocumentKind("street", Lamp, keys=lambda event: ("north", "south"), fold=fold)
 
 
-def test_an_event_touches_documents_in_the_order_of_their_kinds():
-    assert touched([STREET, LAMP], Counted(lamp="l1")) == [
-        DocRef("street", "north"),
-        DocRef("street", "south"),
-        DocRef("lamp", "l1"),
-    ]
-    assert touched([LAMP], Broken(lamp="l1")) == []
+def test_kinds_that_look_no_further_than_the_class_of_an_event_are_not_concerned():
+    picky = DocumentKind("picky", Lamp, keys=by_value, fold=fold)
+    assert concerned(lambda kind: kind.keys, [STREET, LAMP, picky], Counted) == (STREET, LAMP, picky)
+    assert concerned(lambda kind: kind.keys, [STREET, LAMP, picky], Broken) == (STREET,)
+    assert concerned(lambda kind: kind.edges, [STREET, LAMP], Counted) == ()
 
 
 def test_a_kind_without_columns_projects_nothing():

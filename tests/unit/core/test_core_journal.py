@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from itertools import pairwise
 
 import pytest
 from cryptography.exceptions import InvalidSignature
@@ -72,14 +73,70 @@ def test_the_chain_covers_every_byte_before_it(bodies):
     assert head_of(bodies).hash == expected
 
 
+@given(BODIES, st.lists(st.integers(0, 40), max_size=4))
+def test_a_tree_that_grows_by_blocks_is_the_same_tree(bodies, cuts):
+    tree, leaves = journal.Tree(), [journal.leaf(body) for body in bodies]
+    places = sorted({0, len(leaves), *(cut for cut in cuts if cut < len(leaves))})
+    for start, end in pairwise(places):
+        tree.grow(leaves[start:end])
+    head = head_of(bodies)
+    assert (tree.size, tree.frontier, tree.root) == (head.seq, head.frontier, tree_hash(bodies))
+    half = head_of(bodies[: len(bodies) // 2])
+    goes_on = journal.Tree(half.seq, half.frontier)
+    goes_on.grow(leaves[half.seq :])
+    assert goes_on.frontier == head.frontier
+
+
 @given(st.lists(st.binary(max_size=4), min_size=1, max_size=33), st.data())
 def test_an_entry_is_proved_by_its_path_and_by_no_other(bodies, data):
     index = data.draw(st.integers(0, len(bodies) - 1))
     leaves = [journal.leaf(body) for body in bodies]
-    proof = journal.inclusion_proof(leaves, index)
+    ranges = journal.inclusion_ranges(index, len(leaves))
+    assert sorted({index, *(at for start, end in ranges for at in range(start, end))}) == [
+        *range(len(leaves))
+    ]
+    proof = journal.range_roots(leaves, ranges)
+    assert proof == tuple(tree_hash(bodies[start:end]) for start, end in ranges)
     assert journal.root_from_proof(leaves[index], index, len(leaves), proof) == tree_hash(bodies)
     forged = journal.leaf(bodies[index] + b"!")
     assert journal.root_from_proof(forged, index, len(leaves), proof) != tree_hash(bodies)
+
+
+def subproof(old: int, bodies: list[bytes], whole: bool) -> list[bytes]:
+    """RFC 6962, section 2.1.2, word for word."""
+    if old == len(bodies):
+        return [] if whole else [tree_hash(bodies)]
+    split = 1
+    while split * 2 < len(bodies):
+        split *= 2
+    if old <= split:
+        return [*subproof(old, bodies[:split], whole), tree_hash(bodies[split:])]
+    return [*subproof(old - split, bodies[split:], False), tree_hash(bodies[:split])]
+
+
+def test_every_longer_log_is_proved_to_begin_with_every_shorter_one():
+    bodies = [b"%d" % number for number in range(36)]
+    roots = [tree_hash(bodies[:size]) for size in range(37)]
+    for new in range(1, 37):
+        leaves = [journal.leaf(body) for body in bodies[:new]]
+        for old in range(1, new + 1):
+            proof = journal.range_roots(leaves, journal.consistency_ranges(old, new))
+            assert list(proof) == subproof(old, bodies[:new], True)
+            assert journal.consistent(old, roots[old], new, roots[new], proof)
+            assert not journal.consistent(old, roots[old - 1], new, roots[new], proof)
+            assert not journal.consistent(old, roots[old], new, roots[new - 1], proof)
+            assert not journal.consistent(old, roots[old], new, roots[new], (*proof, bytes(32)))
+            for at in range(len(proof)):
+                forged = (*proof[:at], bytes(32), *proof[at + 1 :])
+                assert not journal.consistent(old, roots[old], new, roots[new], forged)
+                assert not journal.consistent(old, roots[old], new, roots[new], proof[:at])
+    assert not journal.consistent(0, roots[0], 5, roots[5], ())
+    assert not journal.consistent(6, roots[6], 5, roots[5], ())
+
+
+def test_leaves_that_end_too_early_prove_nothing():
+    with pytest.raises(IndexError):
+        journal.range_roots([bytes(32)] * 3, [(0, 2), (2, 4)])
 
 
 @given(st.lists(st.binary(min_size=1, max_size=4), min_size=1, max_size=12), st.data())

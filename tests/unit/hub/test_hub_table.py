@@ -11,6 +11,7 @@ from msgspec import inspect as shape
 
 from lockgate.access.roles import PEOPLES_ROLES, ROLES, everywhere
 from lockgate.core.digests import canonical
+from lockgate.core.documents import concerned
 from lockgate.core.messages import Command, Effect, Event, Query, Scope, tag_of
 from lockgate.hub.authority import Session, embedded, may
 from lockgate.hub.messages import CommandRefused, DocumentsRefolded, WhoAmI
@@ -156,6 +157,14 @@ def test_every_event_leaves_a_document(event: type[Event]) -> None:
     assert bool(touched) == (event not in (CommandRefused, DocumentsRefolded))
     assert all(key and not key.endswith("*") for _, key in touched)
     assert all(all(part for part in edge) and ":" in edge[0] and ":" in edge[2] for edge in edges)
+
+
+@pytest.mark.parametrize("event", EVENTS, ids=tag_of)
+def test_the_kinds_that_an_event_concerns_are_found_by_its_class(event: type[Event]) -> None:
+    one = sample(event)
+    for ask in (lambda kind: kind.keys, lambda kind: kind.edges):
+        told = {kind.name for kind in concerned(ask, KINDS, event)}
+        assert {kind.name for kind in KINDS if ask(kind)(one)} <= told
 
 
 EVERYBODY = frozenset(ROLES)

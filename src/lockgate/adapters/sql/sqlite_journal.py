@@ -7,7 +7,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from lockgate.adapters.sql.sqlite_store import SqliteStore
-from lockgate.adapters.sql.tables import DOCUMENT, document_conditions, edge_conditions, head_of
+from lockgate.adapters.sql.tables import (
+    AS_DOCUMENT,
+    AS_EDGE,
+    AS_ENTRY,
+    DOCUMENT,
+    document_conditions,
+    edge_conditions,
+    head_of,
+)
 from lockgate.core.errors import Bug
 from lockgate.core.journal import Head
 from lockgate.hub.ports import Commit, Edge, StoredDocument, StoredEntry
@@ -83,7 +91,7 @@ class SqliteJournal:
             rows = connection.execute(
                 "SELECT seq, body, hash FROM events WHERE seq > ? ORDER BY seq LIMIT ?", (after, limit)
             )
-            return [StoredEntry(*row) for row in rows]
+            return list(map(AS_ENTRY, rows))
 
     def document(self, kind: str, key: str) -> StoredDocument | None:
         with self._store.reading() as connection:
@@ -111,7 +119,7 @@ class SqliteJournal:
                 f"SELECT source, kind, target FROM edges WHERE {where} ORDER BY source, kind, target",
                 tuple(wanted.values()),
             )
-            return [Edge(*row) for row in rows]
+            return list(map(AS_EDGE, rows))
 
 
 def _head(connection: sqlite3.Connection) -> Head:
@@ -142,4 +150,4 @@ def _documents(
     where = " AND ".join(f"{condition} ?" for condition in wanted)
     select = f"{DOCUMENT if bodies else _COLUMNS} WHERE {where} ORDER BY key LIMIT ?"
     rows = connection.execute(select, (*wanted.values(), -1 if limit is None else limit))
-    return [StoredDocument(*row) for row in rows]
+    return list(map(AS_DOCUMENT, rows))

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from lockgate.core.errors import Unavailable, Unsupported
 from lockgate.core.journal import Head
+from lockgate.hub.ports import Edge, StoredDocument, StoredEntry
+
+# Rows become named tuples without a Python call for each: a check of the journal reads millions.
+AS_ENTRY = partial(tuple.__new__, StoredEntry)
+AS_DOCUMENT = partial(tuple.__new__, StoredDocument)
+AS_EDGE = partial(tuple.__new__, Edge)
 
 DOCUMENT = "SELECT kind, key, rev, fold_version, body, parent, state, digest FROM documents "
 
@@ -49,9 +57,10 @@ def document_conditions(
     """
     conditions = {
         "kind =": kind,
-        "key >=": prefix,
+        # One lower bound: of two, a database may begin at the lower and walk up to the other, page after page.
+        "key >=": prefix if prefix and (after is None or after < prefix) else None,
         "key <": above(prefix),
-        "key >": after,
+        "key >": after if after is not None and after >= prefix else None,
         "parent =": parent,
         "state =": state,
     }
