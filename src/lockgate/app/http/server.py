@@ -15,28 +15,22 @@ would come in.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import ipaddress
 import json
 import logging
 import os
 import re
-import signal
-import socket
 import sys
-import threading
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import anyio
 import anyio.to_thread
 import msgspec
-import uvicorn
 from litestar import Litestar, Request, Response, get, post
 from litestar.exceptions import HTTPException
 
+from lockgate.adapters.http.listener import LOOPBACK, Listener
 from lockgate.app.http.problems import (
     MEDIA_TYPE,
     ActorMissing,
@@ -53,7 +47,7 @@ from lockgate.app.http.problems import (
     problem,
 )
 from lockgate.core.digests import canonical
-from lockgate.core.errors import LockgateError, Unavailable, Unsupported, did_you_mean, near_matches
+from lockgate.core.errors import LockgateError, did_you_mean, near_matches
 from lockgate.core.messages import Command, Query, Receipt
 from lockgate.hub.authority import Session, embedded
 from lockgate.hub.kernel import Hub
@@ -63,8 +57,6 @@ from lockgate.serving.guarded_http import GuardedHttp
 ACTOR_HEADER = "Lockgate-Actor"
 PROTOCOL = "lockgate.hub/1"
 MAX_BODY_BYTES = 1_048_576
-LOOPBACK = "127.0.0.1"
-_GRACE_S = 10
 # Commands may wait for a data plane for up to a minute; questions must not queue behind them.
 _N_COMMAND_THREADS = 16
 _N_QUERY_THREADS = 16
@@ -76,16 +68,6 @@ HubFor = Callable[[Session], Hub]
 Authenticate = Callable[[Mapping[str, str]], Session]
 AnyRequest = Request[Any, Any, Any]
 M = TypeVar("M", Command, Query)
-
-
-class IdentitiesUnproven(Unsupported):
-    """Whoever can reach the port could act in any name."""
-
-    code = "http.identities-unproven"
-
-
-class PortTaken(Unavailable):
-    code = "http.port-taken"
 
 
 def create_app(hub_for: HubFor, authenticate: Authenticate, *, hosts: Collection[str] = ()) -> Litestar:
@@ -223,78 +205,10 @@ def _translated(request: AnyRequest, error: Exception) -> LockgateError:
     )
 
 
-class HubServer(uvicorn.Server):
-    """A server over a port that is already bound, so that its number is known before it runs.
+class HubServer(Listener):
+    """Listens as the data plane does: a head that is too long or too slow ends the connection."""
 
-    Args:
-        port: 0 for any free one.
-        host: an address; of the loopback interface, unless names are proven.
-        proven: whether whoever is authenticated proved a name.
-        ready: called once, when requests are answered.
-
-    Raises:
-        IdentitiesUnproven: the host is not of the loopback interface, and names are believed.
-        PortTaken: somebody else listens there.
-    """
-
-    def __init__(
-        self,
-        app: Litestar,
-        port: int,
-        *,
-        host: str = LOOPBACK,
-        proven: bool = False,
-        ready: Callable[[int], None] = lambda port: None,
-    ) -> None:
-        if not (proven or _is_loopback(host)):
-            raise IdentitiesUnproven(
-                f"the hub does not listen on {host}: anybody who reaches it could claim any name",
-                remedy=f"listen on {LOOPBACK}",
-                host=host,
-            )
-        self._listener = _listen(host, port)
-        self._ready = ready
-        self.port: int = self._listener.getsockname()[1]
-        super().__init__(
-            uvicorn.Config(
-                app,
-                http=GuardedHttp,
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                proxy_headers=False,
-                timeout_graceful_shutdown=_GRACE_S,
-            )
-        )
-
-    @property
-    def url(self) -> str:
-        host = self._listener.getsockname()[0]
-        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
-
-    def run(self, sockets: list[socket.socket] | None = None) -> None:
-        """Answer until `stop`, or until SIGTERM or SIGINT when this is the main thread."""
-        super().run(sockets or [self._listener])
-
-    def stop(self) -> None:
-        """Finish what was begun, then return from `run`. From any thread, or a signal."""
-        self.should_exit = True
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        if self.started:
-            self._ready(self.port)
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """uvicorn's own would raise the signal again at the end and turn a clean stop into a killed process."""
-        if threading.current_thread() is threading.main_thread():
-            loop = asyncio.get_running_loop()
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(number, self.stop)
-        yield
+    protocol = GuardedHttp
 
 
 def serve(app: Litestar, port: int, *, host: str = LOOPBACK) -> None:
@@ -308,26 +222,3 @@ def serve(app: Litestar, port: int, *, host: str = LOOPBACK) -> None:
 def _announce(port: int) -> None:
     sys.stdout.write(json.dumps({"ready": True, "port": port, "pid": os.getpid()}) + "\n")
     sys.stdout.flush()
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except OSError as error:
-        listener.close()
-        raise PortTaken(
-            f"port {port} of {host} cannot be had: {error.strerror}",
-            remedy="choose another port, or 0 for any free one",
-            port=port,
-        ) from error
-    return listener
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        # A name is whatever the resolver makes of it.
-        return False

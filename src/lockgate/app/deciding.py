@@ -1,0 +1,174 @@
+"""What a process that decides holds over one store: journal and outbox, blobs, trust, targets, checkpoints.
+
+Two composition roots stand on it: `control.Control` for the store of one project, `team.Team` for the hub of a team.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+from lockgate.adapters.identity.checkpoints import KEY_NAME, NotePrivate, NotePublic
+from lockgate.adapters.identity.keys import CheckpointKey, CheckpointPublicKey
+from lockgate.adapters.targets.captures import CaptureReader
+from lockgate.adapters.targets.local import LocalTarget
+from lockgate.app.effects import EffectRunner
+from lockgate.app.rollouts import RolloutController
+from lockgate.app.system import SystemClock, SystemIds
+from lockgate.core.blobs import BlobStore
+from lockgate.core.digests import Digest
+from lockgate.core.documents import DocumentKind
+from lockgate.core.journal import sign_checkpoint
+from lockgate.core.messages import Command
+from lockgate.delivery.advance import standing_plan
+from lockgate.delivery.plan import plan_of
+from lockgate.delivery.rollout import EndpointSettings
+from lockgate.delivery.state import ENDPOINT, ENVIRONMENT, ON_A_STEP, ROLLOUT, SETTINGS, release_key
+from lockgate.gates.evidence import check_line
+from lockgate.gates.messages import RecordEvidence
+from lockgate.hub.authority import Session, controller
+from lockgate.hub.kernel import LocalHub, read_body
+from lockgate.hub.ports import CheckpointSink, Store
+from lockgate.hub.questions import Questions
+from lockgate.hub.refold import refold
+from lockgate.registry.decide import ATTESTATION_FACT, PACKAGE_FACT
+from lockgate.registry.facts import attestation_fact, package_fact
+from lockgate.registry.messages import AttachAttestation, RegisterVersion
+from lockgate.registry.ports import Verifier
+from lockgate.registry.state import MODEL
+
+D = TypeVar("D")
+
+CONTROLLER = controller()
+
+
+class NotesOnDemand:
+    """Checks the notes of checkpoints. The key is read when the first note is checked: a rollback needs none."""
+
+    name = KEY_NAME
+
+    def __init__(self, load: Callable[[], CheckpointPublicKey]) -> None:
+        self._load = load
+
+    @cached_property
+    def _public(self) -> NotePublic:
+        return NotePublic(self._load())
+
+    def public_bytes(self) -> bytes:
+        return self._public.public_bytes()
+
+    def verify(self, message: bytes, signature: bytes) -> bool:
+        return self._public.verify(message, signature)
+
+
+class Deciding:
+    """Opened once; hands out one hub per session. Documents that an earlier release folded are folded anew first.
+
+    Args:
+        trusted: the keys that are trusted in any environment; read when a signature is checked.
+        run: the run directory of a data plane on this machine; without one, effects wait for whoever has it.
+        sink: where signed heads of the journal go.
+        checkpoint_key: where the key is that signs them.
+        lacking: what a package would miss of the features it reads by key, if it answered now.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        blobs: BlobStore,
+        *,
+        trusted: Callable[[], Sequence[Verifier]],
+        run: Path | None,
+        sink: CheckpointSink,
+        checkpoint_key: Callable[[], Path],
+        lacking: Callable[[Digest], str | None] = lambda package: None,
+    ) -> None:
+        self.clock = SystemClock()
+        self.ids = SystemIds()
+        self.journal, self.outbox = store
+        self.blobs = blobs
+        refold(self.journal, self.clock)
+        self.sink = sink
+        self._checkpoint_key = checkpoint_key
+        self._trusted = trusted
+        self.target = None if run is None else LocalTarget(run)
+        targets = {} if self.target is None else {"local": self.target}
+        self.effects = EffectRunner(self.outbox, targets, self.clock)
+        notes = NotesOnDemand(lambda: CheckpointKey(checkpoint_key()).public)
+        self._questions = Questions(
+            self.journal,
+            self.outbox,
+            self.clock,
+            observe=lambda endpoint: None if self.target is None else self.target.observe(endpoint),
+            lacking=lacking,
+            checkpoints=(sink, notes),
+        )
+        self.effects.confirm = self.hub_for(CONTROLLER).execute
+        self.rollouts = RolloutController(
+            self.journal,
+            self.hub_for(CONTROLLER),
+            lambda: CaptureReader(run or Path()),
+            self.clock,
+            self.ids,
+        )
+
+    def hub_for(self, session: Session) -> LocalHub:
+        return LocalHub(
+            self.journal,
+            self.clock,
+            session,
+            answer=self._questions,
+            establish=self._establish,
+            carry_out=self.carry_out,
+        )
+
+    def _establish(self, command: Command) -> Mapping[str, Any]:
+        """What must hold outside the journal before a command may be decided, and what that amounts to."""
+        match command:
+            case RecordEvidence():
+                for line in command.lines:
+                    check_line(line, self.blobs.get(line.digest), command.package)
+            case AttachAttestation():
+                return {ATTESTATION_FACT: attestation_fact(command, self.blobs, self._trusted())}
+            case RegisterVersion():
+                known = self.journal.document(MODEL.name, command.model)
+                latest = (known.digest or None) if known is not None else None
+                return {PACKAGE_FACT: package_fact(command, self.blobs, self._trusted(), latest)}
+        return {}
+
+    def carry_out(self, subject: str | None = None) -> bool:
+        """Carry out every open effect (of `subject`) that this machine can; true when none is left."""
+        return self.target is not None and self.effects.carry_out(subject)
+
+    def republish(self) -> None:
+        """Give a target that lost its plans (a restored backup, a wiped run directory) those that stand."""
+        if self.target is None:
+            return
+        for stored in self.journal.documents(ENDPOINT.name):
+            endpoint = read_body(ENDPOINT, stored)
+            environment = self._document(ENVIRONMENT, endpoint.endpoint.partition("/")[0])
+            rollout = endpoint.rollout
+            changing = rollout is not None and rollout.state not in ON_A_STEP
+            if environment is None or changing or endpoint.generation == 0:
+                continue
+            seen = self.target.observe(endpoint.endpoint)
+            if seen.generation >= endpoint.generation:
+                continue
+            settings = self._document(SETTINGS, endpoint.endpoint)
+            way = None
+            if rollout is not None:
+                way = self._document(ROLLOUT, release_key(endpoint.endpoint, rollout.release))
+            served = EndpointSettings() if settings is None else settings.settings
+            self.target.apply(plan_of(standing_plan(environment, endpoint, served, way)))
+
+    def _document(self, kind: DocumentKind[D], key: str) -> D | None:
+        stored = self.journal.document(kind.name, key)
+        return None if stored is None else read_body(kind, stored)
+
+    def checkpoint(self) -> None:
+        """Sign the journal's head and append it to the sink, when there is news since the last one."""
+        head = self.journal.head()
+        if head.seq > self.sink.last_size():
+            self.sink.write(sign_checkpoint(head, NotePrivate(CheckpointKey(self._checkpoint_key()))))
