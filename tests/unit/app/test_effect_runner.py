@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lockgate.app.control import CONTROLLER
+from lockgate.app.deciding import CONTROLLER
 from lockgate.app.effects import EffectRunner
 from lockgate.core.messages import Receipt
 from lockgate.hub.messages import Status, StatusAnswer
