@@ -14,7 +14,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -96,6 +96,23 @@ def wait_until(ready: Callable[[], bool], process: subprocess.Popen[bytes], log:
             tail = log.read_text(errors="replace")[-4000:]
             raise RuntimeError(f"{process.args!r} did not become ready (status {process.poll()}):\n{tail}")
         pause.wait(0.02)
+
+
+def wait_until_gone(pids: Iterable[int]) -> None:
+    """Wait for processes that are no children of this one."""
+    pause, deadline = threading.Event(), time.monotonic() + PATIENCE_S
+    while left := [pid for pid in pids if is_alive(pid)]:
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"still running: {left}")
+        pids = left
+        pause.wait(0.02)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def end(process: subprocess.Popen[bytes], stop: signal.Signals = signal.SIGTERM) -> None:

@@ -35,7 +35,7 @@ def open_store(url: str, *, base: Path) -> Store:
     Raises:
         NotAReference: it is neither.
         SecretMissing: there is nothing where the reference points.
-        StoreUnreachable, StoreTooNew, JournalUnreadable: by the database.
+        StoreUnreachable, StoreUnsuitable, StoreTooNew, JournalUnreadable: as the database is found.
         ExtraMissing: the driver is not installed.
     """
     if url.startswith(_SQLITE):
@@ -43,7 +43,7 @@ def open_store(url: str, *, base: Path) -> Store:
         store: Store = resolve("lockgate.adapters.sql.sqlite:open_sqlite")(path)
     else:
         dsn = resolve_secret(parse_secret_ref(url, where="store.url"), base=base)
-        store = resolve("lockgate.adapters.sql.postgres:open_postgres")(dsn)
+        store = resolve("lockgate.adapters.sql.postgres:open_postgres")(dsn, place=url)
     return store
 
 

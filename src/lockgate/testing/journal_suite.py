@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from lockgate.core.errors import Bug
+from lockgate.core.errors import Bug, Invalid
 from lockgate.core.journal import EMPTY_HEAD, Head, extend
 from lockgate.hub.ports import Commit, Edge, Journal, Outbox, OutboxRow, Store, StoredDocument, StoredEntry
 
@@ -48,7 +48,13 @@ def commit_of(
 
 
 class JournalContract:
-    """Every promise of `Journal`, as tests."""
+    """Every promise of `Journal`, as tests.
+
+    Attributes:
+        keeps_nul: whether a NUL may stand in keys, ids and names. Where the database cannot keep one, it is refused.
+    """
+
+    keeps_nul = True
 
     @pytest.fixture
     def make(self) -> Store:
@@ -174,11 +180,55 @@ class JournalContract:
         "prefix", ["", "a", "\ud7ff", "a\U0010ffff", "\U0010ffff", "\U0010ffff\U0010ffff"]
     )
     def test_no_character_is_beyond_a_prefix(self, journal: Journal, prefix: str) -> None:
-        ends = ["", "\0", "z", "\ud7ff", "\ue000", "\U0010ffff", "\U0010ffff\U0010ffff"]
+        ends = [
+            "",
+            *(["\0"] if self.keeps_nul else []),
+            "z",
+            "\ud7ff",
+            "\ue000",
+            "\U0010ffff",
+            "\U0010ffff\U0010ffff",
+        ]
         keys = {start + end for start in ("", "a", "b", "\ud7ff", "\ue000", "\U0010ffff") for end in ends}
         write(journal, "c1", documents=[document(key) for key in keys])
         found = [one.key for one in journal.documents("thing", prefix)]
         assert found == sorted(key for key in keys if key.startswith(prefix))
+
+    @pytest.mark.parametrize("where", ["command", "key", "parent", "state", "digest", "edge", "subject"])
+    def test_a_nul_is_kept_or_refused(self, journal: Journal, where: str) -> None:
+        write(journal, "c1", documents=[document("a", parent="p"), document("b", parent="p")])
+        kept = document("a\0b" if where == "key" else "ab", parent="p\0" if where == "parent" else "p")
+        kept = kept._replace(**{where: f"{where}\0"} if where in ("state", "digest") else {})
+        edge = Edge("a", "made", "b\0" if where == "edge" else "b")
+        effect = ("s\0" if where == "subject" else "s", 1, b"\0")
+        command_id = "c\0" if where == "command" else "c2"
+
+        def attempt() -> None:
+            write(journal, command_id, documents=[kept], edges=[edge], effects=[effect], receipt=b"\0")
+
+        if self.keeps_nul:
+            attempt()
+            assert journal.document("thing", kept.key) == kept
+            assert list(journal.edges(target=edge.target)) == [edge]
+            assert journal.receipt(command_id) == b"\0"
+            return
+        with pytest.raises(Invalid) as caught:
+            attempt()
+        assert caught.value.remedy
+        assert journal.head().seq == 1
+        assert list(journal.edges()) == []
+
+    def test_a_question_with_a_nul_in_it_has_an_answer(self, journal: Journal) -> None:
+        write(journal, "c1", documents=[document("a", parent="p"), document("ab", parent="p")])
+        assert journal.receipt("c1\0") is None
+        assert journal.document("thing", "a\0") is None
+        assert list(journal.documents("thing", "a\0")) == []
+        assert list(journal.documents("thing", parent="p\0")) == []
+        assert list(journal.documents("thing", state="\0")) == []
+        assert list(journal.edges(source="a\0")) == list(journal.edges(target="\0")) == []
+        assert [one.key for one in journal.documents("thing", after="a\0")] == ["ab"]
+        with journal.transaction() as transaction:
+            assert transaction.receipt("\0") is transaction.document("thing", "\0") is None
 
     def test_edges_are_a_sorted_set(self, journal: Journal) -> None:
         edges = [

@@ -1,0 +1,180 @@
+"""`Journal` on PostgreSQL. The head lock is the lock of the one row of `head`, taken before anything else is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import psycopg
+
+from lockgate.adapters.sql.postgres_errors import CommitUnknown, TextNotStorable
+from lockgate.adapters.sql.postgres_store import Connection, PostgresStore
+from lockgate.adapters.sql.tables import DOCUMENT, document_conditions, edge_conditions, head_of
+from lockgate.core.errors import Bug
+from lockgate.core.journal import Head
+from lockgate.hub.ports import Commit, Edge, StoredDocument, StoredEntry
+
+_COLUMNS = DOCUMENT.replace("body", "''::bytea")
+_NUL = "\0"
+
+# One statement per table, whatever the number of rows: values travel as one array per column.
+_EVENTS = b"INSERT INTO events SELECT * FROM unnest(%s::bigint[], %s::bytea[], %s::bytea[])"
+_HEAD = b"UPDATE head SET seq = %s, hash = %s, frontier = %s"
+_DOCUMENTS = b"""
+    INSERT INTO documents SELECT * FROM unnest(
+        %s::text[], %s::text[], %s::bigint[], %s::bigint[], %s::bytea[], %s::text[], %s::text[], %s::text[])
+    ON CONFLICT (kind, key) DO UPDATE SET rev = excluded.rev, fold_version = excluded.fold_version,
+        body = excluded.body, parent = excluded.parent, state = excluded.state, digest = excluded.digest
+"""
+_EDGES = b"INSERT INTO edges SELECT * FROM unnest(%s::text[], %s::text[], %s::text[]) ON CONFLICT DO NOTHING"
+_EFFECTS = b"""
+    INSERT INTO outbox (subject, fence, body) SELECT subject, fence, body
+    FROM unnest(%s::text[], %s::bigint[], %s::bytea[]) WITH ORDINALITY AS effect (subject, fence, body, n) ORDER BY n
+"""
+_RECEIPT = b"INSERT INTO receipts VALUES (%s, %s)"
+
+
+class PostgresTransaction:
+    def __init__(self, journal: PostgresJournal, connection: Connection, head: Head, place: str) -> None:
+        self._journal = journal
+        self._connection = connection
+        self._head = head
+        self._place = place
+        self.open = True
+
+    def head(self) -> Head:
+        return self._head
+
+    def receipt(self, command_id: str) -> bytes | None:
+        return self._journal.receipt(command_id)
+
+    def document(self, kind: str, key: str) -> StoredDocument | None:
+        return self._journal.document(kind, key)
+
+    def documents(self, kind: str, prefix: str) -> Sequence[StoredDocument]:
+        return self._journal.documents(kind, prefix)
+
+    def commit(self, commit: Commit) -> None:
+        if not self.open:
+            raise Bug("a transaction commits once, inside its block", remedy="report this")
+        _refuse_nul(commit, self._place)
+        self.open = False
+        try:
+            self._write(commit)
+        except psycopg.OperationalError as error:
+            if not self._connection.closed:
+                raise
+            raise CommitUnknown(
+                f"the connection to {self._place} broke while a command was being written",
+                remedy="send it again under the same id: then it is carried out once, whatever happened",
+                command=commit.command_id,
+            ) from error
+
+    def _write(self, commit: Commit) -> None:
+        """All statements and the COMMIT in one go: one way to the server and back. After a failure none counts."""
+        head = commit.head
+        with self._connection.pipeline():
+            run = self._connection.execute
+            if commit.entries:
+                run(_EVENTS, _columns(commit.entries))
+            run(_HEAD, (head.seq, head.hash, b"".join(head.frontier)))
+            if commit.documents:
+                run(_DOCUMENTS, _columns(commit.documents))
+            if commit.edges:
+                run(_EDGES, _columns(commit.edges))
+            if commit.effects:
+                run(_EFFECTS, _columns(commit.effects))
+            run(_RECEIPT, (commit.command_id, commit.receipt))
+            run(b"COMMIT")
+
+
+class PostgresJournal:
+    """The journal of a hub for a team; several hubs may share it."""
+
+    def __init__(self, store: PostgresStore) -> None:
+        self._store = store
+
+    @contextmanager
+    def transaction(self) -> Iterator[PostgresTransaction]:
+        with self._store.writing() as (connection, head):
+            transaction = PostgresTransaction(self, connection, head_of(*head), self._store.place)
+            try:
+                yield transaction
+            finally:
+                transaction.open = False
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        with self._store.snapshot():
+            yield
+
+    def head(self) -> Head:
+        ((seq, last, frontier),) = self._store.rows("SELECT seq, hash, frontier FROM head")
+        return head_of(seq, last, frontier)
+
+    def receipt(self, command_id: str) -> bytes | None:
+        if _NUL in command_id:
+            return None
+        rows = self._store.rows("SELECT body FROM receipts WHERE command_id = %s", (command_id,))
+        return rows[0][0] if rows else None
+
+    def entries(self, after: int, limit: int) -> Sequence[StoredEntry]:
+        rows = self._store.rows(
+            "SELECT seq, body, hash FROM events WHERE seq > %s ORDER BY seq LIMIT %s", (after, limit)
+        )
+        return [StoredEntry(*row) for row in rows]
+
+    def document(self, kind: str, key: str) -> StoredDocument | None:
+        if _NUL in key:
+            return None
+        rows = self._store.rows(f"{DOCUMENT} WHERE kind = %s AND key = %s", (kind, key))
+        return StoredDocument(*rows[0]) if rows else None
+
+    def documents(
+        self,
+        kind: str,
+        prefix: str = "",
+        parent: str | None = None,
+        *,
+        state: str | None = None,
+        after: str | None = None,
+        limit: int | None = None,
+        bodies: bool = True,
+    ) -> Sequence[StoredDocument]:
+        # No stored text has a NUL in it: none is like such a text, and what comes after one comes after its beginning.
+        if any(_NUL in text for text in (prefix, parent or "", state or "")):
+            return []
+        after = None if after is None else after.partition(_NUL)[0]
+        wanted = document_conditions(kind, prefix, parent, state, after)
+        where = " AND ".join(f"{condition} %s" for condition in wanted)
+        rows = self._store.rows(
+            f"{DOCUMENT if bodies else _COLUMNS} WHERE {where} ORDER BY key LIMIT %s",
+            (*wanted.values(), limit),
+        )
+        return [StoredDocument(*row) for row in rows]
+
+    def edges(self, *, source: str | None = None, target: str | None = None) -> Sequence[Edge]:
+        if any(_NUL in text for text in (source or "", target or "")):
+            return []
+        wanted = edge_conditions(source, target)
+        where = " AND ".join(f"{condition} %s" for condition in wanted) or "true"
+        rows = self._store.rows(
+            f"SELECT source, kind, target FROM edges WHERE {where} ORDER BY source, kind, target",
+            tuple(wanted.values()),
+        )
+        return [Edge(*row) for row in rows]
+
+
+def _columns(rows: Sequence[tuple[object, ...]]) -> tuple[list[object], ...]:
+    return tuple(list(column) for column in zip(*rows, strict=True))
+
+
+def _refuse_nul(commit: Commit, place: str) -> None:
+    rows = (*commit.documents, *commit.edges, *commit.effects, (commit.command_id,))
+    for text in (field for row in rows for field in row):
+        if isinstance(text, str) and _NUL in text:
+            raise TextNotStorable(
+                f"{place} cannot keep {text[:80]!r}: there is a NUL in it",
+                remedy="leave the character out",
+                text=text[:80],
+            )

@@ -1,0 +1,120 @@
+"""PostgreSQL for tests: a cluster of its own on the loopback interface, durable as in earnest, with a password."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+import psycopg
+from psycopg import sql
+from servers import LOOPBACK, as_unprivileged, folder, free_port, started, wait_until_gone
+
+USER = "lockgate"
+PASSWORD = "s3cret/of:the@tests"
+_QUOTED = "s3cret%2Fof%3Athe%40tests"
+SETTINGS = {
+    "listen_addresses": LOOPBACK,
+    "shared_buffers": "32MB",
+    "max_connections": "60",
+    # Small, so that a crash has some log to replay.
+    "checkpoint_timeout": "5min",
+}
+
+
+def binaries() -> Path:
+    """Debian keeps them out of the path, one folder per major version."""
+    return max(
+        Path("/usr/lib/postgresql").glob("*/bin"),
+        key=lambda path: tuple(map(int, path.parent.name.split("."))),
+    )
+
+
+class PostgresServer:
+    """One cluster, which may be stopped, killed and started again."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.port = free_port()
+        self._data = home / "data"
+        self._running = ExitStack()
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def make(self) -> None:
+        secret = self.home / "password"
+        secret.write_text(PASSWORD)
+        secret.chmod(0o644)
+        command = [
+            str(binaries() / "initdb"),
+            f"--pgdata={self._data}",
+            f"--username={USER}",
+            f"--pwfile={secret}",
+            "--auth=scram-sha-256",
+            "--encoding=UTF8",
+            "--locale=C.UTF-8",
+            # A language's order of letters: a store that relies on the order of the database is found out.
+            "--locale-provider=icu",
+            "--icu-locale=en-US",
+            "--no-sync",
+        ]
+        done = subprocess.run(as_unprivileged(command), cwd="/", capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+    def start(self) -> None:
+        options = [f"-c{name}={value}" for name, value in SETTINGS.items()]
+        command = [str(binaries() / "postgres"), "-D", str(self._data), "-k", str(self.home), *options]
+        self.process = self._running.enter_context(
+            started(
+                [*command, "-p", str(self.port)],
+                ready=self._answers,
+                log=self.home / "log",
+                cwd=Path("/"),
+                # Nothing is kept, so nothing need be written down in order.
+                stop=signal.SIGQUIT,
+            )
+        )
+
+    def die(self, how: signal.Signals) -> None:
+        """SIGQUIT: stop at once without a shutdown; SIGKILL: as when the machine's memory ran out."""
+        assert self.process is not None
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        self.process.send_signal(how)
+        self.process.wait(30)
+        # The shared memory of the dead is in use until the last of them is gone.
+        wait_until_gone(map(int, children))
+
+    def close(self) -> None:
+        self._running.close()
+
+    def dsn(
+        self, database: str = "postgres", *, user: str = USER, password: str = _QUOTED, schema: str = ""
+    ) -> str:
+        options = f"?options=-csearch_path%3D{schema}" if schema else ""
+        return f"postgresql://{user}:{password}@{LOOPBACK}:{self.port}/{database}{options}"
+
+    def administer(self, statement: str, database: str = "postgres", *names: str) -> list[tuple[object, ...]]:
+        """Run a statement as the owner of everything; `{}` in it stand for names."""
+        with psycopg.connect(self.dsn(database), autocommit=True) as connection:
+            cursor = connection.execute(
+                sql.SQL(statement).format(*map(sql.Identifier, names))  # type: ignore[arg-type]
+            )
+            return cursor.fetchall() if cursor.description else []
+
+    def _answers(self) -> bool:
+        with suppress(psycopg.OperationalError), psycopg.connect(self.dsn(), connect_timeout=2):
+            return True
+        return False
+
+
+@contextmanager
+def postgres_server() -> Iterator[PostgresServer]:
+    with folder() as home:
+        server = PostgresServer(home)
+        server.make()
+        server.start()
+        try:
+            yield server
+        finally:
+            server.close()

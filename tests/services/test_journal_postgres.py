@@ -1,0 +1,23 @@
+from __future__ import annotations
+
+import pytest
+
+from lockgate.adapters.sql.postgres import open_postgres
+from lockgate.hub.ports import Store
+from lockgate.testing.journal_suite import JournalContract, OutboxContract
+
+pytestmark = pytest.mark.service
+
+
+class TestPostgresJournal(JournalContract):
+    keeps_nul = False
+
+    @pytest.fixture
+    def make(self, database: str) -> Store:
+        return open_postgres(database)
+
+
+class TestPostgresOutbox(OutboxContract):
+    @pytest.fixture
+    def make(self, database: str) -> Store:
+        return open_postgres(database)
