@@ -197,11 +197,18 @@ class JournalContract:
     @pytest.mark.parametrize("where", ["command", "key", "parent", "state", "digest", "edge", "subject"])
     def test_a_nul_is_kept_or_refused(self, journal: Journal, where: str) -> None:
         write(journal, "c1", documents=[document("a", parent="p"), document("b", parent="p")])
-        kept = document("a\0b" if where == "key" else "ab", parent="p\0" if where == "parent" else "p")
-        kept = kept._replace(**{where: f"{where}\0"} if where in ("state", "digest") else {})
-        edge = Edge("a", "made", "b\0" if where == "edge" else "b")
-        effect = ("s\0" if where == "subject" else "s", 1, b"\0")
-        command_id = "c\0" if where == "command" else "c2"
+
+        def text(here: str) -> str:
+            return f"{here}\0x" if here == where else here
+
+        kept = document(text("key"), parent=text("parent"))._replace(
+            state=text("state"), digest=text("digest")
+        )
+        edge, effect, command_id = (
+            Edge("a", "made", text("edge")),
+            (text("subject"), 1, b"\0"),
+            text("command"),
+        )
 
         def attempt() -> None:
             write(journal, command_id, documents=[kept], edges=[edge], effects=[effect], receipt=b"\0")
@@ -228,7 +235,8 @@ class JournalContract:
         assert list(journal.edges(source="a\0")) == list(journal.edges(target="\0")) == []
         assert [one.key for one in journal.documents("thing", after="a\0")] == ["ab"]
         with journal.transaction() as transaction:
-            assert transaction.receipt("\0") is transaction.document("thing", "\0") is None
+            assert transaction.receipt("\0") is None
+            assert transaction.document("thing", "\0") is None
 
     def test_edges_are_a_sorted_set(self, journal: Journal) -> None:
         edges = [
