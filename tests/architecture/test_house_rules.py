@@ -37,7 +37,7 @@ def test_the_sources_were_found():
     "text",
     [
         "",
-        '"""Doc."""\nfrom lockgate.adapters.sql import sqlite_journal\n',
+        '"""Doc."""\nfrom lockgate.adapters.sql import journal\n',
         '"""Doc."""\nx = 1\n',
         "import os\n",
     ],

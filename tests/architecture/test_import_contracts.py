@@ -63,7 +63,7 @@ HOUSE = [
     "app/control.py",
     "testing/memory.py",
     *(f"adapters/{name}/__init__.py" for name in ("sql", "blobs", "targets")),
-    "adapters/sql/sqlite_journal.py",
+    "adapters/sql/journal.py",
     "adapters/blobs/directory.py",
     "adapters/targets/local.py",
     "adapters/targets/kserve.py",
@@ -96,7 +96,7 @@ TRAPS = {
     "in a room by a detour": ("monitoring/thing.py", "from urllib.request import urlopen", "Rooms decide"),
     "adapter knows adapter": (
         "adapters/targets/local.py",
-        "from lockgate.adapters.sql import sqlite_journal",
+        "from lockgate.adapters.sql import journal",
         "Adapters know nothing",
     ),
     "target knows target": (
@@ -107,7 +107,7 @@ TRAPS = {
     "data plane decides": ("serving/plane.py", "from lockgate.gates import thing", "The data plane reaches"),
     "data plane reaches the journal": (
         "app/dataplane.py",
-        "from lockgate.adapters.sql import sqlite_journal",
+        "from lockgate.adapters.sql import journal",
         "The data plane reaches",
     ),
     "data plane by a detour": ("features/thing.py", "import pyarrow", "The data plane reaches"),

@@ -13,9 +13,9 @@ import signal
 import sys
 from pathlib import Path
 
-from lockgate.adapters.sql.sqlite_journal import SqliteJournal
-from lockgate.adapters.sql.sqlite_outbox import SqliteOutbox
-from lockgate.adapters.sql.sqlite_store import SqliteStore
+from lockgate.adapters.sql.sqlite.journal import SqliteJournal
+from lockgate.adapters.sql.sqlite.outbox import SqliteOutbox
+from lockgate.adapters.sql.sqlite.store import SqliteStore
 from lockgate.app.http.server import by_claimed_name, create_app, serve
 from lockgate.delivery.messages import ConfirmPlan, PromoteVersion
 from lockgate.registry.messages import DeclareModel

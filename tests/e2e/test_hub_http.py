@@ -17,9 +17,9 @@ import httpx
 import pytest
 
 from lockgate.adapters.hubs.http import HttpHub
-from lockgate.adapters.sql.sqlite_journal import SqliteJournal
-from lockgate.adapters.sql.sqlite_outbox import SqliteOutbox
-from lockgate.adapters.sql.sqlite_store import SqliteStore
+from lockgate.adapters.sql.sqlite.journal import SqliteJournal
+from lockgate.adapters.sql.sqlite.outbox import SqliteOutbox
+from lockgate.adapters.sql.sqlite.store import SqliteStore
 from lockgate.core.errors import Unavailable
 from lockgate.hub.messages import ChangesSince, ExplainVersion, Status, VerifyAudit
 from lockgate.registry.messages import DeclareModel

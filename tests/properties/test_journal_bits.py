@@ -18,9 +18,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lockgate.adapters.sql.sqlite_journal import SqliteJournal
-from lockgate.adapters.sql.sqlite_outbox import SqliteOutbox
-from lockgate.adapters.sql.sqlite_store import SqliteStore
+from lockgate.adapters.sql.sqlite.journal import SqliteJournal
+from lockgate.adapters.sql.sqlite.outbox import SqliteOutbox
+from lockgate.adapters.sql.sqlite.store import SqliteStore
 from lockgate.core.errors import Corrupt
 from lockgate.core.journal import EMPTY_HEAD, Checkpoint, extend, sign_checkpoint
 from lockgate.core.messages import Event, Stamp

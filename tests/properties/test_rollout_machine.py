@@ -17,9 +17,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from lockgate.adapters.sql.sqlite_journal import SqliteJournal
-from lockgate.adapters.sql.sqlite_outbox import SqliteOutbox
-from lockgate.adapters.sql.sqlite_store import SqliteStore
+from lockgate.adapters.sql.sqlite.journal import SqliteJournal
+from lockgate.adapters.sql.sqlite.outbox import SqliteOutbox
+from lockgate.adapters.sql.sqlite.store import SqliteStore
 from lockgate.core.errors import Bug
 from lockgate.core.messages import Command, Receipt
 from lockgate.delivery.messages import (

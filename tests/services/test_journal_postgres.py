@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from lockgate.adapters.sql.postgres import open_postgres
+from lockgate.adapters.sql.postgres.opening import open_postgres
 from lockgate.hub.ports import Store
 from lockgate.testing.journal_suite import JournalContract, OutboxContract
 

@@ -17,9 +17,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from lockgate.adapters.sql.sqlite_journal import SqliteJournal
-from lockgate.adapters.sql.sqlite_outbox import SqliteOutbox
-from lockgate.adapters.sql.sqlite_store import SqliteStore
+from lockgate.adapters.sql.sqlite.journal import SqliteJournal
+from lockgate.adapters.sql.sqlite.outbox import SqliteOutbox
+from lockgate.adapters.sql.sqlite.store import SqliteStore
 from lockgate.core.digests import canonical
 from lockgate.core.journal import root
 from lockgate.core.messages import Query

@@ -15,7 +15,7 @@ from lockgate.adapters.identity.keys import (
     SigningKey,
 )
 from lockgate.adapters.identity.secrets import resolve as resolve_secret
-from lockgate.adapters.sql.sqlite import open_sqlite
+from lockgate.adapters.sql.sqlite.opening import open_sqlite
 from lockgate.adapters.targets.local import LocalTarget
 from lockgate.app.deciding import Deciding
 from lockgate.app.plugins import resolve

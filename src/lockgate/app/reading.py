@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from lockgate.adapters.blobs.directory import DirectoryBlobs
-from lockgate.adapters.sql.sqlite import open_sqlite
+from lockgate.adapters.sql.sqlite.opening import open_sqlite
 from lockgate.adapters.targets.local import LocalTarget
 from lockgate.app.plugins import resolve
 from lockgate.app.system import SystemClock

@@ -40,10 +40,10 @@ def open_store(url: str, *, base: Path) -> Store:
     """
     if url.startswith(_SQLITE):
         path = base / url.removeprefix(_SQLITE)
-        store: Store = resolve("lockgate.adapters.sql.sqlite:open_sqlite")(path)
+        store: Store = resolve("lockgate.adapters.sql.sqlite.opening:open_sqlite")(path)
     else:
         dsn = resolve_secret(parse_secret_ref(url, where="store.url"), base=base)
-        store = resolve("lockgate.adapters.sql.postgres:open_postgres")(dsn, place=url)
+        store = resolve("lockgate.adapters.sql.postgres.opening:open_postgres")(dsn, place=url)
     return store
 
 

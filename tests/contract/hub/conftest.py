@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from lockgate.adapters.sql.sqlite_journal import SqliteJournal
-from lockgate.adapters.sql.sqlite_outbox import SqliteOutbox
-from lockgate.adapters.sql.sqlite_store import SqliteStore
+from lockgate.adapters.sql.sqlite.journal import SqliteJournal
+from lockgate.adapters.sql.sqlite.outbox import SqliteOutbox
+from lockgate.adapters.sql.sqlite.store import SqliteStore
 from lockgate.testing.hub_world import HubWorld
 
 

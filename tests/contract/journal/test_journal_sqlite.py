@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from lockgate.adapters.sql.sqlite import open_sqlite
-from lockgate.adapters.sql.sqlite_store import MIGRATIONS, SqliteStore
+from lockgate.adapters.sql.sqlite.opening import open_sqlite
+from lockgate.adapters.sql.sqlite.store import MIGRATIONS, SqliteStore
 from lockgate.adapters.sql.tables import StoreTooNew, StoreUnreachable
 from lockgate.core.errors import Bug
 from lockgate.core.journal import EMPTY_HEAD, extend
@@ -33,7 +33,7 @@ class TestSqliteOutbox(OutboxContract):
 WRITE_MANY = """
 import sys
 from pathlib import Path
-from lockgate.adapters.sql.sqlite import open_sqlite
+from lockgate.adapters.sql.sqlite.opening import open_sqlite
 from lockgate.testing.journal_suite import write
 
 path, name, n = sys.argv[1:]
@@ -183,7 +183,7 @@ def test_writing_inside_a_snapshot_is_a_bug(tmp_path: Path) -> None:
 def test_half_a_migration_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "journal.db"
     broken = (MIGRATIONS[0] + "CREATE TABLE events (again INTEGER);\n",)
-    monkeypatch.setattr("lockgate.adapters.sql.sqlite_store.MIGRATIONS", broken)
+    monkeypatch.setattr("lockgate.adapters.sql.sqlite.store.MIGRATIONS", broken)
     with pytest.raises(JournalUnreadable):
         open_sqlite(path)
     monkeypatch.undo()

@@ -1,1 +1,1 @@
-"""Metadata on SQL databases: the journal, the outbox, the step cache. One file per port; plain SQL, no ORM."""
+"""Metadata on SQL databases: the journal, the outbox, the step cache. Plain SQL, no ORM; a folder per database."""

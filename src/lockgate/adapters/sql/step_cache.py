@@ -16,7 +16,7 @@ from typing import TypeVar
 
 import msgspec
 
-from lockgate.adapters.sql.sqlite_wal import enter_wal
+from lockgate.adapters.sql.sqlite.wal import enter_wal
 from lockgate.core.digests import Digest, canonical
 from lockgate.core.errors import Corrupt, Unavailable
 from lockgate.pipeline.artifact import StepRecord

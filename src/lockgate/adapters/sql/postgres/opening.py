@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from lockgate.adapters.sql.postgres_journal import PostgresJournal
-from lockgate.adapters.sql.postgres_outbox import PostgresOutbox
-from lockgate.adapters.sql.postgres_store import PostgresStore
+from lockgate.adapters.sql.postgres.journal import PostgresJournal
+from lockgate.adapters.sql.postgres.outbox import PostgresOutbox
+from lockgate.adapters.sql.postgres.store import PostgresStore
 from lockgate.hub.ports import Store
 
 

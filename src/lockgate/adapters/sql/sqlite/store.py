@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lockgate.adapters.sql.sqlite_wal import enter_wal
+from lockgate.adapters.sql.sqlite.wal import enter_wal
 from lockgate.adapters.sql.tables import StoreUnreachable, too_new
 from lockgate.core.errors import Bug
 from lockgate.hub.ports import JournalBusy, JournalUnreadable

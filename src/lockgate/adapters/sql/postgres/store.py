@@ -16,8 +16,8 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import TransactionStatus
 
-from lockgate.adapters.sql.postgres_errors import StoreUnsuitable, not_connected, translated
-from lockgate.adapters.sql.postgres_schema import MIGRATIONS
+from lockgate.adapters.sql.postgres.errors import StoreUnsuitable, not_connected, translated
+from lockgate.adapters.sql.postgres.schema import MIGRATIONS
 from lockgate.adapters.sql.tables import too_new
 from lockgate.adapters.sql.turns import Turns
 from lockgate.core.errors import Bug

@@ -6,7 +6,7 @@ be repeated by the store when its connection died: a lease that nobody heard of 
 
 from __future__ import annotations
 
-from lockgate.adapters.sql.postgres_store import PostgresStore
+from lockgate.adapters.sql.postgres.store import PostgresStore
 from lockgate.core.clock import Micros
 from lockgate.hub.ports import OutboxRow
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lockgate.adapters.sql.sqlite_store import SqliteStore
+from lockgate.adapters.sql.sqlite.store import SqliteStore
 from lockgate.core.clock import Micros
 from lockgate.hub.ports import OutboxRow
 

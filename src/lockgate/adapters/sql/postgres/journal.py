@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 import psycopg
 
-from lockgate.adapters.sql.postgres_errors import CommitUnknown, TextNotStorable
-from lockgate.adapters.sql.postgres_store import Connection, PostgresStore
+from lockgate.adapters.sql.postgres.errors import CommitUnknown, TextNotStorable
+from lockgate.adapters.sql.postgres.store import Connection, PostgresStore
 from lockgate.adapters.sql.tables import DOCUMENT, document_conditions, edge_conditions, head_of
 from lockgate.core.errors import Bug
 from lockgate.core.journal import Head

@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from lockgate.adapters.sql.sqlite_store import SqliteStore
+from lockgate.adapters.sql.sqlite.store import SqliteStore
 from lockgate.adapters.sql.tables import (
     AS_DOCUMENT,
     AS_EDGE,
