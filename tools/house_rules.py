@@ -57,6 +57,8 @@ DOOR_FILES = ("messages", "state", "decide")
 DOOR_VALUES: dict[str, str] = {
     "governance.policy": "a policy travels inside the event that adopts it",
     "governance.judgement": "the part of `decide` that other rooms ask as well",
+    "governance.laxity": "the part of `decide` that compares two policies",
+    "delivery.standing": "the part of `decide` that questions ask as well",
     "delivery.way_back": "the half of `decide` about coming back",
     "delivery.advance": "the part of `decide` about rollouts on their way",
     "delivery.rollout": "steps and guards travel inside the events that plan a rollout",

@@ -5,26 +5,26 @@ from __future__ import annotations
 from importlib import resources
 
 from lockgate.app.control import Control
-from lockgate.core.messages import Command
+from lockgate.core.messages import Command, Receipt
 from lockgate.core.names import EndpointName, ModelName
 from lockgate.delivery.messages import ConfigureEndpoint, DeclareEndpoint, DeclareEnvironment
 from lockgate.governance.messages import AdoptPolicy
-from lockgate.governance.policy import Policy
+from lockgate.governance.policy import AnyPolicy
 from lockgate.governance.policy_file import parse_policy
 from lockgate.hub.kernel import Hub, require
 from lockgate.hub.messages import PolicyAnswer, PolicyInForce
 from lockgate.registry.messages import DeclareModel
 
 
-def default_policy() -> Policy:
+def default_policy() -> AnyPolicy:
     """The policy pack that ships with Lockgate."""
     text = resources.files("lockgate.app").joinpath("policies/default.toml").read_text()
     return parse_policy(text, where="policies/default.toml")
 
 
-def adopt_policy(control: Control, hub: Hub, policy: Policy) -> None:
+def adopt_policy(control: Control, hub: Hub, policy: AnyPolicy) -> Receipt:
     namespace = control.config.project.namespace
-    require(hub.execute(AdoptPolicy(id=control.ids.new(), namespace=namespace, policy=policy)))
+    return require(hub.execute(AdoptPolicy(id=control.ids.new(), namespace=namespace, policy=policy)))
 
 
 def declare(control: Control, hub: Hub) -> None:
@@ -52,6 +52,7 @@ def declare(control: Control, hub: Hub) -> None:
             tier=model.tier,
             owner=model.owner,
             purpose=model.purpose,
+            kpi=model.kpi,
         )
         for name, model in config.models.items()
     ]

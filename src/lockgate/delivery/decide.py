@@ -28,29 +28,21 @@ from lockgate.delivery.messages import (
     RollbackConfirmed,
     Served,
 )
+from lockgate.delivery.standing import needs_promote, standing_of
 from lockgate.delivery.state import (
     ENDPOINT,
     ENVIRONMENT,
-    SETTINGS,
     EndpointState,
     EnvironmentState,
     Rollout,
 )
 from lockgate.delivery.way_back import call_off, capture_of, served_of, undo_rollback
-from lockgate.gates.state import EVIDENCE, EvidenceState, evidence_key
+from lockgate.gates.state import EVIDENCE, evidence_key
 from lockgate.governance.decide import policy_of
-from lockgate.governance.judgement import (
-    age_reasons,
-    approval_reasons,
-    baseline_reasons,
-    bound_set,
-    counting_approvals,
-    gate_reasons,
-)
-from lockgate.governance.policy import TierRule
-from lockgate.governance.state import APPROVAL, POLICY, PolicyState, approval_key
+from lockgate.governance.judgement import approvers, bound_set, counting_approvals
+from lockgate.governance.state import APPROVAL, PolicyState, approval_key
 from lockgate.registry.decide import known_version, model_of
-from lockgate.registry.state import MODEL, VERSION, VersionState
+from lockgate.registry.state import VersionState
 
 # How long a target may take to load a package before the release counts as failed.
 LOAD_PATIENCE_S = 60.0
@@ -117,34 +109,6 @@ def declare_endpoint(docs: Docs, command: DeclareEndpoint, context: Context) -> 
     )
 
 
-def needs_promote(command: PromoteVersion, docs: Docs) -> tuple[DocRef, ...]:
-    model = model_of(command.version)
-    every = DocRef(ENVIRONMENT.name, "*")
-    refs = [
-        every,
-        DocRef(VERSION.name, command.version),
-        DocRef(MODEL.name, str(model)),
-        DocRef(POLICY.name, model.namespace),
-        DocRef(EVIDENCE.name, evidence_key(command.version)),
-        DocRef(EVIDENCE.name, evidence_key(command.version, command.environment)),
-        DocRef(APPROVAL.name, approval_key(command.version, command.environment)),
-        DocRef(ENDPOINT.name, f"{command.environment}/{model}"),
-        DocRef(SETTINGS.name, f"{command.environment}/{model}"),
-    ]
-    if docs.has(every):
-        below = _steps_below(docs.all(ENVIRONMENT, ""), command.environment)
-        refs += [DocRef(ENDPOINT.name, f"{step.environment}/{model}") for step in below]
-    return tuple(refs)
-
-
-def _steps_below(ladder: tuple[EnvironmentState, ...], environment: str) -> tuple[EnvironmentState, ...]:
-    """The environments a version must run in before `environment`: all of the next lower order."""
-    here = next((step for step in ladder if step.environment == environment), None)
-    lower = [step for step in ladder if here is not None and step.order < here.order]
-    next_lower = max((step.order for step in lower), default=None)
-    return tuple(step for step in lower if step.order == next_lower)
-
-
 def promote_version(docs: Docs, command: PromoteVersion, context: Context) -> Decision | Refusal:
     """Start a release when nothing stands in its way; otherwise name everything that does."""
     version = known_version(docs, command.version)
@@ -190,117 +154,6 @@ def _environment(docs: Docs, name: str) -> EnvironmentState | Refusal:
     )
 
 
-def standing_of(
-    docs: Docs,
-    key: str,
-    environment: EnvironmentState,
-    endpoint: EndpointState,
-    policy: PolicyState,
-    now: int,
-) -> list[Reason]:
-    """Everything that still stands between a version and an environment; empty when the way is free."""
-    version = docs.get(VERSION, key)
-    model = None if version is None else docs.get(MODEL, version.model)
-    assert version is not None and model is not None
-    rule = policy.policy.rule(model.tier)
-    intrinsic = docs.get(EVIDENCE, evidence_key(key))
-    relative = docs.get(EVIDENCE, evidence_key(key, environment.environment))
-    reasons = _life_reasons(version, environment)
-    reasons += _ladder_reasons(docs, version, environment)
-    reasons += _evidence_reasons(rule, environment, endpoint, intrinsic, relative, key, now)
-    reasons += approval_reasons(
-        version,
-        docs.get(APPROVAL, approval_key(key, environment.environment)),
-        bound=bound_set(intrinsic, relative),
-        policy=policy.digest,
-        rule=rule,
-        sensitivity=environment.sensitivity,
-        environment=environment.environment,
-    )
-    return reasons + _way_back_reasons(environment, endpoint)
-
-
-def _life_reasons(version: VersionState, environment: EnvironmentState) -> list[Reason]:
-    allowed = ("candidate", "validated") if environment.sensitivity == "open" else ("validated",)
-    if version.state in allowed:
-        return []
-    return [
-        Reason(
-            rule="registry.state",
-            message=f"{version.version} is {version.state}",
-            measured=version.state,
-            limit=" or ".join(allowed),
-            remedy=f"lockgate judge {version.version}" if version.state == "candidate" else None,
-        )
-    ]
-
-
-def _ladder_reasons(docs: Docs, version: VersionState, environment: EnvironmentState) -> list[Reason]:
-    reasons = []
-    for below in _steps_below(docs.all(ENVIRONMENT, ""), environment.environment):
-        there = docs.get(ENDPOINT, f"{below.environment}/{version.model}")
-        served = None if there is None or there.live is None else there.live.served
-        if served is None or served.package != version.package:
-            reasons.append(_not_there(version, below, served))
-    return reasons
-
-
-def _not_there(version: VersionState, below: EnvironmentState, served: Served | None) -> Reason:
-    return Reason(
-        rule="delivery.ladder",
-        message=f"the same bytes must run in {below.environment} first",
-        measured=served.version if served else "nothing live",
-        limit=version.version,
-        evidence=version.package,
-        remedy=f"lockgate promote {version.version} --to {below.environment}",
-    )
-
-
-def _evidence_reasons(
-    rule: TierRule,
-    environment: EnvironmentState,
-    endpoint: EndpointState,
-    intrinsic: EvidenceState | None,
-    relative: EvidenceState | None,
-    key: str,
-    now: int,
-) -> list[Reason]:
-    if environment.sensitivity == "open":
-        return []
-    wanted = rule.relative.get(environment.sensitivity, ())
-    judge = f"lockgate judge {key} --for {environment.environment}"
-    reasons = gate_reasons(rule.gates, intrinsic, remedy=f"lockgate judge {key}")
-    reasons += age_reasons(intrinsic, rule, now)
-    if wanted:
-        live = endpoint.live.served.package if endpoint.live else None
-        reasons += gate_reasons(wanted, relative, remedy=judge)
-        reasons += baseline_reasons(relative, live, environment.environment)
-        reasons += age_reasons(relative, rule, now)
-    return reasons
-
-
-def _way_back_reasons(environment: EnvironmentState, endpoint: EndpointState) -> list[Reason]:
-    if endpoint.rollout is not None:
-        return [
-            Reason(
-                rule="delivery.rollout-active",
-                message=f"{endpoint.rollout.served.version} is on its way to {endpoint.endpoint}",
-                measured=endpoint.rollout.state,
-                remedy=f"lockgate status {endpoint.endpoint}",
-            )
-        ]
-    guarded = environment.sensitivity != "open"
-    if guarded and endpoint.live is None and endpoint.fallback.kind == "none":
-        return [
-            Reason(
-                rule="delivery.no-way-back",
-                message=f"{endpoint.endpoint} has no previous version and declares no fallback",
-                remedy='declare fallback = { kind = "constant", value = ... } for it in lockgate.toml',
-            )
-        ]
-    return []
-
-
 def _start_release(
     docs: Docs,
     command: PromoteVersion,
@@ -325,7 +178,7 @@ def _start_release(
         strategy="direct" if stepwise is None else "canary",
         served=served,
         ticket=command.ticket,
-        approved_by=tuple(approval.approver for approval in approvals),
+        approved_by=approvers(approvals),
         evidence_set=bound,
         policy=policy.digest,
     )

@@ -542,4 +542,7 @@ def line_of(evidence: Evidence) -> EvidenceLine:
         digest=evidence.digest,
         environment=evidence.environment or "",
         baseline=baseline,
+        measured=evidence.measured,
+        low=evidence.ci.low if evidence.ci else None,
+        high=evidence.ci.high if evidence.ci else None,
     )

@@ -13,12 +13,8 @@ from lockgate.registry.messages import model_scope
 Verdict = Literal["pass", "warn", "fail", "error"]
 
 
-class EvidenceLine(msgspec.Struct, frozen=True, kw_only=True):
-    """What a decision needs of one piece of evidence; the whole record lies in the blob store at `digest`.
-
-    `environment` and `baseline` are set on relative evidence: about the version *and* what runs there.
-    `baseline` is the package digest compared with, empty text when there was no champion.
-    """
+class EvidenceLine1(msgspec.Struct, frozen=True, kw_only=True):
+    """A line as it was journaled before it carried figures."""
 
     gate: str
     metric: str
@@ -37,6 +33,22 @@ class EvidenceLine(msgspec.Struct, frozen=True, kw_only=True):
         return ":".join(part for part in (self.gate, self.metric, self.slice) if part)
 
 
+class EvidenceLine(EvidenceLine1, frozen=True, kw_only=True):
+    """What a decision needs of one piece of evidence; the whole record lies in the blob store at `digest`.
+
+    `environment` and `baseline` are set on relative evidence: about the version *and* what runs there.
+    `baseline` is the package digest compared with, empty text when there was no champion.
+
+    Attributes:
+        measured: the figure that was held against the limit; for a comparison, the difference to the baseline.
+        low, high: its confidence interval, where there is one.
+    """
+
+    measured: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
 class RecordEvidence(Command, frozen=True, kw_only=True, tag="gates.record-evidence"):
     """Attach evidence to a version. `environment` empty: intrinsic; else relative to what runs there."""
 
@@ -51,7 +63,21 @@ class RecordEvidence(Command, frozen=True, kw_only=True, tag="gates.record-evide
         return model_scope(self.version)
 
 
-class EvidenceRecorded(Event, frozen=True, kw_only=True, tag="gates.evidence-recorded/1"):
+class EvidenceRecorded1(Event, frozen=True, kw_only=True, tag="gates.evidence-recorded/1"):
+    """Evidence whose lines carry their figures as text only."""
+
+    version: str
+    package: Digest
+    environment: str
+    baseline: str | None
+    evidence_set: Digest
+    lines: tuple[EvidenceLine1, ...]
+
+    def summary(self) -> str:
+        return of_figures(self).summary()
+
+
+class EvidenceRecorded(Event, frozen=True, kw_only=True, tag="gates.evidence-recorded/2"):
     version: str
     package: Digest
     environment: str
@@ -68,3 +94,15 @@ class EvidenceRecorded(Event, frozen=True, kw_only=True, tag="gates.evidence-rec
         )
         where = f" for {self.environment}" if self.environment else ""
         return f"evidence {short(self.evidence_set)} on {self.version}{where}: {counts}"
+
+
+def of_figures(old: EvidenceRecorded1) -> EvidenceRecorded:
+    """The event in today's shape; what its lines measured is not known as a number."""
+    return EvidenceRecorded(
+        version=old.version,
+        package=old.package,
+        environment=old.environment,
+        baseline=old.baseline,
+        evidence_set=old.evidence_set,
+        lines=tuple(EvidenceLine(**msgspec.structs.asdict(line)) for line in old.lines),
+    )

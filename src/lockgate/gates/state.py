@@ -49,5 +49,6 @@ EVIDENCE = DocumentKind(
         (evidence_key(event.version, event.environment),) if isinstance(event, EvidenceRecorded) else ()
     ),
     fold=_fold,
+    fold_version=2,
     columns=lambda body: Columns(body.version, "", body.evidence_set),
 )

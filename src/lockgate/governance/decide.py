@@ -6,31 +6,106 @@ from lockgate.core.documents import DocRef, Docs
 from lockgate.core.messages import Context, Decision, Reason, Refusal, refuse
 from lockgate.core.names import check_part
 from lockgate.gates.state import EVIDENCE, evidence_key
-from lockgate.governance.judgement import age_reasons, bound_set, gate_reasons
+from lockgate.governance.judgement import (
+    age_reasons,
+    bound_set,
+    counting_approvals,
+    gate_reasons,
+    limit_reasons,
+)
+from lockgate.governance.laxity import laxer
 from lockgate.governance.messages import (
     AdoptPolicy,
+    ApprovalRevoked,
     ApproveVersion,
+    ConsentToPolicy,
+    DeclineVersion,
     PolicyAdopted,
+    PolicyProposed,
+    RevokeApproval,
     ValidateVersion,
     VersionApproved,
+    VersionDeclined,
 )
-from lockgate.governance.state import APPROVAL, POLICY, PolicyState, approval_key
+from lockgate.governance.state import APPROVAL, POLICY, PROPOSAL, ApprovalState, PolicyState, approval_key
 from lockgate.registry.decide import known_version, model_of, wrong_state
 from lockgate.registry.messages import VersionValidated
-from lockgate.registry.state import MODEL, VERSION
+from lockgate.registry.state import MODEL, VERSION, VersionState
+
+# Approving again renews the date that revalidation counts from; doing so twice a day is no news.
+_STILL_FRESH_US = 12 * 3600 * 1_000_000
 
 
-def needs_policy(command: AdoptPolicy, docs: Docs) -> tuple[DocRef, ...]:
-    return (DocRef(POLICY.name, command.namespace),)
+def needs_policy(command: AdoptPolicy | ConsentToPolicy, docs: Docs) -> tuple[DocRef, ...]:
+    return (DocRef(POLICY.name, command.namespace), DocRef(PROPOSAL.name, command.namespace))
 
 
 def adopt_policy(docs: Docs, command: AdoptPolicy, context: Context) -> Decision | Refusal:
+    """The first policy, and one that is nowhere laxer, rules at once; any other waits for the consent of risk.
+
+    Where names are only claimed, one person could consent to their own proposal, so nobody is asked: the event says
+    who changed what.
+    """
     check_part(command.namespace, what="namespace")
     known = docs.get(POLICY, command.namespace)
     digest = command.policy.digest
     if known is not None and known.digest == digest:
         return Decision(())
-    return Decision((PolicyAdopted(namespace=command.namespace, policy=command.policy, digest=digest),))
+    lax = () if known is None or context.claimed else laxer(known.policy, command.policy)
+    if not lax:
+        return Decision(
+            (
+                PolicyAdopted(
+                    namespace=command.namespace, policy=command.policy, digest=digest, proposed_by=""
+                ),
+            )
+        )
+    proposal = docs.get(PROPOSAL, command.namespace)
+    if proposal is not None and proposal.is_open(known) and proposal.digest == digest:
+        return Decision(())
+    return Decision(
+        (PolicyProposed(namespace=command.namespace, policy=command.policy, digest=digest, laxer=tuple(lax)),)
+    )
+
+
+def consent_to_policy(docs: Docs, command: ConsentToPolicy, context: Context) -> Decision | Refusal:
+    """Put the proposed policy in force; by a person who did not propose it."""
+    known, proposal = docs.get(POLICY, command.namespace), docs.get(PROPOSAL, command.namespace)
+    if known is not None and known.digest == command.digest:
+        return Decision(())
+    if proposal is None or not proposal.is_open(known) or proposal.digest != command.digest:
+        return refuse(
+            Reason(
+                rule="governance.no-proposal",
+                message=f"no such policy is proposed for {command.namespace}",
+                measured=command.digest,
+                limit=proposal.digest if proposal is not None and proposal.is_open(known) else "none is",
+                remedy="lockgate policy show",
+            )
+        )
+    reasons = _by_a_person(context)
+    if context.actor == proposal.proposed_by:
+        reasons.append(
+            Reason(
+                rule="governance.separation-of-duties",
+                message=f"{context.actor} proposed this policy and cannot consent to it",
+                measured=context.actor,
+                limit=f"not {proposal.proposed_by}",
+                remedy="ask somebody who approves in the name of risk",
+            )
+        )
+    if reasons:
+        return Refusal(reasons=tuple(reasons))
+    return Decision(
+        (
+            PolicyAdopted(
+                namespace=command.namespace,
+                policy=proposal.policy,
+                digest=proposal.digest,
+                proposed_by=proposal.proposed_by,
+            ),
+        )
+    )
 
 
 def policy_of(docs: Docs, namespace: str) -> PolicyState | Refusal:
@@ -69,7 +144,9 @@ def validate_version(docs: Docs, command: ValidateVersion, context: Context) -> 
     if version.state not in ("candidate", "validated"):
         return wrong_state(version, "validated")
     rule = policy.policy.rule(model.tier)
-    reasons = gate_reasons(rule.gates, evidence, remedy=f"lockgate judge {command.version}")
+    judge = f"lockgate judge {command.version}"
+    reasons = gate_reasons(rule.gates, evidence, remedy=judge)
+    reasons += limit_reasons(rule.limits, rule.gates, evidence, remedy=judge)
     reasons += age_reasons(evidence, rule, context.now)
     if reasons:
         return Refusal(reasons=tuple(reasons))
@@ -81,7 +158,9 @@ def validate_version(docs: Docs, command: ValidateVersion, context: Context) -> 
     )
 
 
-def needs_approve(command: ApproveVersion, docs: Docs) -> tuple[DocRef, ...]:
+def needs_approve(
+    command: ApproveVersion | RevokeApproval | DeclineVersion, docs: Docs
+) -> tuple[DocRef, ...]:
     return (
         DocRef(VERSION.name, command.version),
         DocRef(EVIDENCE.name, evidence_key(command.version)),
@@ -92,20 +171,14 @@ def needs_approve(command: ApproveVersion, docs: Docs) -> tuple[DocRef, ...]:
 
 
 def approve_version(docs: Docs, command: ApproveVersion, context: Context) -> Decision | Refusal:
-    """An approval is refused when it comes from the author, or is about other evidence than there is now."""
-    version = known_version(docs, command.version)
-    if isinstance(version, Refusal):
-        return version
-    policy = policy_of(docs, model_of(command.version).namespace)
-    if isinstance(policy, Refusal):
-        return policy
+    """An approval is refused when it comes from the author or a service, or is about other evidence than there is."""
+    found = _about(docs, command)
+    if isinstance(found, Refusal):
+        return found
+    version, policy, given = found
     if version.state != "validated":
         return wrong_state(version, "approved; only validated versions can be")
-    bound = bound_set(
-        docs.get(EVIDENCE, evidence_key(command.version)),
-        docs.get(EVIDENCE, evidence_key(command.version, command.environment)),
-    )
-    reasons = []
+    reasons = _by_a_person(context)
     if context.actor == version.author:
         reasons.append(
             Reason(
@@ -116,33 +189,136 @@ def approve_version(docs: Docs, command: ApproveVersion, context: Context) -> De
                 remedy="ask somebody else: lockgate approve ... --as NAME",
             )
         )
-    if command.evidence_set != bound:
-        reasons.append(
-            Reason(
-                rule="governance.evidence-changed",
-                message="the evidence is no longer what the approver saw",
-                measured=command.evidence_set,
-                limit=bound,
-                remedy=f"lockgate evidence {command.version} --for {command.environment}",
-            )
-        )
+    bound = _bound(docs, command)
+    reasons += _evidence_seen(command, bound)
     if reasons:
         return Refusal(reasons=tuple(reasons))
-    given = docs.get(APPROVAL, approval_key(command.version, command.environment))
-    repeated = given is not None and any(
-        (approval.approver, approval.evidence_set, approval.policy) == (context.actor, bound, policy.digest)
-        for approval in given.approvals
+    repeated = any(
+        (one.approver, one.role) == (context.actor, command.role)
+        and context.now - one.approved_at < _STILL_FRESH_US
+        for one in counting_approvals(version, given, bound, policy.digest)
     )
-    if repeated:
+    objected = given is not None and any(one.by == context.actor for one in given.objections)
+    if repeated and not objected:
         return Decision(())
     return Decision(
         (
             VersionApproved(
                 version=command.version,
                 environment=command.environment,
+                role=command.role,
                 evidence_set=bound,
                 policy=policy.digest,
                 comment=command.comment,
             ),
         )
     )
+
+
+def revoke_approval(docs: Docs, command: RevokeApproval, context: Context) -> Decision | Refusal:
+    """Whoever approved takes it back, as often as they like; nobody does it for them."""
+    found = _about(docs, command)
+    if isinstance(found, Refusal):
+        return found
+    given = found[2]
+    own = [] if given is None else [one for one in given.approvals if one.approver == context.actor]
+    if not any(one.role == command.role and one.revoked is None for one in own):
+        roles = ", ".join(sorted({one.role for one in own if one.revoked is None}))
+        return refuse(
+            Reason(
+                rule="governance.not-approved",
+                message=f"{context.actor} has not approved {command.version} for {command.environment} "
+                f"in the name of {command.role}",
+                measured=roles or "no approval",
+                limit=command.role,
+                remedy=f"lockgate evidence {command.version} --for {command.environment}",
+            )
+        )
+    return Decision(
+        (
+            ApprovalRevoked(
+                version=command.version,
+                environment=command.environment,
+                role=command.role,
+                reason=command.reason,
+            ),
+        )
+    )
+
+
+def decline_version(docs: Docs, command: DeclineVersion, context: Context) -> Decision | Refusal:
+    """A person's no, on exactly the evidence they read."""
+    found = _about(docs, command)
+    if isinstance(found, Refusal):
+        return found
+    version, policy, given = found
+    if version.state not in ("candidate", "validated"):
+        return wrong_state(version, "declined")
+    bound = _bound(docs, command)
+    reasons = _by_a_person(context) + _evidence_seen(command, bound)
+    if reasons:
+        return Refusal(reasons=tuple(reasons))
+    about = (context.actor, command.role, bound, policy.digest)
+    objections = () if given is None else given.objections
+    if any((one.by, one.role, one.evidence_set, one.policy) == about for one in objections):
+        return Decision(())
+    return Decision(
+        (
+            VersionDeclined(
+                version=command.version,
+                environment=command.environment,
+                role=command.role,
+                evidence_set=bound,
+                policy=policy.digest,
+                reason=command.reason,
+            ),
+        )
+    )
+
+
+def _about(
+    docs: Docs, command: ApproveVersion | RevokeApproval | DeclineVersion
+) -> tuple[VersionState, PolicyState, ApprovalState | None] | Refusal:
+    """What an approver speaks about: the version, the policy in force, what was said before."""
+    version = known_version(docs, command.version)
+    if isinstance(version, Refusal):
+        return version
+    policy = policy_of(docs, model_of(command.version).namespace)
+    if isinstance(policy, Refusal):
+        return policy
+    return version, policy, docs.get(APPROVAL, approval_key(command.version, command.environment))
+
+
+def _bound(docs: Docs, command: ApproveVersion | DeclineVersion) -> str:
+    return bound_set(
+        docs.get(EVIDENCE, evidence_key(command.version)),
+        docs.get(EVIDENCE, evidence_key(command.version, command.environment)),
+    )
+
+
+def _evidence_seen(command: ApproveVersion | DeclineVersion, bound: str) -> list[Reason]:
+    if command.evidence_set == bound:
+        return []
+    return [
+        Reason(
+            rule="governance.evidence-changed",
+            message="the evidence is no longer what the approver saw",
+            measured=command.evidence_set,
+            limit=bound,
+            remedy=f"lockgate evidence {command.version} --for {command.environment}",
+        )
+    ]
+
+
+def _by_a_person(context: Context) -> list[Reason]:
+    if context.person:
+        return []
+    return [
+        Reason(
+            rule="governance.not-a-person",
+            message=f"{context.actor} is a service, and only people approve",
+            measured="service",
+            limit="person",
+            remedy="ask one of the approvers",
+        )
+    ]

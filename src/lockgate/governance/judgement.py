@@ -5,18 +5,19 @@ Every function returns all reasons, never only the first, so that one look tells
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import get_args
 
 from lockgate.core.clock import Micros
 from lockgate.core.digests import Digest, digest_of
 from lockgate.core.messages import Reason
 from lockgate.gates.messages import EvidenceLine
 from lockgate.gates.state import EvidenceState
-from lockgate.governance.policy import Sensitivity, TierRule
+from lockgate.governance.policy import ApproverRole, Limit, Quorum, Seat, TierRule, fits
 from lockgate.governance.state import Approval, ApprovalState
 from lockgate.registry.state import VersionState
 
-_DAY_US = 24 * 3600 * 1_000_000
+DAY_US = 24 * 3600 * 1_000_000
 
 
 def bound_set(intrinsic: EvidenceState | None, relative: EvidenceState | None) -> Digest:
@@ -55,15 +56,80 @@ def _blocking(line: EvidenceLine) -> Reason:
     )
 
 
+def limit_reasons(
+    limits: Iterable[Limit], gates: Sequence[str], evidence: EvidenceState | None, *, remedy: str
+) -> list[Reason]:
+    """Where the policy is stricter than the project: figures beyond a limit of its own, and figures it cannot see.
+
+    Args:
+        gates: those that are asked for here; limits on others do not apply.
+    """
+    lines = () if evidence is None else evidence.lines
+    seen = {line.gate for line in lines}
+    reasons = []
+    # A gate without any evidence is told as that, not once more as a limit that was not met.
+    for limit in (limit for limit in limits if limit.gate in gates and limit.gate in seen):
+        about = [
+            line
+            for line in lines
+            if (line.gate, line.metric, line.slice) == (limit.gate, limit.metric, limit.slice)
+        ]
+        name = ":".join(part for part in (limit.gate, limit.metric, limit.slice) if part)
+        if not about:
+            reasons.append(
+                Reason(
+                    rule=name,
+                    message=f"the policy limits {limit.metric}, which {limit.gate} did not measure",
+                    measured="none",
+                    limit=limit.text,
+                    remedy=remedy,
+                )
+            )
+        reasons += [reason for line in about for reason in _beyond(limit, line, remedy)]
+    return reasons
+
+
+def _beyond(limit: Limit, line: EvidenceLine, remedy: str) -> list[Reason]:
+    """Why a line does not keep a limit; nothing when it does, or when there was nothing to be compared with."""
+    if line.verdict == "pass" and not line.value:
+        return []
+    end = line.low if limit.at_least is not None else line.high
+    figure = line.measured if limit.bound == "measured" else end
+    if figure is None:
+        missing = "measured figure" if line.measured is None else "confidence interval"
+        return [
+            Reason(
+                rule=line.name,
+                message=f"the policy holds {line.gate} to a limit by its {missing}, which this evidence does not have",
+                measured=line.value or "none",
+                limit=limit.text,
+                remedy=remedy,
+            )
+        ]
+    kept = figure >= limit.at_least if limit.at_least is not None else figure <= (limit.at_most or 0.0)
+    if kept:
+        return []
+    by = "" if limit.bound == "measured" else " by its confidence interval"
+    return [
+        Reason(
+            rule=line.name,
+            message=f"the policy asks for {line.metric} of {limit.text}{by}: {line.summary}",
+            measured=f"{figure:g}",
+            limit=limit.text,
+            evidence=line.digest,
+        )
+    ]
+
+
 def age_reasons(evidence: EvidenceState | None, rule: TierRule, now: Micros) -> list[Reason]:
-    if evidence is None or now - evidence.recorded_at <= rule.evidence_max_age_days * _DAY_US:
+    if evidence is None or now - evidence.recorded_at <= rule.evidence_max_age_days * DAY_US:
         return []
     place = f" --for {evidence.environment}" if evidence.environment else ""
     return [
         Reason(
             rule="governance.evidence-age",
             message=f"evidence on {evidence.version} is too old",
-            measured=f"{(now - evidence.recorded_at) // _DAY_US} days",
+            measured=f"{(now - evidence.recorded_at) // DAY_US} days",
             limit=f"{rule.evidence_max_age_days} days",
             evidence=evidence.evidence_set,
             remedy=f"lockgate judge {evidence.version}{place}",
@@ -92,13 +158,51 @@ def baseline_reasons(
 def counting_approvals(
     version: VersionState, given: ApprovalState | None, bound: Digest, policy: Digest
 ) -> tuple[Approval, ...]:
-    """Approvals that still stand: on this evidence and policy, one per person, none by the author."""
-    standing: dict[str, Approval] = {}
+    """Approvals that still stand: on this evidence and policy, one per person and role, none by the author."""
+    standing: dict[tuple[str, ApproverRole], Approval] = {}
     for approval in () if given is None else given.approvals:
         fresh = approval.evidence_set == bound and approval.policy == policy
-        if fresh and approval.approver != version.author:
-            standing[approval.approver] = approval
+        if fresh and approval.revoked is None and approval.approver != version.author:
+            standing[(approval.approver, approval.role)] = approval
     return tuple(standing.values())
+
+
+def approvers(approvals: Iterable[Approval]) -> tuple[str, ...]:
+    """Who they are, each once."""
+    return tuple(dict.fromkeys(approval.approver for approval in approvals))
+
+
+def empty_seats(seats: Sequence[Seat], approvals: Sequence[Approval]) -> tuple[Seat, ...]:
+    """The seats that nobody takes when every person takes at most one and as many as can be are taken.
+
+    A maximum matching of seats and people by augmenting paths: who spoke for two roles makes room where that helps.
+    """
+    taken: dict[str, int] = {}
+
+    def seat_somebody(seat: int, passed: set[str]) -> bool:
+        for approval in approvals:
+            person = approval.approver
+            if person in passed or not fits(approval.role, seats[seat]):
+                continue
+            passed.add(person)
+            if person not in taken or seat_somebody(taken[person], passed):
+                taken[person] = seat
+                return True
+        return False
+
+    return tuple(name for number, name in enumerate(seats) if not seat_somebody(number, set()))
+
+
+def wanted_roles(empty: Sequence[Seat]) -> list[ApproverRole]:
+    """In whose name the next approval helps, the first one most; that of the owner when none is missing."""
+    everybody: tuple[ApproverRole, ...] = get_args(ApproverRole)
+    return list(dict.fromkeys(role for seat in empty for role in everybody if fits(role, seat))) or ["owner"]
+
+
+def own_role(approvals: Iterable[Approval], person: str) -> ApproverRole | None:
+    """In whose name a person has approved last, if they have."""
+    own = [approval.role for approval in approvals if approval.approver == person]
+    return own[-1] if own else None
 
 
 def approval_reasons(
@@ -107,23 +211,50 @@ def approval_reasons(
     *,
     bound: Digest,
     policy: Digest,
-    rule: TierRule,
-    sensitivity: Sensitivity,
+    quorum: Quorum,
     environment: str,
 ) -> list[Reason]:
-    quorum = rule.approvals.get(sensitivity, 0)
+    """Approvals that are missing, and what people have said no to."""
     standing = counting_approvals(version, given, bound, policy)
-    if len(standing) >= quorum:
-        return []
-    stale = 0 if given is None else len({approval.approver for approval in given.approvals})
-    note = f"; {stale} given on other evidence or policy no longer count" if stale > len(standing) else ""
+    n_people = len(approvers(standing))
+    empty = empty_seats(quorum.seats, standing)
+    reasons = _objections(given, bound, policy, environment)
+    if not empty and n_people >= quorum.people:
+        return reasons
+    stale = 0 if given is None else len(approvers(given.approvals))
+    note = f"; {stale} given on other evidence or policy no longer count" if stale > n_people else ""
+    asked = f" in the name of {_listed(quorum.seats)}" if quorum.seats else ""
+    lacking = f"; {_listed(empty)} missing" if empty and len(empty) < len(quorum.seats) else ""
+    n_given = min(quorum.size - len(empty), n_people) if quorum.seats else n_people
+    many = "s" if quorum.size > 1 and quorum.seats else ""
     return [
+        *reasons,
         Reason(
             rule="governance.approval",
-            message=f"{environment} asks for {quorum} approval by somebody other than {version.author}{note}",
-            measured=f"{len(standing)} of {quorum}",
-            limit=str(quorum),
+            message=f"{environment} asks for {quorum.size} approval{many} by somebody other than "
+            f"{version.author}{asked}{lacking}{note}",
+            measured=f"{n_given} of {quorum.size}",
+            limit=str(quorum.size),
             evidence=bound,
             remedy=f"lockgate approve {version.version} --for {environment} --as NAME",
-        )
+        ),
     ]
+
+
+def _objections(given: ApprovalState | None, bound: Digest, policy: Digest, environment: str) -> list[Reason]:
+    return [
+        Reason(
+            rule="governance.declined",
+            message=f"{objection.by} declined it for {environment} in the name of {objection.role}: {objection.reason}",
+            measured=f"declined by {objection.by}",
+            evidence=bound,
+            remedy="a new version, or new evidence; else only their own approval takes it back",
+        )
+        for objection in (() if given is None else given.objections)
+        if (objection.evidence_set, objection.policy) == (bound, policy)
+    ]
+
+
+def _listed(seats: Sequence[Seat]) -> str:
+    """`owner, risk and product`."""
+    return " and ".join(filter(None, (", ".join(seats[:-1]), seats[-1])))

@@ -1,5 +1,8 @@
-"""The tier policy: which gates a version must pass and how many people must agree, by tier and by how
-sensitive the environment is. A policy is plain data, named by its digest; editing it makes approvals stale.
+"""The policy: what a tier asks for before a version may be validated and released, by how sensitive the
+environment is. A policy is plain data, named by its digest; editing it makes approvals stale.
+
+There are two shapes. `lockgate.policy/1` knew gates, a number of people and the age of evidence; it is still read, and
+`rule` gives it in today's terms. `lockgate.policy/2` says in whose name people approve, and the rest of what is below.
 """
 
 from __future__ import annotations
@@ -12,6 +15,75 @@ from lockgate.core.digests import Digest, digest_of
 from lockgate.registry.messages import Tier
 
 Sensitivity = Literal["open", "guarded", "production"]
+ApproverRole = Literal["owner", "product", "risk", "validation"]
+"""In whose name somebody approves."""
+Seat = Literal["owner", "product", "risk", "validation", "technical"]
+"""An approval that a policy asks for; `technical` is taken by whoever speaks for owner, risk or validation."""
+
+TECHNICAL: frozenset[ApproverRole] = frozenset({"owner", "risk", "validation"})
+NEVER_WAIVED = frozenset({"data.contract", "model.infra", "security.format"})
+"""What these gates find makes bytes unfit to be served by anybody's leave."""
+
+
+class TierRule1(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one tier asked for in a policy of the first shape; see `TierRule`."""
+
+    gates: tuple[str, ...]
+    relative: dict[Sensitivity, tuple[str, ...]] = {}
+    approvals: dict[Sensitivity, int] = {}
+    evidence_max_age_days: int
+
+
+class Limit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A limit of the policy for what a gate measured, beside the project's own; the stricter of the two decides.
+
+    What `perf.vs_champion` measures is a difference to the champion, so a limit on it is one against the champion.
+
+    Attributes:
+        slice: which slice; empty for the figure of all rows.
+        bound: `ci` asks the whole confidence interval to keep the limit, `measured` the figure alone.
+
+    Raises:
+        ValueError: not exactly one of `at_least` and `at_most`.
+    """
+
+    gate: str
+    metric: str
+    slice: str = ""
+    at_least: float | None = None
+    at_most: float | None = None
+    bound: Literal["measured", "ci"] = "ci"
+
+    def __post_init__(self) -> None:
+        if (self.at_least is None) == (self.at_most is None):
+            raise ValueError(
+                f"the limit on {self.gate} {self.metric} needs exactly one of at_least and at_most"
+            )
+
+    @property
+    def text(self) -> str:
+        return f"at least {self.at_least:g}" if self.at_least is not None else f"at most {self.at_most:g}"
+
+
+class WaiverTerms(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a failed gate may be waived.
+
+    Attributes:
+        max_days: the longest a waiver lasts.
+        roles: who may grant one.
+        renewals: how often the same gate of the same model is waived again before only `risk` may.
+    """
+
+    max_days: float = 30.0
+    roles: tuple[ApproverRole, ...] = ("owner", "risk")
+    renewals: int = 1
+
+
+class BreakGlassTerms(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How long an emergency right lasts at most, and when its use must have been reviewed, in hours."""
+
+    max_hours: float = 4.0
+    review_hours: float = 72.0
 
 
 class TierRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -20,23 +92,97 @@ class TierRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     Attributes:
         gates: gates whose evidence a version needs to become `validated`.
         relative: per sensitivity, gates that compare with what runs in the environment.
-        approvals: per sensitivity, how many people other than the author must agree.
+        limits: further limits for what those gates measured.
+        approvals: per sensitivity, the approvals that are asked for, each by another person and none by the author.
+        people: per sensitivity, how many people must agree at least, in whosever name.
         evidence_max_age_days: evidence older than this no longer counts for a promotion.
+        revalidate_days: what is live is judged and approved anew within this time.
+        ticket: per sensitivity, the regular expression that the ticket of a promotion matches in full.
+        release_plan: sensitivities in which a promotion carries a release plan.
+        drill_max_age_days: per sensitivity, how long ago the way back was rehearsed at most.
     """
 
     gates: tuple[str, ...]
     relative: dict[Sensitivity, tuple[str, ...]] = {}
-    approvals: dict[Sensitivity, int] = {}
+    limits: tuple[Limit, ...] = ()
+    approvals: dict[Sensitivity, tuple[Seat, ...]] = {}
+    people: dict[Sensitivity, int] = {}
     evidence_max_age_days: int
+    revalidate_days: int | None = None
+    waivers: WaiverTerms = WaiverTerms()
+    ticket: dict[Sensitivity, str] = {}
+    release_plan: tuple[Sensitivity, ...] = ()
+    drill_max_age_days: dict[Sensitivity, int] = {}
 
 
-class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A versioned set of tier rules."""
+class Policy1(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    forbid_unknown_fields=True,
+    tag_field="schema",
+    tag="lockgate.policy/1",
+):
+    """A policy of the first shape, kept as it was adopted."""
 
-    schema: Literal["lockgate.policy/1"] = "lockgate.policy/1"
+    name: str
+    version: int
+    tiers: dict[Tier, TierRule1]
+
+    @property
+    def digest(self) -> Digest:
+        return digest_of(self)
+
+    def rule(self, tier: Tier) -> TierRule:
+        """A tier's rule in today's terms: its number of people says nothing about in whose name they agree."""
+        old = self.tiers[tier]
+        return TierRule(
+            gates=old.gates,
+            relative=old.relative,
+            people=old.approvals,
+            evidence_max_age_days=old.evidence_max_age_days,
+        )
+
+    @property
+    def kpi(self) -> dict[Sensitivity, tuple[Seat, ...]]:
+        return {}
+
+    @property
+    def sign_off(self) -> tuple[Sensitivity, ...]:
+        return ()
+
+    @property
+    def never_waived(self) -> tuple[str, ...]:
+        return ()
+
+    @property
+    def break_glass(self) -> BreakGlassTerms:
+        return BreakGlassTerms()
+
+
+class Policy(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    forbid_unknown_fields=True,
+    tag_field="schema",
+    tag="lockgate.policy/2",
+):
+    """A versioned set of tier rules.
+
+    Attributes:
+        kpi: per sensitivity, approvals that any model asks for which declares a KPI, whatever its tier.
+        sign_off: sensitivities in which the consumers of an endpoint agree to a major version first.
+        never_waived: gates that may not be waived, beside `NEVER_WAIVED`.
+    """
+
     name: str
     version: int
     tiers: dict[Tier, TierRule]
+    kpi: dict[Sensitivity, tuple[Seat, ...]] = {}
+    sign_off: tuple[Sensitivity, ...] = ()
+    never_waived: tuple[str, ...] = ()
+    break_glass: BreakGlassTerms = BreakGlassTerms()
 
     @property
     def digest(self) -> Digest:
@@ -44,3 +190,32 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     def rule(self, tier: Tier) -> TierRule:
         return self.tiers[tier]
+
+
+AnyPolicy = Policy1 | Policy
+
+
+class Quorum(msgspec.Struct, frozen=True, kw_only=True):
+    """Whose approvals are asked for: one person per seat, and so many people at least."""
+
+    seats: tuple[Seat, ...] = ()
+    people: int = 0
+
+    @property
+    def size(self) -> int:
+        return max(self.people, len(self.seats))
+
+
+def quorum_of(policy: AnyPolicy, tier: Tier, kpi: str, sensitivity: Sensitivity) -> Quorum:
+    """What is asked for a model of this tier; a declared KPI adds the seats that the tier does not ask for already."""
+    rule = policy.rule(tier)
+    seats = list(rule.approvals.get(sensitivity, ()))
+    for seat in policy.kpi.get(sensitivity, ()) if kpi else ():
+        filled = TECHNICAL & set(seats) if seat == "technical" else {seat} & set(seats)
+        if not filled and seat not in seats:
+            seats.append(seat)
+    return Quorum(seats=tuple(seats), people=rule.people.get(sensitivity, 0))
+
+
+def fits(role: ApproverRole, seat: Seat) -> bool:
+    return role == seat or (seat == "technical" and role in TECHNICAL)

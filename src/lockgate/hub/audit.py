@@ -47,14 +47,20 @@ def read_entry(stored: StoredEntry) -> tuple[Event, Stamp]:
     Raises:
         EntryUnreadable: the bytes are no entry, or hold an event of no known tag.
     """
+    event, stamp = read_as_stored(stored)
+    upcast = UPCASTS.get(type(event))
+    return upcast(event) if upcast else event, stamp
+
+
+def read_as_stored(stored: StoredEntry) -> tuple[Event, Stamp]:
+    """An entry's event in the shape it was written in, for whoever reads the journal. Raises as `read_entry` does."""
     try:
         read = _DECODER.decode(stored.body)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise EntryUnreadable(
             f"entry {stored.seq} cannot be read: {error}", remedy="lockgate audit verify", seq=stored.seq
         ) from error
-    upcast = UPCASTS.get(type(read.event))
-    return upcast(read.event) if upcast else read.event, read
+    return read.event, read
 
 
 def pages(journal: Journal, after: int = 0, until: int | None = None) -> Iterator[Sequence[StoredEntry]]:

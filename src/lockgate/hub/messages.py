@@ -14,7 +14,8 @@ from lockgate.core.messages import Event, Query, Reason, Scope
 from lockgate.delivery.messages import endpoint_scope
 from lockgate.delivery.state import EndpointState, ReleaseState, RolloutState
 from lockgate.gates.messages import EvidenceLine
-from lockgate.governance.state import Approval, PolicyState
+from lockgate.governance.policy import Seat
+from lockgate.governance.state import Approval, PolicyState, ProposalState
 from lockgate.registry.messages import model_scope
 from lockgate.registry.state import Attestation, ModelState, VersionState
 
@@ -192,8 +193,11 @@ class ListVersions(Query, frozen=True, kw_only=True, tag="hub.list-versions"):
 class StandingAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """How far a version is from an environment.
 
-    `next` is one of `judge`, `validate`, `judge-for`, `approve`, `promote`, `wait`, `stop`, `done`; `bound` is the
-    digest an approval must name.
+    Attributes:
+        next: one of `judge`, `validate`, `judge-for`, `approve`, `promote`, `wait`, `stop`, `done`.
+        bound: the digest an approval must name.
+        quorum, seats: how many approvals are asked for, and in whose name; `empty` are those that are still missing.
+        standing, approvals: who has approved so far, and in which roles.
     """
 
     next: str
@@ -206,6 +210,9 @@ class StandingAnswer(msgspec.Struct, frozen=True, kw_only=True):
     evidence: tuple[EvidenceLine, ...]
     intrinsic_gates: tuple[str, ...]
     relative_gates: tuple[str, ...]
+    seats: tuple[Seat, ...] = ()
+    empty: tuple[Seat, ...] = ()
+    approvals: tuple[Approval, ...] = ()
 
 
 class Standing(Query, frozen=True, kw_only=True, tag="hub.standing"):
@@ -236,7 +243,10 @@ class VersionOfPackage(Query, frozen=True, kw_only=True, tag="hub.version-of-pac
 
 
 class PolicyAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """The policy in force, and the one that is proposed in its place and waits for consent."""
+
     policy: PolicyState | None
+    proposal: ProposalState | None = None
 
 
 class PolicyInForce(Query, frozen=True, kw_only=True, tag="hub.policy-in-force"):

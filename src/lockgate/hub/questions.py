@@ -14,8 +14,8 @@ from lockgate.core.errors import NotFound, did_you_mean
 from lockgate.core.journal import NoteVerifier
 from lockgate.core.messages import Query, Reason
 from lockgate.core.names import parse_endpoint, parse_version
-from lockgate.delivery.decide import needs_promote, standing_of
 from lockgate.delivery.messages import PromoteVersion
+from lockgate.delivery.standing import needs_promote, standing_of
 from lockgate.delivery.state import (
     DRILL,
     ENDPOINT,
@@ -31,9 +31,9 @@ from lockgate.delivery.state import (
     release_key,
 )
 from lockgate.gates.state import EVIDENCE, EvidenceState, evidence_key
-from lockgate.governance.judgement import bound_set, counting_approvals
-from lockgate.governance.policy import TierRule
-from lockgate.governance.state import APPROVAL, POLICY, ApprovalState, approval_key
+from lockgate.governance.judgement import approvers, bound_set, counting_approvals, empty_seats
+from lockgate.governance.policy import TierRule, quorum_of
+from lockgate.governance.state import APPROVAL, POLICY, PROPOSAL, ApprovalState, approval_key
 from lockgate.hub import audit
 from lockgate.hub.kernel import gather, read_body
 from lockgate.hub.messages import (
@@ -276,7 +276,9 @@ class Questions:
         return PackageVersionAnswer(version=None if claim is None else claim.version)
 
     def _policy(self, query: PolicyInForce) -> PolicyAnswer:
-        return PolicyAnswer(policy=self._get(POLICY, query.namespace))
+        policy, proposal = self._get(POLICY, query.namespace), self._get(PROPOSAL, query.namespace)
+        waits = proposal is not None and proposal.is_open(policy)
+        return PolicyAnswer(policy=policy, proposal=proposal if waits else None)
 
     def _standing(self, query: Standing) -> StandingAnswer:
         version = self._named(VERSION, query.version)
@@ -292,6 +294,8 @@ class Questions:
         bound = bound_set(intrinsic, relative)
         given: ApprovalState | None = self._get(APPROVAL, approval_key(query.version, query.environment))
         rule = policy.policy.rule(model.tier)
+        quorum = quorum_of(policy.policy, model.tier, model.kpi, environment.sensitivity)
+        approvals = counting_approvals(version, given, bound, policy.digest)
         live = endpoint.live.served if endpoint.live else None
         return StandingAnswer(
             next=_next_step(version, endpoint, reasons, _of_itself(reasons, rule, intrinsic)),
@@ -299,11 +303,14 @@ class Questions:
             bound=bound,
             baseline=live.package if live else None,
             baseline_version=live.version if live else None,
-            quorum=rule.approvals.get(environment.sensitivity, 0),
-            standing=tuple(one.approver for one in counting_approvals(version, given, bound, policy.digest)),
+            quorum=quorum.size,
+            standing=approvers(approvals),
             evidence=tuple(line for record in (intrinsic, relative) if record for line in record.lines),
             intrinsic_gates=rule.gates,
             relative_gates=rule.relative.get(environment.sensitivity, ()),
+            seats=quorum.seats,
+            empty=empty_seats(quorum.seats, approvals),
+            approvals=approvals,
         )
 
     def _read(self, ref: DocRef) -> Any:
@@ -314,7 +321,7 @@ class Questions:
         head, lines = self._journal.head().seq, []
         after, limit = min(max(query.seq, 0), head), min(max(query.limit, 0), MAX_CHANGES)
         for stored in self._journal.entries(after, limit):
-            event, stamp = audit.read_entry(stored)
+            event, stamp = audit.read_as_stored(stored)
             lines.append(
                 ChangeLine(
                     seq=stamp.seq,

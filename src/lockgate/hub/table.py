@@ -15,7 +15,7 @@ from lockgate.core.messages import Command, Context, Decision, Event, Query, Ref
 from lockgate.data import decide as data
 from lockgate.data import messages as data_messages
 from lockgate.data.state import DATASET, SNAPSHOT
-from lockgate.delivery import advance, drill, way_back
+from lockgate.delivery import advance, drill, standing, way_back
 from lockgate.delivery import decide as delivery
 from lockgate.delivery import messages as delivery_messages
 from lockgate.delivery.state import DRILL, ENDPOINT, ENVIRONMENT, RELEASE, ROLLOUT, SETTINGS
@@ -24,7 +24,7 @@ from lockgate.gates import messages as gates_messages
 from lockgate.gates.state import EVIDENCE
 from lockgate.governance import decide as governance
 from lockgate.governance import messages as governance_messages
-from lockgate.governance.state import APPROVAL, POLICY
+from lockgate.governance.state import APPROVAL, POLICY, PROPOSAL
 from lockgate.hub import messages as hub_messages
 from lockgate.pipeline import decide as pipeline
 from lockgate.pipeline import messages as pipeline_messages
@@ -67,11 +67,14 @@ HANDLERS: tuple[Handler[Any], ...] = (
     Handler(registry_messages.LiftQuarantine, registry.needs_version, registry.lift_quarantine),
     Handler(gates_messages.RecordEvidence, gates.needs_evidence, gates.record_evidence),
     Handler(governance_messages.AdoptPolicy, governance.needs_policy, governance.adopt_policy),
+    Handler(governance_messages.ConsentToPolicy, governance.needs_policy, governance.consent_to_policy),
     Handler(governance_messages.ValidateVersion, governance.needs_validate, governance.validate_version),
     Handler(governance_messages.ApproveVersion, governance.needs_approve, governance.approve_version),
+    Handler(governance_messages.RevokeApproval, governance.needs_approve, governance.revoke_approval),
+    Handler(governance_messages.DeclineVersion, governance.needs_approve, governance.decline_version),
     Handler(delivery_messages.DeclareEnvironment, delivery.needs_environment, delivery.declare_environment),
     Handler(delivery_messages.DeclareEndpoint, delivery.needs_endpoint, delivery.declare_endpoint),
-    Handler(delivery_messages.PromoteVersion, delivery.needs_promote, delivery.promote_version),
+    Handler(delivery_messages.PromoteVersion, standing.needs_promote, delivery.promote_version),
     Handler(delivery_messages.ConfigureEndpoint, advance.needs_configure, advance.configure_endpoint),
     Handler(delivery_messages.ConfirmPlan, advance.needs_rollout, delivery.confirm_plan),
     Handler(delivery_messages.JudgeRollout, advance.needs_rollout, advance.judge_rollout),
@@ -105,6 +108,7 @@ EVENTS: tuple[type[Event], ...] = (
     data_messages.ContractKept,
     data_messages.ContractBroken,
     pipeline_messages.RunFinished,
+    registry_messages.ModelDeclared1,
     registry_messages.ModelDeclared,
     registry_messages.VersionRegistered,
     registry_messages.AttestationAttached,
@@ -113,9 +117,15 @@ EVENTS: tuple[type[Event], ...] = (
     registry_messages.VersionQuarantined,
     registry_messages.QuarantineLifted,
     registry_messages.VersionRetired,
+    gates_messages.EvidenceRecorded1,
     gates_messages.EvidenceRecorded,
+    governance_messages.PolicyAdopted1,
     governance_messages.PolicyAdopted,
+    governance_messages.PolicyProposed,
+    governance_messages.VersionApproved1,
     governance_messages.VersionApproved,
+    governance_messages.ApprovalRevoked,
+    governance_messages.VersionDeclined,
     delivery_messages.EnvironmentDeclared,
     delivery_messages.EndpointDeclared,
     delivery_messages.ReleaseStarted,
@@ -147,6 +157,7 @@ KINDS: tuple[DocumentKind[Any], ...] = (
     ATTESTATION,
     EVIDENCE,
     POLICY,
+    PROPOSAL,
     APPROVAL,
     ENVIRONMENT,
     ENDPOINT,
@@ -161,5 +172,10 @@ COMMAND_BY_TAG: dict[str, type[Command]] = {tag_of(command): command for command
 QUERY_BY_TAG: dict[str, type[Query]] = {tag_of(query): query for query in QUERIES}
 EVENT_BY_TAG: dict[str, type[Event]] = {tag_of(event): event for event in EVENTS}
 
-UPCASTS: dict[type[Event], Callable[[Any], Event]] = {}
+UPCASTS: dict[type[Event], Callable[[Any], Event]] = {
+    registry_messages.ModelDeclared1: registry_messages.without_kpi,
+    gates_messages.EvidenceRecorded1: gates_messages.of_figures,
+    governance_messages.PolicyAdopted1: governance_messages.adopted_of_old,
+    governance_messages.VersionApproved1: governance_messages.approved_by_owner,
+}
 """How an event of an earlier shape is read today; the stored bytes stay as they are."""

@@ -73,11 +73,19 @@ def needs_model(command: DeclareModel, docs: Docs) -> tuple[DocRef, ...]:
 def declare_model(docs: Docs, command: DeclareModel, context: Context) -> Decision | Refusal:
     check_full(command.model, parse_model(command.model))
     known = docs.get(MODEL, command.model)
-    declared = (command.tier, command.owner, command.purpose)
-    if known is not None and (known.tier, known.owner, known.purpose) == declared:
+    declared = (command.tier, command.owner, command.purpose, command.kpi)
+    if known is not None and (known.tier, known.owner, known.purpose, known.kpi) == declared:
         return Decision(())
     return Decision(
-        (ModelDeclared(model=command.model, tier=command.tier, owner=command.owner, purpose=command.purpose),)
+        (
+            ModelDeclared(
+                model=command.model,
+                tier=command.tier,
+                owner=command.owner,
+                purpose=command.purpose,
+                kpi=command.kpi,
+            ),
+        )
     )
 
 

@@ -16,13 +16,14 @@ def model_scope(model: str) -> Scope:
 
 
 class DeclareModel(Command, frozen=True, kw_only=True, tag="registry.declare-model"):
-    """Bring a model's reviewed facts (tier, owner, purpose) into the registry."""
+    """Bring a model's reviewed facts into the registry: tier, owner, purpose, and the KPI it is to move, if any."""
 
     permission: ClassVar[str] = "registry.declare"
     model: str
     tier: Tier
     owner: str
     purpose: str
+    kpi: str = ""
 
     def scope(self) -> Scope:
         return model_scope(self.model)
@@ -94,7 +95,9 @@ class LiftQuarantine(Command, frozen=True, kw_only=True, tag="registry.lift-quar
         return model_scope(self.version)
 
 
-class ModelDeclared(Event, frozen=True, kw_only=True, tag="registry.model-declared/1"):
+class ModelDeclared1(Event, frozen=True, kw_only=True, tag="registry.model-declared/1"):
+    """A declaration from before models declared a KPI."""
+
     model: str
     tier: Tier
     owner: str
@@ -102,6 +105,23 @@ class ModelDeclared(Event, frozen=True, kw_only=True, tag="registry.model-declar
 
     def summary(self) -> str:
         return f"model {self.model} declared: tier {self.tier}, owner {self.owner}"
+
+
+class ModelDeclared(Event, frozen=True, kw_only=True, tag="registry.model-declared/2"):
+    model: str
+    tier: Tier
+    owner: str
+    purpose: str
+    kpi: str
+
+    def summary(self) -> str:
+        kpi = f", KPI {self.kpi}" if self.kpi else ""
+        return f"model {self.model} declared: tier {self.tier}, owner {self.owner}{kpi}"
+
+
+def without_kpi(old: ModelDeclared1) -> ModelDeclared:
+    """The event in today's shape."""
+    return ModelDeclared(model=old.model, tier=old.tier, owner=old.owner, purpose=old.purpose, kpi="")
 
 
 class VersionRegistered(Event, frozen=True, kw_only=True, tag="registry.version-registered/1"):

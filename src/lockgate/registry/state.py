@@ -43,6 +43,7 @@ class ModelState(msgspec.Struct, frozen=True, kw_only=True):
     latest: str | None = None
     latest_package: Digest | None = None
     n_versions: int = 0
+    kpi: str = ""
 
 
 class VersionState(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,9 +80,12 @@ class PackageClaim(msgspec.Struct, frozen=True, kw_only=True):
 
 def _fold_model(body: ModelState | None, event: Event, stamp: Stamp) -> ModelState:
     if isinstance(event, ModelDeclared):
-        if body is None:
-            return ModelState(model=event.model, tier=event.tier, owner=event.owner, purpose=event.purpose)
-        return msgspec.structs.replace(body, tier=event.tier, owner=event.owner, purpose=event.purpose)
+        known = body or ModelState(
+            model=event.model, tier=event.tier, owner=event.owner, purpose=event.purpose
+        )
+        return msgspec.structs.replace(
+            known, tier=event.tier, owner=event.owner, purpose=event.purpose, kpi=event.kpi
+        )
     assert isinstance(event, VersionRegistered) and body is not None
     return msgspec.structs.replace(
         body, latest=event.version, latest_package=event.package, n_versions=body.n_versions + 1
@@ -93,6 +97,7 @@ MODEL = DocumentKind(
     type=ModelState,
     keys=lambda event: (event.model,) if isinstance(event, ModelDeclared | VersionRegistered) else (),
     fold=_fold_model,
+    fold_version=2,
     columns=lambda body: Columns(body.model.partition("/")[0], body.tier, body.latest_package or ""),
 )
 

@@ -31,7 +31,7 @@ from lockgate.delivery.rollout import EndpointSettings
 from lockgate.delivery.verdict import Look
 from lockgate.gates.messages import EvidenceLine, RecordEvidence, Verdict
 from lockgate.governance.messages import AdoptPolicy, ApproveVersion, ValidateVersion
-from lockgate.governance.policy import Policy, Sensitivity, TierRule
+from lockgate.governance.policy import AnyPolicy, ApproverRole, Policy1, Sensitivity, TierRule1
 from lockgate.hub.authority import Session, controller
 from lockgate.hub.kernel import Hub, LocalHub
 from lockgate.hub.messages import ExplainVersion, Standing, Status
@@ -56,8 +56,8 @@ _QUORUM: dict[Tier, int] = {"low": 0, "moderate": 1, "high": 1, "critical": 2}
 _LADDER: tuple[tuple[str, Sensitivity], ...] = (("dev", "open"), ("prod", "production"))
 
 
-def _rule(quorum: int) -> TierRule:
-    return TierRule(
+def _rule(quorum: int) -> TierRule1:
+    return TierRule1(
         gates=(GATE,),
         relative={"production": (RELATIVE_GATE,)},
         approvals={"production": quorum},
@@ -65,7 +65,7 @@ def _rule(quorum: int) -> TierRule:
     )
 
 
-POLICY = Policy(name="test", version=1, tiers={tier: _rule(quorum) for tier, quorum in _QUORUM.items()})
+POLICY = Policy1(name="test", version=1, tiers={tier: _rule(quorum) for tier, quorum in _QUORUM.items()})
 
 
 def named_digest(*words: object) -> Digest:
@@ -172,14 +172,15 @@ class Story:
         *,
         tier: Tier = "high",
         fallback: float | None = 0.2,
-        policy: Policy = POLICY,
+        policy: AnyPolicy = POLICY,
+        kpi: str = "",
     ) -> None:
         """Declare the model, the environments dev (open) and prod (production), their endpoints, the policy."""
         new = self._ids.new
         shape = Fallback() if fallback is None else Fallback(kind="constant", value=fallback)
         commands: list[Command] = [
             AdoptPolicy(id=new(), namespace="main", policy=policy),
-            DeclareModel(id=new(), model=MODEL_NAME, tier=tier, owner="team", purpose="delays"),
+            DeclareModel(id=new(), model=MODEL_NAME, tier=tier, owner="team", purpose="delays", kpi=kpi),
         ]
         for order, (environment, sensitivity) in enumerate(_LADDER):
             commands += [
@@ -297,10 +298,22 @@ class Story:
     def validate(self, version: str) -> Receipt:
         return self.do("eve", ValidateVersion(id=self.new_id(), version=version))
 
-    def approve(self, version: str, environment: str = "prod", *, actor: str = APPROVER) -> Receipt:
+    def approve(
+        self,
+        version: str,
+        environment: str = "prod",
+        *,
+        actor: str = APPROVER,
+        role: ApproverRole = "owner",
+    ) -> Receipt:
         bound = self.ask(Standing(version=version, environment=environment)).bound
         command = ApproveVersion(
-            id=self.new_id(), version=version, environment=environment, evidence_set=bound, comment="fine"
+            id=self.new_id(),
+            version=version,
+            environment=environment,
+            evidence_set=bound,
+            comment="fine",
+            role=role,
         )
         return self.do(actor, command)
 

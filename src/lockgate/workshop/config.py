@@ -187,6 +187,8 @@ class ArtifactTable(_Table, frozen=True, kw_only=True):
 
 
 class ModelTable(_Table, frozen=True, kw_only=True):
+    """A model. `kpi` names the figure of the business that it is to move; such a model asks more people."""
+
     tier: Tier
     owner: str
     purpose: str
@@ -196,6 +198,7 @@ class ModelTable(_Table, frozen=True, kw_only=True):
     output: OutputTable
     steps: StepsTable
     gates: GatesTable
+    kpi: str = ""
     params: dict[str, bool | int | float | str] = {}
     environment: str = "requirements.lock"
     artifact: ArtifactTable = ArtifactTable()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import click
 import msgspec
 
@@ -9,7 +11,10 @@ from lockgate.app.cli.session import Session, verb
 from lockgate.core.names import parse_version
 from lockgate.delivery.messages import RetireVersion
 from lockgate.gates.evidence import explain as explain_evidence
-from lockgate.governance.messages import ApproveVersion, ValidateVersion
+from lockgate.governance.judgement import own_role, wanted_roles
+from lockgate.governance.messages import ApproveVersion, DeclineVersion, RevokeApproval, ValidateVersion
+from lockgate.governance.policy import ApproverRole
+from lockgate.hub.authority import may
 from lockgate.hub.messages import Standing, StandingAnswer
 from lockgate.registry.messages import LiftQuarantine, QuarantineVersion, RejectVersion
 
@@ -31,49 +36,127 @@ def judge(session: Session, version: str, environment: str | None) -> None:
     )
 
 
+_ROLE = click.option(
+    "--role",
+    type=click.Choice(get_args(ApproverRole)),
+    help="In whose name; default: the first that is missing and that you may speak for.",
+)
+_SEEN = click.option(
+    "--evidence", "seen", metavar="DIGEST", help="The evidence digest you read; default: the present one."
+)
+
+
 @verb
 @click.argument("version")
 @click.option("--for", "environment", required=True, metavar="ENV", help="The environment.")
-@click.option(
-    "--evidence", "seen", metavar="DIGEST", help="The evidence digest you read; default: the present one."
-)
+@_SEEN
+@_ROLE
 @click.option("--comment", default="", help="A word for the record.")
-def approve(session: Session, version: str, environment: str, seen: str | None, comment: str) -> None:
-    """Agree to a version in an environment, on exactly its evidence.
+@click.option("--revoke", metavar="REASON", help="Take your own approval back.")
+def approve(
+    session: Session,
+    version: str,
+    environment: str,
+    seen: str | None,
+    role: ApproverRole | None,
+    comment: str,
+    revoke: str | None,
+) -> None:
+    """Agree to a version in an environment, in the name of a role, on exactly its evidence.
 
     Example: lockgate approve flight-delay@1.0.0 --for prod --as grace
     """
     key = str(parse_version(version))
     session.say_identity()
     standing: StandingAnswer = session.ask(Standing(version=key, environment=environment))
-    session.tell(
+    if revoke is not None:
+        speaking = role or own_role(standing.approvals, session.actor) or "owner"
+        session.tell(
+            RevokeApproval(
+                id=session.new_id(), version=key, environment=environment, role=speaking, reason=revoke
+            ),
+            headline=f"{session.actor} has nothing to take back",
+        )
+        session.answer(
+            {"version": key, "environment": environment, "role": speaking, "revoked": True},
+            f"approval of {version} for {environment} by {session.actor} ({speaking}) taken back",
+        )
+        return
+    new_id = session.new_id()
+    choices = [
         ApproveVersion(
-            id=session.new_id(),
+            id=new_id,
             version=key,
             environment=environment,
             evidence_set=seen or standing.bound,
             comment=comment,
-        ),
-        headline=f"{session.actor} cannot approve {version} for {environment}",
-    )
+            role=each,
+        )
+        for each in ([role] if role else wanted_roles(standing.empty))
+    ]
+    hub = session.deciding
+    # Where nothing is known of what the session may do, the hub says no to the first one.
+    chosen = next((one for one in choices if may(hub.session, one) is None), choices[0])
+    session.tell(chosen, headline=f"{session.actor} cannot approve {version} for {environment}")
     session.answer(
-        {"version": key, "environment": environment, "approver": session.actor, "evidence": standing.bound},
-        f"{version} approved for {environment} by {session.actor} on evidence {standing.bound}",
+        {
+            "version": key,
+            "environment": environment,
+            "approver": session.actor,
+            "role": chosen.role,
+            "evidence": chosen.evidence_set,
+        },
+        f"{version} approved for {environment} by {session.actor} ({chosen.role}) "
+        f"on evidence {chosen.evidence_set}",
     )
 
 
 @verb
 @click.argument("version")
 @click.option("--reason", required=True, help="Why; it is kept for ever.")
-def reject(session: Session, version: str, reason: str) -> None:
-    """End a version's way for good; a fix is a new version."""
+@click.option(
+    "--for", "environment", metavar="ENV", help="Say no for this environment only; the version lives on."
+)
+@_SEEN
+@_ROLE
+def reject(
+    session: Session,
+    version: str,
+    reason: str,
+    environment: str | None,
+    seen: str | None,
+    role: ApproverRole | None,
+) -> None:
+    """End a version's way for good; a fix is a new version. With --for: keep it out of one environment.
+
+    What was declined for an environment comes in when whoever declined it approves after all, or on new evidence.
+    """
     key = str(parse_version(version))
     session.say_identity()
+    if environment is None:
+        session.tell(
+            RejectVersion(id=session.new_id(), version=key, reason=reason),
+            headline=f"{version} cannot be rejected",
+        )
+        session.answer({"version": key, "state": "rejected"}, f"{version} rejected")
+        return
+    standing: StandingAnswer = session.ask(Standing(version=key, environment=environment))
+    speaking = role or wanted_roles(standing.empty)[0]
     session.tell(
-        RejectVersion(id=session.new_id(), version=key, reason=reason),
-        headline=f"{version} cannot be rejected",
+        DeclineVersion(
+            id=session.new_id(),
+            version=key,
+            environment=environment,
+            evidence_set=seen or standing.bound,
+            reason=reason,
+            role=speaking,
+        ),
+        headline=f"{session.actor} cannot decline {version} for {environment}",
     )
-    session.answer({"version": key, "state": "rejected"}, f"{version} rejected")
+    session.answer(
+        {"version": key, "environment": environment, "role": speaking},
+        f"{version} declined for {environment} by {session.actor} ({speaking})",
+    )
 
 
 @verb

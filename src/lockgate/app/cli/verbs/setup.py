@@ -12,14 +12,16 @@ from typing import NamedTuple
 import click
 import msgspec
 
-from lockgate.app.cli.main import Exit
+from lockgate.app.cli.main import WAITING, Exit
 from lockgate.app.cli.session import Session, verb
 from lockgate.app.declare import adopt_policy, default_policy
 from lockgate.core.errors import LockgateError, NotFound
 from lockgate.core.secrets import parse_secret_ref
-from lockgate.governance.policy import Policy
+from lockgate.governance.messages import ConsentToPolicy
+from lockgate.governance.policy import AnyPolicy
 from lockgate.governance.policy_file import PolicyInvalid, parse_policy
 from lockgate.hub.messages import PolicyAnswer, PolicyInForce
+from lockgate.registry.messages import Tier
 from lockgate.workshop.config import NoProject
 from lockgate.workshop.templates import create
 
@@ -92,23 +94,42 @@ def policy() -> None:
 @verb
 def show(session: Session) -> None:
     """The policy that the project's namespace has adopted; before that, the default pack."""
-    adopted = _adopted(session)
+    known = _in_force(session)
+    adopted = known.policy.policy if known and known.policy else None
     pack = adopted or default_policy()
     source = "adopted" if adopted else "default"
-    rows = [f"{pack.name} version {pack.version}  {pack.digest}"]
+    digest = known.policy.digest if known and known.policy else pack.digest
+    rows = [f"{pack.name} version {pack.version}  {digest}"]
     rows.append("  adopted, in force" if adopted else "  the default pack; no other is adopted here")
-    for tier, rule in pack.tiers.items():
-        rows.append(f"  {tier:<9} gates {', '.join(rule.gates)}")
-        rows += [f"{'':<12}{place} also {', '.join(gates)}" for place, gates in rule.relative.items()]
-        people = ", ".join(f"{place} {number}" for place, number in rule.approvals.items())
-        rows.append(
-            f"{'':<12}approvals {people or 'none'}; evidence at most {rule.evidence_max_age_days} days old"
-        )
-    session.answer({**msgspec.to_builtins(pack), "digest": pack.digest, "source": source}, "\n".join(rows))
+    for tier in pack.tiers:
+        rows += [
+            f"  {tier if number == 0 else '':<9} {row}" for number, row in enumerate(_rule_rows(pack, tier))
+        ]
+    proposal = known.proposal if known else None
+    if proposal:
+        rows.append(f"  proposed by {proposal.proposed_by}: {proposal.digest}")
+        rows += [f"    laxer: {line}" for line in proposal.laxer]
+        rows.append(f"    risk consents with: lockgate policy consent {proposal.digest}")
+    record = {**msgspec.to_builtins(pack), "digest": digest, "source": source, "proposal": proposal}
+    session.answer(record, "\n".join(rows))
 
 
-def _adopted(session: Session) -> Policy | None:
-    """The policy in force; None outside a project, and where there is no store or no policy yet."""
+def _rule_rows(pack: AnyPolicy, tier: Tier) -> Iterator[str]:
+    """A tier in a few lines."""
+    rule = pack.rule(tier)
+    yield f"gates {', '.join(rule.gates)}"
+    yield from (f"{place} also {', '.join(gates)}" for place, gates in rule.relative.items())
+    yield from (
+        f"limit on {one.gate} {one.metric}: {one.text}" + (" by its interval" if one.bound == "ci" else "")
+        for one in rule.limits
+    )
+    people = [f"{place} {' + '.join(seats)}" for place, seats in rule.approvals.items()]
+    people += [f"{place} {number}" for place, number in rule.people.items()]
+    yield f"approvals {', '.join(people) or 'none'}; evidence at most {rule.evidence_max_age_days} days old"
+
+
+def _in_force(session: Session) -> PolicyAnswer | None:
+    """What is adopted and proposed; None outside a project, and where there is no store yet."""
     try:
         layout = session.layout
     except NoProject:
@@ -116,14 +137,14 @@ def _adopted(session: Session) -> Policy | None:
     if not session.hub_url and not layout.database.exists():
         return None
     answer: PolicyAnswer = session.ask(PolicyInForce(namespace=layout.config().project.namespace))
-    return answer.policy.policy if answer.policy else None
+    return answer
 
 
 class PolicyFileMissing(NotFound):
     code = "project.policy-file-missing"
 
 
-def _read_policy(file: str) -> Policy:
+def _read_policy(file: str) -> AnyPolicy:
     try:
         text = Path(file).read_text(encoding="utf-8")
     except OSError as error:
@@ -143,10 +164,32 @@ def adopt(session: Session, file: str | None) -> None:
     """Make FILE (or the default pack) the rule of the project's namespace."""
     pack = _read_policy(file) if file else default_policy()
     session.say_identity()
-    adopt_policy(session.control, session.deciding, pack)
+    receipt = adopt_policy(session.control, session.deciding, pack)
     session.seal()
-    session.answer({"digest": pack.digest}, f"{pack.name} version {pack.version} is the rule now")
+    laxer = [line for event in receipt.events for line in event.get("laxer", ())]
+    name = f"{pack.name} version {pack.version}"
+    if laxer:
+        session.answer({"digest": pack.digest, "laxer": laxer}, None)
+        session.note(f"waiting: {name} is laxer than the policy in force, so somebody of risk has to consent")
+        session.note("\n".join(f"  - {line}" for line in laxer))
+        session.note(f" next: lockgate policy consent {pack.digest}")
+        raise Exit(WAITING)
+    session.answer({"digest": pack.digest}, f"{name} is the rule now")
+
+
+@verb
+@click.argument("digest")
+def consent(session: Session, digest: str) -> None:
+    """Agree, for risk, to the laxer policy that somebody else has proposed."""
+    session.say_identity()
+    namespace = session.layout.config().project.namespace
+    session.tell(
+        ConsentToPolicy(id=session.new_id(), namespace=namespace, digest=digest),
+        headline=f"{session.actor} cannot consent to the policy",
+    )
+    session.answer({"digest": digest}, f"{digest} is the rule now")
 
 
 policy.add_command(show)
+policy.add_command(consent)
 policy.add_command(adopt)

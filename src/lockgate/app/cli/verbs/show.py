@@ -193,8 +193,9 @@ def _explain_text(answer: VersionAnswer, config: Any) -> str:
     rows.append(f"  bump        {version.bump}: {'; '.join(version.why[:4])}")
     rows += [f"  {line.summary}" + _place(line) for line in answer.evidence]
     rows += [
-        f"  approved    for {environment} by {one.approver} at {when(one.approved_at)} "
+        f"  approved    for {environment} by {one.approver} ({one.role}) at {when(one.approved_at)} "
         f"on evidence {short(one.evidence_set)}"
+        + (f", taken back: {one.revoked}" if one.revoked is not None else "")
         for environment, given in answer.approvals.items()
         for one in given
     ]
@@ -238,6 +239,7 @@ def standing_text(standing: StandingAnswer, environment: str) -> str:
     rows.append(
         f"approvals for {environment}: {len(standing.standing)} of {standing.quorum}"
         + (f" ({', '.join(standing.standing)})" if standing.standing else "")
+        + (f"; still {', '.join(standing.empty)}" if standing.empty else "")
     )
     rows += [f"missing: {reason.rule}: {reason.message}" for reason in standing.reasons]
     rows.append(f"next: {standing.next}")
