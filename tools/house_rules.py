@@ -55,6 +55,8 @@ EXCEPTIONS: dict[tuple[str, str], str] = {}
 
 DOOR_FILES = ("messages", "state", "decide")
 DOOR_VALUES: dict[str, str] = {
+    "access.roles": "a grant travels inside the event that gives it",
+    "access.subjects": "who may hold a grant is checked where one is given",
     "governance.policy": "a policy travels inside the event that adopts it",
     "governance.judgement": "the part of `decide` that other rooms ask as well",
     "governance.laxity": "the part of `decide` that compares two policies",

@@ -1,5 +1,5 @@
-"""Who may do what: roles, and what a grant of one covers.
+"""Who may do what: roles, grants of them, and the tokens and CI jobs that act by them.
 
-Main types: `Grant` and the table `ROLES` (roles.py). This room knows names and permissions only; the hub asks it
-about each message, and the edges prove who somebody is.
+Main types: `Grant` and the table `ROLES` (roles.py), `SubjectState` and `TokenState` (state.py). This room knows
+names and permissions only; the hub asks it about each message, and the edges prove who somebody is.
 """

@@ -33,29 +33,32 @@ def _role(*permissions: str, **bound: str) -> Mapping[str, frozenset[str]]:
     return MappingProxyType(table)
 
 
+# Whoever holds any role may read, and may hold tokens of his own.
+_BASIC = ("read", "access.token")
 _MAKING = ("data.write", "pipeline.write", "registry.register", "governance.document")
-_APPROVING = ("read", "registry.reject", "governance.waive", "governance.review")
+_APPROVING = (*_BASIC, "registry.reject", "governance.waive", "governance.review")
 
 ROLES: Mapping[str, Mapping[str, frozenset[str]]] = MappingProxyType(
     {
-        "viewer": _role("read"),
+        "viewer": _role(*_BASIC),
         # Gets a version as far as candidate, and writes what approvers will read.
-        "author": _role("read", *_MAKING),
+        "author": _role(*_BASIC, *_MAKING),
         # A service account that builds, and brings on what is free to try; its grant names the environments.
-        "ci": _role("read", *_MAKING, "delivery.promote"),
-        "validator": _role("read", "gates.record", "governance.validate"),
+        "ci": _role(*_BASIC, *_MAKING, "delivery.promote"),
+        "validator": _role(*_BASIC, "gates.record", "governance.validate"),
         "approver:owner": _role(*_APPROVING, governance_approve="owner"),
         "approver:product": _role(*_APPROVING, "governance.sign-off", governance_approve="product"),
         "approver:risk": _role(*_APPROVING, "registry.hold", governance_approve="risk"),
         "approver:validation": _role(*_APPROVING, governance_approve="validation"),
         "operator": _role(
-            "read", "delivery.promote", "delivery.rollback", "registry.retire", "registry.collect"
+            *_BASIC, "delivery.promote", "delivery.rollback", "registry.retire", "registry.collect"
         ),
-        "incident": _role("read", "delivery.rollback", "registry.quarantine", "governance.break-glass"),
-        "auditor": _role("read", "read.audit", "registry.hold"),
+        "incident": _role(*_BASIC, "delivery.rollback", "registry.quarantine", "governance.break-glass"),
+        "auditor": _role(*_BASIC, "read.audit", "access.read", "registry.hold"),
         "security": _role(
-            "read",
+            *_BASIC,
             "read.audit",
+            "access.read",
             "registry.quarantine",
             "registry.reject",
             "registry.revoke-key",
@@ -63,7 +66,8 @@ ROLES: Mapping[str, Mapping[str, frozenset[str]]] = MappingProxyType(
             "access.revoke",
         ),
         "admin": _role(
-            "read",
+            *_BASIC,
+            "access.read",
             "registry.declare",
             "registry.import",
             "delivery.declare",
@@ -72,12 +76,20 @@ ROLES: Mapping[str, Mapping[str, frozenset[str]]] = MappingProxyType(
             "access.revoke",
             "hub.subscribe",
         ),
-        # What the machinery reports of targets and traffic; nobody gets it by claiming a name.
-        "controller": _role("read", "delivery.confirm"),
+        # What the machinery reports of targets, traffic and proofs of identity; nobody gets it by claiming a name.
+        "controller": _role("read", "delivery.confirm", "access.vouch"),
     }
 )
 CONTROLLER = "controller"
 PEOPLES_ROLES = frozenset(ROLES) - {CONTROLLER}
+ADMIN = "admin"
+TIERS = ("low", "moderate", "high", "critical")
+
+PERSONS_ONLY = frozenset(role for role in ROLES if role.startswith("approver:")) | {ADMIN}
+"""Roles that no service account is given: a machine approves nothing, and gives nobody a role."""
+
+HARMLESS = frozenset({"viewer", "author"})
+"""Roles that move nothing: whoever gives them to himself by a detour gains nothing that others do not check."""
 
 
 class Grant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -103,11 +115,67 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         targets = ROLES.get(self.role, {}).get(permission, frozenset[str]())
         if ANY not in targets and scope.target not in targets:
             return False
+        if scope.within:
+            return True
         if self.namespace not in (ANY, scope.namespace):
             return False
         if self.tiers and scope.model and tier not in self.tiers:
             return False
         return not (self.environments and scope.environment and scope.environment not in self.environments)
+
+    @property
+    def is_over_everything(self) -> bool:
+        return self.namespace == ANY and not self.tiers and not self.environments
+
+    @property
+    def shown(self) -> str:
+        parts = [self.role, "over", "everything" if self.namespace == ANY else self.namespace]
+        parts += [f"tiers {', '.join(self.tiers)}"] if self.tiers else []
+        parts += [f"in {', '.join(self.environments)}"] if self.environments else []
+        return " ".join(parts)
+
+
+def meet(one: Grant, other: Grant) -> Grant | None:
+    """The widest grant that allows only what both allow; None when they share nothing."""
+    role = _lesser(one.role, other.role)
+    if role is None or (ANY not in (one.namespace, other.namespace) and one.namespace != other.namespace):
+        return None
+    namespace = other.namespace if one.namespace == ANY else one.namespace
+    tiers, environments = _both(one.tiers, other.tiers), _both(one.environments, other.environments)
+    if tiers is None or environments is None:
+        return None
+    return Grant(role=role, namespace=namespace, tiers=tiers, environments=environments)
+
+
+def narrowed(held: Iterable[Grant], scope: Iterable[Grant]) -> tuple[Grant, ...]:
+    """What is left of the grants that somebody holds when only `scope` is wanted of them."""
+    wanted = tuple(scope)
+    found = {both for one in held for other in wanted if (both := meet(one, other)) is not None}
+    return tuple(sorted(found, key=lambda grant: grant.shown))
+
+
+def is_within(grant: Grant, held: Iterable[Grant]) -> bool:
+    """Whether one of the held grants alone allows all that `grant` allows."""
+    return any(meet(grant, one) == grant for one in held)
+
+
+def _lesser(one: str, other: str) -> str | None:
+    """That of two roles whose permissions the other one has as well."""
+    for lesser, greater in ((one, other), (other, one)):
+        has = ROLES.get(greater, {})
+        permissions = ROLES.get(lesser, {})
+        if permissions and all(
+            targets <= has.get(name, frozenset()) for name, targets in permissions.items()
+        ):
+            return lesser
+    return None
+
+
+def _both(one: tuple[str, ...], other: tuple[str, ...]) -> tuple[str, ...] | None:
+    """What two lists allow together, where an empty one allows all; None for nothing."""
+    if not one or not other:
+        return one or other
+    return tuple(each for each in one if each in other) or None
 
 
 def check_role(role: str) -> str:

@@ -25,12 +25,14 @@ class Scope(msgspec.Struct, frozen=True):
 
     Attributes:
         target: what the message wants to set, where a role may set some values only: the role of an approver.
+        within: the message confines itself to what its sender may see or owns; a grant over any part will do.
     """
 
     namespace: str = ""
     model: str = ""
     environment: str = ""
     target: str = ""
+    within: bool = False
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", forbid_unknown_fields=True):
@@ -124,12 +126,16 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         person: whether the actor is one; a service never counts as somebody who approves.
         claimed: whether nobody proved the actor's name.
+        credential: by what the name was proven, `token:ID` or `oidc:ISSUER`; empty when it was not.
+        groups: those that the identity provider says the actor is in.
     """
 
     actor: str
     now: Micros
     person: bool = True
     claimed: bool = False
+    credential: str = ""
+    groups: tuple[str, ...] = ()
     facts: Mapping[str, Any] = msgspec.field(default_factory=dict)
 
 

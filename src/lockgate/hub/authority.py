@@ -12,7 +12,7 @@ from typing import Literal
 import msgspec
 
 from lockgate.access.roles import CONTROLLER, PEOPLES_ROLES, Grant, everywhere, holders
-from lockgate.core.messages import Command, Query, Reason, Refusal, refuse, tag_of
+from lockgate.core.messages import Command, Query, Reason, Refusal, Scope, refuse, tag_of
 
 
 class Session(msgspec.Struct, frozen=True, kw_only=True):
@@ -21,7 +21,8 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         claimed: nobody proved the name.
         kind: a `service` never counts as somebody who approves.
-        credential: the token or login by which the name was proven; empty when it was not.
+        credential: by what the name was proven, `token:ID` or `oidc:ISSUER`; empty when it was not.
+        groups: those that the identity provider says the actor is in.
     """
 
     actor: str
@@ -29,6 +30,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     claimed: bool
     kind: Literal["person", "service"] = "person"
     credential: str = ""
+    groups: tuple[str, ...] = ()
 
     @property
     def roles(self) -> frozenset[str]:
@@ -41,6 +43,25 @@ def embedded(actor: str) -> Session:
 
 def controller(actor: str = "lockgate-controller") -> Session:
     return Session(actor=actor, grants=everywhere({CONTROLLER}), claimed=False, kind="service")
+
+
+class Sight:
+    """What a session sees of an answer that concerns many things, by the permission its question asked for."""
+
+    def __init__(self, session: Session, permission: str) -> None:
+        self.session = session
+        self._permission = permission
+        self.is_whole = any(
+            grant.is_over_everything and grant.covers(permission, Scope(), None) for grant in session.grants
+        )
+
+    def sees(self, scope: Scope, tier: str | None = None) -> bool:
+        """Whether one thing is part of it; `tier` is that of the model which the scope names."""
+        if self.is_whole:
+            return True
+        return bool(scope.namespace) and any(
+            grant.covers(self._permission, scope, tier) for grant in self.session.grants
+        )
 
 
 def may(session: Session, message: Command | Query, tier: str | None = None) -> Refusal | None:

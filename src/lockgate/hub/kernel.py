@@ -98,7 +98,7 @@ class Establish(Protocol):
 
 
 class Ask(Protocol):
-    def __call__(self, query: Query) -> Any: ...
+    def __call__(self, query: Query, session: Session) -> Any: ...
 
 
 class CarryOut(Protocol):
@@ -148,7 +148,9 @@ class LocalHub:
         denied = may(self.session, query, self._tier(query))
         if denied is not None:
             raise NotAllowed(denied.reasons[0].message, remedy="ask for the role", actor=self.session.actor)
-        return self._who() if isinstance(query, WhoAmI) else self._answer(query)
+        if isinstance(query, WhoAmI):
+            return self._who()
+        return self._answer(query, self.session)
 
     def _who(self) -> WhoAmIAnswer:
         session = self.session
@@ -158,6 +160,8 @@ class LocalHub:
             kind=session.kind,
             roles=tuple(sorted(session.roles)),
             grants=session.grants,
+            credential=session.credential,
+            groups=session.groups,
         )
 
     def _tier(self, message: Command | Query) -> Tier | None:
@@ -210,6 +214,8 @@ class LocalHub:
             now=self._clock.now(),
             person=session.kind == "person",
             claimed=session.claimed,
+            credential=session.credential,
+            groups=session.groups,
             facts=facts,
         )
         if denied is None and handler.stale(docs, command, context):

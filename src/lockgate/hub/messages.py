@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 import msgspec
 
 from lockgate.access.roles import Grant
+from lockgate.access.state import FederationState, HeldGrant, SubjectState
 from lockgate.core.clock import Micros
 from lockgate.core.digests import Digest
 from lockgate.core.messages import Event, Query, Reason, Scope
@@ -49,6 +50,8 @@ class WhoAmIAnswer(msgspec.Struct, frozen=True, kw_only=True):
     kind: Literal["person", "service"] = "person"
     roles: tuple[str, ...] = ()
     grants: tuple[Grant, ...] = ()
+    credential: str = ""
+    groups: tuple[str, ...] = ()
 
 
 class WhoAmI(Query, frozen=True, kw_only=True, tag="hub.who-am-i"):
@@ -58,7 +61,7 @@ class WhoAmI(Query, frozen=True, kw_only=True, tag="hub.who-am-i"):
     answer: ClassVar[Any] = WhoAmIAnswer
 
     def scope(self) -> Scope:
-        return Scope()
+        return Scope(within=True)
 
 
 class LiveLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -149,7 +152,7 @@ class Status(Query, frozen=True, kw_only=True, tag="hub.status"):
     endpoint: str = ""
 
     def scope(self) -> Scope:
-        return endpoint_scope(self.endpoint) if self.endpoint else Scope()
+        return endpoint_scope(self.endpoint) if self.endpoint else Scope(within=True)
 
 
 class VersionAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -260,6 +263,60 @@ class PolicyInForce(Query, frozen=True, kw_only=True, tag="hub.policy-in-force")
         return Scope(namespace=self.namespace)
 
 
+class TokenLine(msgspec.Struct, frozen=True, kw_only=True):
+    """A token as lists show it; what it is compared with stays where it is.
+
+    Attributes:
+        state: active, expired or revoked.
+        last_used_at: to the minute; None when it never was.
+    """
+
+    token: str
+    subject: str
+    state: str
+    grants: tuple[Grant, ...]
+    issued_at: Micros
+    issued_by: str
+    expires_at: Micros
+    last_used_at: Micros | None = None
+    label: str = ""
+    rule: str = ""
+
+
+class OwnAccessAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """`held` is what was given to the sender by name, with what does not count yet."""
+
+    held: tuple[HeldGrant, ...]
+    tokens: tuple[TokenLine, ...]
+
+
+class OwnAccess(Query, frozen=True, kw_only=True, tag="hub.own-access"):
+    """What the sender was given, and his tokens."""
+
+    permission: ClassVar[str] = "access.token"
+    answer: ClassVar[Any] = OwnAccessAnswer
+
+    def scope(self) -> Scope:
+        return Scope(within=True)
+
+
+class AccessAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    subjects: tuple[SubjectState, ...]
+    tokens: tuple[TokenLine, ...]
+    rules: tuple[FederationState, ...]
+
+
+class ListAccess(Query, frozen=True, kw_only=True, tag="hub.list-access"):
+    """Who holds which role, which tokens there are, which CI jobs act as which account. One subject, or all."""
+
+    permission: ClassVar[str] = "access.read"
+    answer: ClassVar[Any] = AccessAnswer
+    subject: str = ""
+
+    def scope(self) -> Scope:
+        return Scope(within=True)
+
+
 class ChangeLine(msgspec.Struct, frozen=True, kw_only=True):
     seq: int
     at: Micros
@@ -269,8 +326,11 @@ class ChangeLine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ChangesAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """`read_to` is the last event that was looked at: ask for what comes after it, also when no line came back."""
+
     changes: tuple[ChangeLine, ...]
     head: int
+    read_to: int = 0
 
 
 class ChangesSince(Query, frozen=True, kw_only=True, tag="hub.changes-since"):
@@ -282,7 +342,7 @@ class ChangesSince(Query, frozen=True, kw_only=True, tag="hub.changes-since"):
     limit: int = 200
 
     def scope(self) -> Scope:
-        return Scope()
+        return Scope(within=True)
 
 
 class AuditAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -307,7 +367,7 @@ class VerifyAudit(Query, frozen=True, kw_only=True, tag="hub.verify-audit"):
     answer: ClassVar[Any] = AuditAnswer
 
     def scope(self) -> Scope:
-        return Scope()
+        return Scope(within=True)
 
 
 class LineageLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -328,7 +388,7 @@ class Lineage(Query, frozen=True, kw_only=True, tag="hub.lineage"):
     ref: str
 
     def scope(self) -> Scope:
-        return Scope()
+        return Scope(within=True)
 
 
 class RolloutAnswer(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
 
+from lockgate.access.state import FEDERATION, SUBJECT, TOKEN, TokenState
 from lockgate.core.clock import Clock, Micros
 from lockgate.core.digests import Digest
 from lockgate.core.documents import DocRef, DocumentKind
 from lockgate.core.errors import NotFound, did_you_mean
 from lockgate.core.journal import NoteVerifier
-from lockgate.core.messages import Query, Reason
+from lockgate.core.messages import Event, Query, Reason, Stamp
 from lockgate.core.names import parse_endpoint, parse_version
 from lockgate.delivery.messages import PromoteVersion
 from lockgate.delivery.standing import needs_promote, standing_of
@@ -34,9 +35,12 @@ from lockgate.gates.state import EVIDENCE, EvidenceState, evidence_key
 from lockgate.governance.judgement import approvers, bound_set, counting_approvals, empty_seats
 from lockgate.governance.policy import TierRule, quorum_of
 from lockgate.governance.state import APPROVAL, POLICY, PROPOSAL, ApprovalState, approval_key
-from lockgate.hub import audit
+from lockgate.hub import audit, within
+from lockgate.hub.authority import Session, Sight, embedded
 from lockgate.hub.kernel import gather, read_body
 from lockgate.hub.messages import (
+    AccessAnswer,
+    AuditAnswer,
     ChangeLine,
     ChangesAnswer,
     ChangesSince,
@@ -46,8 +50,11 @@ from lockgate.hub.messages import (
     Lineage,
     LineageAnswer,
     LineageLine,
+    ListAccess,
     ListVersions,
     LiveLine,
+    OwnAccess,
+    OwnAccessAnswer,
     PackageVersionAnswer,
     PolicyAnswer,
     PolicyInForce,
@@ -59,6 +66,7 @@ from lockgate.hub.messages import (
     StandingAnswer,
     Status,
     StatusAnswer,
+    TokenLine,
     VerifyAudit,
     VersionAnswer,
     VersionOfPackage,
@@ -71,10 +79,13 @@ from lockgate.registry.state import ATTESTATION, CLAIM, MODEL, VERSION, VersionS
 from lockgate.traffic.observed import Observed
 
 MAX_CHANGES = 1000
+# How many events are looked at for one answer to somebody who sees few of them.
+_MAX_LOOKED_AT = 10_000
 
 D = TypeVar("D")
 Observe = Callable[[str], Observed | None]
 Lacking = Callable[[Digest], str | None]
+LastUsed = Callable[[Sequence[str]], Mapping[str, Micros]]
 
 
 class UnknownName(NotFound):
@@ -93,6 +104,10 @@ def _lacking_nothing(package: Digest) -> str | None:
     return None
 
 
+def _last_used_never(tokens: Sequence[str]) -> Mapping[str, Micros]:
+    return {}
+
+
 class Questions:
     """Answers queries over a journal.
 
@@ -100,6 +115,7 @@ class Questions:
         observe: what the target of an endpoint was last seen to do; None when it cannot be seen.
         lacking: what a package would miss of the features it reads by key, if it answered now; None for nothing.
         checkpoints: where signed heads lie, with the key that checks them.
+        last_used: when each of these tokens was last used, of those that were.
     """
 
     def __init__(
@@ -111,6 +127,7 @@ class Questions:
         observe: Observe = _observe_nothing,
         lacking: Lacking = _lacking_nothing,
         checkpoints: tuple[CheckpointSink, NoteVerifier] | None = None,
+        last_used: LastUsed = _last_used_never,
     ) -> None:
         self._journal = journal
         self._outbox = outbox
@@ -118,23 +135,43 @@ class Questions:
         self._observe = observe
         self._lacking = lacking
         self._checkpoints = checkpoints
+        self._last_used = last_used
         self._answers: dict[type[Query], Callable[[Any], Any]] = {
-            Status: self._status,
             ExplainVersion: self._explain,
             ListVersions: self._versions,
             Standing: self._standing,
             VersionOfPackage: self._version_of_package,
             PolicyInForce: self._policy,
+            ShowRollout: self._rollout,
+        }
+        # These concern more than their scope names, and are cut to what the session sees.
+        self._limited: dict[type[Query], Callable[[Any, Sight], Any]] = {
+            Status: self._status,
             ChangesSince: self._changes,
             VerifyAudit: self._verify,
             Lineage: self._lineage,
-            ShowRollout: self._rollout,
+            OwnAccess: self._own_access,
+            ListAccess: self._access,
         }
 
-    def __call__(self, query: Query) -> Any:
-        """The answer, all of it from one moment of the journal."""
+    def __call__(self, query: Query, session: Session | None = None) -> Any:
+        """The answer, all of it from one moment of the journal.
+
+        Args:
+            session: who asks, where the answer depends on what he sees; without one, nothing is left out.
+        """
+        sight = Sight(session or embedded("lockgate"), type(query).permission)
         with self._journal.snapshot():
-            return self._answers[type(query)](query)
+            limited = self._limited.get(type(query))
+            if limited is not None:
+                return limited(query, sight)
+            try:
+                return self._answers[type(query)](query)
+            except UnknownName as error:
+                if sight.is_whole:
+                    raise
+                # Near matches would name what somebody else has.
+                raise UnknownName(error.message, remedy="lockgate status", **error.facts) from None
 
     def _get(self, kind: DocumentKind[D], key: str) -> D | None:
         stored = self._journal.document(kind.name, key)
@@ -154,12 +191,13 @@ class Questions:
             )
         return body
 
-    def _status(self, query: Status) -> StatusAnswer:
+    def _status(self, query: Status, sight: Sight) -> StatusAnswer:
         chosen = (self._named(ENDPOINT, query.endpoint),) if query.endpoint else self._ladder_order()
         lines = {parse_endpoint(one.endpoint).shown: self._line(one) for one in chosen}
-        return StatusAnswer(
+        answer = StatusAnswer(
             endpoints=lines, models=self._all(MODEL), effects_pending=self._outbox.open_rows()
         )
+        return within.status_within(answer, sight)
 
     def _ladder_order(self) -> tuple[EndpointState, ...]:
         order = {step.environment: step.order for step in self._all(ENVIRONMENT)}
@@ -317,42 +355,92 @@ class Questions:
         kind = KIND_BY_NAME[ref.kind]
         return self._all(kind, ref.key[:-1]) if ref.key.endswith("*") else self._get(kind, ref.key)
 
-    def _changes(self, query: ChangesSince) -> ChangesAnswer:
-        head, lines = self._journal.head().seq, []
-        after, limit = min(max(query.seq, 0), head), min(max(query.limit, 0), MAX_CHANGES)
-        for stored in self._journal.entries(after, limit):
-            event, stamp = audit.read_as_stored(stored)
-            lines.append(
-                ChangeLine(
-                    seq=stamp.seq,
-                    at=stamp.at,
-                    actor=stamp.actor,
-                    type=str(event.__struct_config__.tag),
-                    # What people typed may hold line breaks; a line of the log holds none.
-                    summary=" ".join(event.summary().split()),
-                )
-            )
-        return ChangesAnswer(changes=tuple(lines), head=head)
+    def _changes(self, query: ChangesSince, sight: Sight) -> ChangesAnswer:
+        head, lines = self._journal.head().seq, list[ChangeLine]()
+        read_to, limit = min(max(query.seq, 0), head), min(max(query.limit, 0), MAX_CHANGES)
+        last = min(head, read_to + (limit if sight.is_whole else _MAX_LOOKED_AT))
+        while len(lines) < limit and read_to < last:
+            for stored in self._journal.entries(read_to, min(limit - len(lines), last - read_to)):
+                event, stamp = audit.read_as_stored(stored)
+                read_to = stamp.seq
+                if within.sees(sight, within.scope_of_event(event), self._tier):
+                    lines.append(_change_line(event, stamp))
+        return ChangesAnswer(changes=tuple(lines), head=head, read_to=read_to)
 
-    def _verify(self, query: VerifyAudit) -> Any:
-        if self._checkpoints is None:
-            return audit.verify(self._journal, (), None)
-        sink, verifier = self._checkpoints
-        return audit.verify(self._journal, sink.read(), verifier)
+    def _tier(self, model: str) -> str | None:
+        body = self._get(MODEL, model)
+        return None if body is None else body.tier
 
-    def _lineage(self, query: Lineage) -> LineageAnswer:
+    def _verify(self, query: VerifyAudit, sight: Sight) -> AuditAnswer:
+        sink, verifier = self._checkpoints or (None, None)
+        answer = audit.verify(self._journal, () if sink is None else sink.read(), verifier)
+        return within.audit_within(answer, sight)
+
+    def _lineage(self, query: Lineage, sight: Sight) -> LineageAnswer:
         """Walk the edges both ways from `ref`; the graph is small around any one thing."""
-        found: set[Edge] = set()
-        for source_side in (True, False):
-            seen, todo = {query.ref}, [query.ref]
-            while todo:
-                at = todo.pop()
-                edges = self._journal.edges(source=at) if source_side else self._journal.edges(target=at)
-                found.update(edges)
-                ends = {edge.target if source_side else edge.source for edge in edges} - seen
-                seen |= ends
-                todo += sorted(ends)
+        forward, backward = self._walk(query.ref, True), self._walk(query.ref, False)
+        found = within.edges_within(query.ref, forward, backward, sight, self._tier)
         return LineageAnswer(edges=tuple(LineageLine(**edge._asdict()) for edge in sorted(found)))
+
+    def _walk(self, ref: str, is_forward: bool) -> set[Edge]:
+        found: set[Edge] = set()
+        seen, todo = {ref}, [ref]
+        while todo:
+            at = todo.pop()
+            edges = self._journal.edges(source=at) if is_forward else self._journal.edges(target=at)
+            found.update(edges)
+            ends = {edge.target if is_forward else edge.source for edge in edges} - seen
+            seen |= ends
+            todo += sorted(ends)
+        return found
+
+    def _own_access(self, query: OwnAccess, sight: Sight) -> OwnAccessAnswer:
+        subject = self._get(SUBJECT, sight.session.actor)
+        return OwnAccessAnswer(
+            held=() if subject is None else subject.grants,
+            tokens=self._token_lines(self._all(TOKEN, parent=sight.session.actor)),
+        )
+
+    def _access(self, query: ListAccess, sight: Sight) -> AccessAnswer:
+        subjects = [one for one in self._all(SUBJECT, query.subject) if query.subject in ("", one.subject)]
+        tokens = self._all(TOKEN, parent=query.subject or None)
+        rules = [rule for rule in self._all(FEDERATION) if query.subject in ("", rule.subject)]
+        answer = AccessAnswer(subjects=tuple(subjects), tokens=self._token_lines(tokens), rules=tuple(rules))
+        return within.access_within(answer, sight)
+
+    def _token_lines(self, tokens: Sequence[TokenState]) -> tuple[TokenLine, ...]:
+        """Those of CI jobs only while they live: there is one for each job that ever ran."""
+        now = self._clock.now()
+        shown = [one for one in tokens if not one.rule or now < one.expires_at]
+        used = self._last_used([one.token for one in shown])
+        return tuple(_token_line(one, used.get(one.token), now) for one in shown)
+
+
+def _change_line(event: Event, stamp: Stamp) -> ChangeLine:
+    return ChangeLine(
+        seq=stamp.seq,
+        at=stamp.at,
+        actor=stamp.actor,
+        type=str(event.__struct_config__.tag),
+        # What people typed may hold line breaks; a line of the log holds none.
+        summary=" ".join(event.summary().split()),
+    )
+
+
+def _token_line(token: TokenState, last_used_at: Micros | None, now: Micros) -> TokenLine:
+    state = "revoked" if token.revoked_at is not None else "active" if now < token.expires_at else "expired"
+    return TokenLine(
+        token=token.token,
+        subject=token.subject,
+        state=state,
+        grants=token.grants,
+        issued_at=token.issued_at,
+        issued_by=token.issued_by,
+        expires_at=token.expires_at,
+        last_used_at=last_used_at,
+        label=token.label,
+        rule=token.rule,
+    )
 
 
 _WAITING = ("governance.approval",)

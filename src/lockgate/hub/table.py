@@ -10,6 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from lockgate.access import decide as access
+from lockgate.access import messages as access_messages
+from lockgate.access.state import FEDERATION, SUBJECT, TOKEN
 from lockgate.core.documents import DocRef, Docs, DocumentKind
 from lockgate.core.messages import Command, Context, Decision, Event, Query, Refusal, tag_of
 from lockgate.data import decide as data
@@ -51,6 +54,18 @@ class Handler(Generic[C]):
 
 
 HANDLERS: tuple[Handler[Any], ...] = (
+    Handler(access_messages.GrantRole, access.needs_grant, access.grant_role),
+    Handler(access_messages.ConfirmGrant, access.needs_grant, access.confirm_grant),
+    Handler(access_messages.RevokeRole, access.needs_grant, access.revoke_role),
+    Handler(access_messages.CreateServiceAccount, access.needs_account, access.create_service_account),
+    Handler(access_messages.IssueToken, access.needs_issue, access.issue_token),
+    Handler(access_messages.IssueServiceToken, access.needs_issue, access.issue_service_token),
+    Handler(access_messages.GiveUpToken, access.needs_token, access.give_up_token),
+    Handler(access_messages.RevokeToken, access.needs_token, access.revoke_token),
+    Handler(access_messages.AddFederationRule, access.needs_rule, access.add_federation_rule),
+    Handler(access_messages.RemoveFederationRule, access.needs_rule, access.remove_federation_rule),
+    Handler(access_messages.NameFirstAdmin, access.needs_first_admin, access.name_first_admin),
+    Handler(access_messages.ExchangeToken, access.needs_exchange, access.exchange_token),
     Handler(data_messages.RecordSnapshot, data.needs_snapshot, data.record_snapshot),
     Handler(data_messages.RecordContractCheck, data.needs_contract_check, data.record_contract_check),
     Handler(pipeline_messages.RecordRun, pipeline.needs_run, pipeline.record_run),
@@ -96,6 +111,8 @@ QUERIES: tuple[type[Query], ...] = (
     hub_messages.Standing,
     hub_messages.VersionOfPackage,
     hub_messages.PolicyInForce,
+    hub_messages.OwnAccess,
+    hub_messages.ListAccess,
     hub_messages.ChangesSince,
     hub_messages.VerifyAudit,
     hub_messages.Lineage,
@@ -104,6 +121,16 @@ QUERIES: tuple[type[Query], ...] = (
 )
 
 EVENTS: tuple[type[Event], ...] = (
+    access_messages.RoleGranted,
+    access_messages.GrantConfirmed,
+    access_messages.RoleRevoked,
+    access_messages.ServiceAccountCreated,
+    access_messages.TokenIssued,
+    access_messages.TokenExchanged,
+    access_messages.TokenRevoked,
+    access_messages.FederationRuleAdded,
+    access_messages.FederationRuleRemoved,
+    access_messages.FirstAdminNamed,
     data_messages.SnapshotTaken,
     data_messages.ContractKept,
     data_messages.ContractBroken,
@@ -148,6 +175,9 @@ EVENTS: tuple[type[Event], ...] = (
 )
 
 KINDS: tuple[DocumentKind[Any], ...] = (
+    SUBJECT,
+    TOKEN,
+    FEDERATION,
     DATASET,
     SNAPSHOT,
     RUN,

@@ -116,8 +116,8 @@ class HubWorld:
             at=lambda step: self.at(step),
         )
 
-    def ask(self, query: Query) -> Any:
-        return self._questions(query)
+    def ask(self, query: Query, session: Session | None = None) -> Any:
+        return self._questions(query, session)
 
     def _establish(self, command: Command) -> Mapping[str, Any]:
         if isinstance(command, AttachAttestation):

@@ -9,12 +9,12 @@ import msgspec
 import pytest
 from msgspec import inspect as shape
 
-from lockgate.access.roles import PEOPLES_ROLES, ROLES, everywhere
+from lockgate.access.roles import PEOPLES_ROLES, ROLES, Grant, everywhere
 from lockgate.core.digests import canonical
 from lockgate.core.documents import concerned
 from lockgate.core.messages import Command, Effect, Event, Query, Scope, tag_of
 from lockgate.hub.authority import Session, embedded, may
-from lockgate.hub.messages import CommandRefused, DocumentsRefolded, WhoAmI
+from lockgate.hub.messages import CommandRefused, DocumentsRefolded, Status, WhoAmI
 from lockgate.hub.questions import Questions
 from lockgate.hub.table import COMMANDS, EVENTS, HANDLERS, KINDS, QUERIES, UPCASTS
 from lockgate.testing.clock import FakeClock
@@ -119,7 +119,7 @@ def test_every_query_is_answered() -> None:
     journal = MemoryJournal()
     questions = Questions(journal, MemoryOutbox(journal.store), FakeClock())
     # Who somebody is, the session says.
-    assert {*questions._answers, WhoAmI} == set(QUERIES)
+    assert {*questions._answers, *questions._limited, WhoAmI} == set(QUERIES)
 
 
 @pytest.mark.parametrize("event", EVENTS, ids=tag_of)
@@ -174,7 +174,22 @@ def test_the_kinds_that_an_event_concerns_are_found_by_its_class(event: type[Eve
 
 EVERYBODY = frozenset(ROLES)
 APPROVERS = frozenset(role for role in ROLES if role.startswith("approver:"))
+PEOPLE = EVERYBODY - {"controller"}
+READERS = frozenset({"admin", "auditor", "security"})
+REVOKERS = frozenset({"admin", "security"})
 MATRIX: dict[str, frozenset[str]] = {
+    "access.grant-role": frozenset({"admin"}),
+    "access.confirm-grant": frozenset({"admin"}),
+    "access.revoke-role": REVOKERS,
+    "access.create-service-account": frozenset({"admin"}),
+    "access.issue-token": PEOPLE,
+    "access.issue-service-token": frozenset({"admin"}),
+    "access.give-up-token": PEOPLE,
+    "access.revoke-token": REVOKERS,
+    "access.add-federation-rule": frozenset({"admin"}),
+    "access.remove-federation-rule": REVOKERS,
+    "access.name-first-admin": frozenset({"controller"}),
+    "access.exchange-token": frozenset({"controller"}),
     "data.record-snapshot": frozenset({"author", "ci"}),
     "data.record-contract-check": frozenset({"author", "ci"}),
     "pipeline.record-run": frozenset({"author", "ci"}),
@@ -210,6 +225,8 @@ MATRIX: dict[str, frozenset[str]] = {
     "hub.standing": EVERYBODY,
     "hub.version-of-package": EVERYBODY,
     "hub.policy-in-force": EVERYBODY,
+    "hub.own-access": PEOPLE,
+    "hub.list-access": READERS,
     "hub.lineage": EVERYBODY,
     "hub.show-rollout": EVERYBODY,
     "hub.who-am-i": EVERYBODY,
@@ -236,6 +253,70 @@ def test_who_may_send_what(message: type[Any], role: str) -> None:
         assert set((reason.limit or "").split(" or ")) == set(MATRIX[tag_of(message)])
 
 
+WORDS = ("owner", "product", "risk", "validation")
+
+
+IN_A_NAME = tuple(
+    message
+    for message in MESSAGES
+    if sample(message).scope().target in WORDS and "role" in message.__struct_fields__
+)
+
+
+@pytest.mark.parametrize("word", WORDS)
+@pytest.mark.parametrize("message", IN_A_NAME, ids=tag_of)
+def test_who_may_set_what(message: type[Any], word: str) -> None:
+    """Where a message says in whose name it speaks, only the approver of that name may send it."""
+    in_the_name = msgspec.structs.replace(sample(message), role=word)
+    for role in ROLES:
+        session = Session(actor="ann", grants=everywhere({role}), claimed=False)
+        assert (may(session, in_the_name) is None) == (role == f"approver:{word}")
+
+
+def bound(role: str, **bounds: Any) -> Session:
+    return Session(actor="ann", grants=(Grant(role=role, **bounds),), claimed=False)
+
+
+@pytest.mark.parametrize("role", sorted(ROLES))
+@pytest.mark.parametrize("message", MESSAGES, ids=tag_of)
+def test_a_grant_reaches_as_far_as_it_was_given(message: type[Any], role: str) -> None:
+    """Over its namespace, its tiers, its environments; what concerns everything takes one over everything."""
+    asked = sample(message)
+    scope, allowed = asked.scope(), role in MATRIX[tag_of(message)]
+    of_all = not scope.within and not scope.namespace
+    namespace = scope.namespace or "main"
+    assert (may(bound(role, namespace=namespace), asked) is None) == (allowed and not of_all)
+    assert (may(bound(role, namespace="elsewhere"), asked) is None) == (allowed and scope.within)
+    by_tier = allowed and (scope.within or not scope.model)
+    assert (may(bound(role, tiers=("low",)), asked, "high") is None) == by_tier
+    assert (may(bound(role, tiers=("low",)), asked, None) is None) == by_tier
+    assert (may(bound(role, tiers=("low",)), asked, "low") is None) == allowed
+    by_environment = allowed and (scope.within or not scope.environment)
+    assert (may(bound(role, environments=("nowhere",)), asked) is None) == by_environment
+    here = (scope.environment,) if scope.environment else ("dev",)
+    assert (may(bound(role, environments=here), asked) is None) == allowed
+
+
+CONFINED = {
+    "access.issue-token",
+    "access.give-up-token",
+    "hub.status",
+    "hub.changes-since",
+    "hub.verify-audit",
+    "hub.lineage",
+    "hub.own-access",
+    "hub.who-am-i",
+    "hub.list-access",
+}
+"""Messages that a grant over any part lets in; each cuts what it does or tells to that part by itself."""
+
+
+def test_what_lets_in_a_grant_over_a_part_is_known_by_name() -> None:
+    emptied = {tag_of(message): sample(message) for message in MESSAGES}
+    emptied["hub.status"] = Status()
+    assert {tag for tag, message in emptied.items() if message.scope().within} == CONFINED
+
+
 @pytest.mark.parametrize("message", MESSAGES, ids=tag_of)
 def test_without_a_role_nothing_is_allowed(message: type[Any]) -> None:
     for roles in (frozenset[str](), frozenset({"boss"})):
@@ -255,7 +336,12 @@ def test_embedded_sessions_may_everything_that_people_do_and_say_that_nobody_pro
     assert session.roles == PEOPLES_ROLES == EVERYBODY - {"controller"}
     refused = {tag_of(message) for message in MESSAGES if may(session, sample(message)) is not None}
     assert refused == {tag for tag, roles in MATRIX.items() if roles == frozenset({"controller"})}
-    assert refused == {"delivery.confirm-plan", "delivery.judge-rollout"}
+    assert refused == {
+        "delivery.confirm-plan",
+        "delivery.judge-rollout",
+        "access.name-first-admin",
+        "access.exchange-token",
+    }
 
 
 def test_a_controller_can_confirm_but_neither_approve_nor_judge() -> None:

@@ -1,0 +1,257 @@
+"""Documents of access: what somebody holds, what is known of a token, how jobs of a CI system become an account."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from lockgate.access.messages import (
+    FederationRuleAdded,
+    FederationRuleRemoved,
+    FirstAdminNamed,
+    GrantConfirmed,
+    RoleGranted,
+    RoleRevoked,
+    ServiceAccountCreated,
+    TokenExchanged,
+    TokenIssued,
+    TokenRevoked,
+)
+from lockgate.access.roles import ADMIN, Grant
+from lockgate.core.clock import Micros
+from lockgate.core.documents import Columns, DocumentKind
+from lockgate.core.messages import Event, Stamp
+
+
+class HeldGrant(msgspec.Struct, frozen=True, kw_only=True):
+    """A grant, who gave it, from when on and until when it counts.
+
+    Attributes:
+        confirmed_by: a second admin who agreed to it; empty when none did, or none had to.
+    """
+
+    grant: Grant
+    granted_at: Micros
+    granted_by: str
+    in_force_at: Micros
+    until: Micros | None = None
+    confirmed_by: str = ""
+
+    def counts(self, now: Micros) -> bool:
+        return self.in_force_at <= now and (self.until is None or now < self.until)
+
+
+class Reach(msgspec.Struct, frozen=True, kw_only=True):
+    """A way for one person to act as a service account: a token he issued, a rule he made."""
+
+    credential: str
+    by: str
+    until: Micros | None = None
+
+
+class SubjectState(msgspec.Struct, frozen=True, kw_only=True):
+    """Somebody who holds grants, or did.
+
+    Attributes:
+        namespace: of a service account, what it is confined to.
+        created_at: of a service account; None for people and groups, who are made elsewhere.
+        named_at: when the hub's configuration made him an admin.
+        reaches: who can act as this service account.
+    """
+
+    subject: str
+    grants: tuple[HeldGrant, ...] = ()
+    namespace: str = "*"
+    purpose: str = ""
+    created_at: Micros | None = None
+    named_at: Micros | None = None
+    reaches: tuple[Reach, ...] = ()
+
+
+class TokenState(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a token; its secret is not.
+
+    Attributes:
+        rule: the federation rule by which a CI job had it; empty for one that a person issued.
+    """
+
+    token: str
+    subject: str
+    secret_sha256: str
+    grants: tuple[Grant, ...]
+    issued_at: Micros
+    issued_by: str
+    expires_at: Micros
+    label: str = ""
+    rule: str = ""
+    claims: dict[str, str] = {}
+    revoked_at: Micros | None = None
+    revoked_by: str = ""
+
+
+class FederationState(msgspec.Struct, frozen=True, kw_only=True):
+    rule: str
+    issuer: str
+    claims: dict[str, str]
+    subject: str
+    namespace: str
+    grants: tuple[Grant, ...]
+    lifetime_s: int
+    added_at: Micros
+    added_by: str
+    removed_at: Micros | None = None
+
+
+def in_force(subjects: Iterable[SubjectState | None], now: Micros) -> tuple[Grant, ...]:
+    """The grants of all these together that count now."""
+    return tuple(held.grant for one in subjects if one is not None for held in one.grants if held.counts(now))
+
+
+def is_admin(subject: SubjectState | None, now: Micros) -> bool:
+    """Whether somebody is admin over everything."""
+    return any(grant.role == ADMIN and grant.is_over_everything for grant in in_force((subject,), now))
+
+
+_SUBJECT_EVENTS = (
+    RoleGranted,
+    GrantConfirmed,
+    RoleRevoked,
+    ServiceAccountCreated,
+    FirstAdminNamed,
+    TokenIssued,
+    TokenRevoked,
+    FederationRuleAdded,
+    FederationRuleRemoved,
+)
+
+
+def _fold_subject(body: SubjectState | None, event: Event, stamp: Stamp) -> SubjectState:
+    assert isinstance(event, _SUBJECT_EVENTS)
+    before = body or SubjectState(subject=event.subject)
+    change = msgspec.structs.replace
+    match event:
+        case ServiceAccountCreated():
+            return change(before, namespace=event.namespace, purpose=event.purpose, created_at=stamp.at)
+        case RoleGranted() | FirstAdminNamed():
+            return _granted(before, event, stamp)
+        case GrantConfirmed():
+            return change(before, grants=tuple(_confirmed(held, event, stamp) for held in before.grants))
+        case RoleRevoked():
+            gone = (event.role, event.namespace)
+            left = tuple(one for one in before.grants if (one.grant.role, one.grant.namespace) != gone)
+            return change(before, grants=left)
+        case TokenIssued():
+            reach = Reach(credential=f"token:{event.token}", by=stamp.actor, until=event.expires_at)
+        case FederationRuleAdded():
+            reach = Reach(credential=f"rule:{event.rule}", by=stamp.actor)
+        case TokenRevoked():
+            return _unreached(before, f"token:{event.token}", stamp)
+        case FederationRuleRemoved():
+            return _unreached(before, f"rule:{event.rule}", stamp)
+    if before.created_at is None:
+        return before
+    after = _unreached(before, reach.credential, stamp)
+    return change(after, reaches=(*after.reaches, reach))
+
+
+def _granted(before: SubjectState, event: RoleGranted | FirstAdminNamed, stamp: Stamp) -> SubjectState:
+    if isinstance(event, FirstAdminNamed):
+        before = msgspec.structs.replace(before, named_at=stamp.at)
+        grant, in_force_at, until = Grant(role=ADMIN), stamp.at, None
+    else:
+        grant, in_force_at, until = event.grant, event.in_force_at, event.until
+    held = HeldGrant(
+        grant=grant, granted_at=stamp.at, granted_by=stamp.actor, in_force_at=in_force_at, until=until
+    )
+    others = tuple(one for one in before.grants if one.grant != grant)
+    return msgspec.structs.replace(before, grants=(*others, held))
+
+
+def _confirmed(held: HeldGrant, event: GrantConfirmed, stamp: Stamp) -> HeldGrant:
+    if (held.grant.role, held.grant.namespace) != (event.role, event.namespace) or held.confirmed_by:
+        return held
+    # Whoever gave it cannot be the one who confirms it, also where one command confirms several.
+    if held.granted_by == stamp.actor:
+        return held
+    return msgspec.structs.replace(
+        held, confirmed_by=stamp.actor, in_force_at=min(held.in_force_at, stamp.at)
+    )
+
+
+def _unreached(before: SubjectState, credential: str, stamp: Stamp) -> SubjectState:
+    """Without this way, and without those that have run out."""
+    left = tuple(
+        one
+        for one in before.reaches
+        if one.credential != credential and (one.until is None or stamp.at < one.until)
+    )
+    return msgspec.structs.replace(before, reaches=left)
+
+
+SUBJECT = DocumentKind(
+    name="subject",
+    type=SubjectState,
+    keys=lambda event: (event.subject,) if isinstance(event, _SUBJECT_EVENTS) else (),
+    fold=_fold_subject,
+    columns=lambda body: Columns(body.namespace if body.created_at is not None else ""),
+)
+
+
+def _fold_token(body: TokenState | None, event: Event, stamp: Stamp) -> TokenState:
+    if isinstance(event, TokenRevoked):
+        assert body is not None
+        return msgspec.structs.replace(body, revoked_at=stamp.at, revoked_by=stamp.actor)
+    assert isinstance(event, TokenIssued | TokenExchanged)
+    state = TokenState(
+        token=event.token,
+        subject=event.subject,
+        secret_sha256=event.secret_sha256,
+        grants=event.grants,
+        issued_at=stamp.at,
+        issued_by=stamp.actor,
+        expires_at=event.expires_at,
+    )
+    if isinstance(event, TokenIssued):
+        return msgspec.structs.replace(state, label=event.label)
+    return msgspec.structs.replace(state, rule=event.rule, claims=event.claims)
+
+
+TOKEN = DocumentKind(
+    name="token",
+    type=TokenState,
+    keys=lambda event: (
+        (event.token,) if isinstance(event, TokenIssued | TokenExchanged | TokenRevoked) else ()
+    ),
+    fold=_fold_token,
+    columns=lambda body: Columns(body.subject, "revoked" if body.revoked_at is not None else body.rule),
+)
+
+
+def _fold_federation(body: FederationState | None, event: Event, stamp: Stamp) -> FederationState:
+    if isinstance(event, FederationRuleRemoved):
+        assert body is not None
+        return msgspec.structs.replace(body, removed_at=stamp.at)
+    assert isinstance(event, FederationRuleAdded)
+    return FederationState(
+        rule=event.rule,
+        issuer=event.issuer,
+        claims=event.claims,
+        subject=event.subject,
+        namespace=event.namespace,
+        grants=event.grants,
+        lifetime_s=event.lifetime_s,
+        added_at=stamp.at,
+        added_by=stamp.actor,
+    )
+
+
+FEDERATION = DocumentKind(
+    name="federation-rule",
+    type=FederationState,
+    keys=lambda event: (
+        (event.rule,) if isinstance(event, FederationRuleAdded | FederationRuleRemoved) else ()
+    ),
+    fold=_fold_federation,
+    columns=lambda body: Columns(body.namespace, "active" if body.removed_at is None else "removed"),
+)
