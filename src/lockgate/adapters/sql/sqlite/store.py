@@ -14,6 +14,7 @@ from pathlib import Path
 
 from lockgate.adapters.sql.sqlite.wal import enter_wal
 from lockgate.adapters.sql.tables import StoreUnreachable, too_new
+from lockgate.adapters.sql.turns import Turns
 from lockgate.core.errors import Bug
 from lockgate.hub.ports import JournalBusy, JournalUnreadable
 
@@ -108,6 +109,7 @@ class SqliteStore:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._local = threading.local()
+        self._turns = Turns()
         try:
             self._migrate()
         except sqlite3.DatabaseError as error:
@@ -139,16 +141,20 @@ class SqliteStore:
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
-        """A write transaction, exclusive from its first moment; rolled back unless the block commits."""
+        """A write transaction, exclusive from its first moment; rolled back unless the block commits.
+
+        The threads of this process take turns; SQLite itself only ever meets one of them, and other processes.
+        """
         with self.reading() as connection:
             if _is_open(connection):
                 raise Bug("a thread writes inside a transaction or snapshot of its own", remedy="report this")
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield connection
-            finally:
-                if _is_open(connection):
-                    connection.execute("ROLLBACK")
+            with self._turns.turn(_BUSY_MS / 1000):
+                connection.execute("BEGIN IMMEDIATE")
+                try:
+                    yield connection
+                finally:
+                    if _is_open(connection):
+                        connection.execute("ROLLBACK")
 
     def _migrate(self) -> None:
         connection = self.connection()
