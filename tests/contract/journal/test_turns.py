@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from lockgate.adapters.sql.sqlite.opening import open_sqlite
+from lockgate.adapters.sql.sqlite.journal import SqliteJournal
+from lockgate.adapters.sql.sqlite.store import SqliteStore
 from lockgate.adapters.sql.turns import Turns
 from lockgate.hub.ports import JournalBusy
 from lockgate.testing.journal_suite import write
@@ -59,28 +60,20 @@ def test_who_gives_up_waiting_leaves_the_queue() -> None:
             pass
 
 
-def test_a_thread_that_writes_all_the_time_lets_the_others_in(tmp_path: Path) -> None:
-    """Of SQLite alone, the busy thread takes the lock again before any other wakes up."""
-    journal, _ = open_sqlite(tmp_path / "journal.db")
-    started, done, written = threading.Event(), threading.Event(), []
-
-    def busy() -> None:
-        while not done.is_set():
-            write(journal, f"busy-{len(written)}")
-            written.append(len(written))
-            started.set()
-
-    def one(number: int) -> int:
-        before = len(written)
-        write(journal, f"guest-{number}")
-        return len(written) - before
-
-    thread = threading.Thread(target=busy)
-    thread.start()
-    try:
-        assert started.wait(30)
-        passed = [one(number) for number in range(100)]
-    finally:
-        done.set()
+def test_threads_write_to_sqlite_in_the_order_in_which_they_came(
+    tmp_path: Path, eventually: Callable[..., object]
+) -> None:
+    store = SqliteStore(tmp_path / "journal.db")
+    journal = SqliteJournal(store)
+    names = [b"%d" % number for number in range(12)]
+    threads = [
+        threading.Thread(target=write, args=(journal, name.decode()), kwargs={"bodies": [name]})
+        for name in names
+    ]
+    with journal.transaction():
+        for n_waiting, thread in enumerate(threads, 1):
+            thread.start()
+            eventually(lambda n=n_waiting: len(store._turns._waiting) == n)
+    for thread in threads:
         thread.join(30)
-    assert sum(passed) <= 3 * len(passed)
+    assert [entry.body for entry in journal.entries(0, 100)] == names
