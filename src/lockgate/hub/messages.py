@@ -18,7 +18,7 @@ from lockgate.gates.messages import EvidenceLine
 from lockgate.governance.policy import Seat
 from lockgate.governance.state import Approval, PolicyState, ProposalState
 from lockgate.registry.messages import model_scope
-from lockgate.registry.state import Attestation, ModelState, VersionState
+from lockgate.registry.state import Attestation, ImportState, ModelState, VersionState
 
 
 class CommandRefused(Event, frozen=True, kw_only=True, tag="hub.command-refused/1"):
@@ -156,7 +156,11 @@ class Status(Query, frozen=True, kw_only=True, tag="hub.status"):
 
 
 class VersionAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """All that is known of one version: where it came from, what judged it, who let it in, where it ran."""
+    """All that is known of one version: where it came from, what judged it, who let it in, where it ran.
+
+    Attributes:
+        imported: what another system said of it; None for a version that was trained here.
+    """
 
     version: VersionState
     model: ModelState
@@ -165,6 +169,7 @@ class VersionAnswer(msgspec.Struct, frozen=True, kw_only=True):
     releases: tuple[ReleaseState, ...]
     endpoint: EndpointState | None = None
     line: EndpointLine | None = None
+    imported: ImportState | None = None
     attestations: tuple[Attestation, ...] = ()
 
 

@@ -75,7 +75,7 @@ from lockgate.hub.messages import (
 from lockgate.hub.ports import CheckpointSink, Edge, Journal, Outbox
 from lockgate.hub.table import KIND_BY_NAME
 from lockgate.registry.decide import model_of
-from lockgate.registry.state import ATTESTATION, CLAIM, MODEL, VERSION, VersionState, claim_key
+from lockgate.registry.state import ATTESTATION, CLAIM, IMPORT, MODEL, VERSION, VersionState, claim_key
 from lockgate.traffic.observed import Observed
 
 MAX_CHANGES = 1000
@@ -302,6 +302,7 @@ class Questions:
             endpoint=endpoint,
             line=None if endpoint is None else self._line(endpoint),
             attestations=() if attested is None else attested.attestations,
+            imported=self._get(IMPORT, version.run),
         )
 
     def _versions(self, query: ListVersions) -> VersionsAnswer:

@@ -34,7 +34,7 @@ from lockgate.pipeline import messages as pipeline_messages
 from lockgate.pipeline.state import RUN
 from lockgate.registry import decide as registry
 from lockgate.registry import messages as registry_messages
-from lockgate.registry.state import ATTESTATION, CLAIM, MODEL, VERSION
+from lockgate.registry.state import ATTESTATION, CLAIM, IMPORT, MODEL, VERSION
 
 C = TypeVar("C", bound=Command)
 
@@ -70,6 +70,7 @@ HANDLERS: tuple[Handler[Any], ...] = (
     Handler(data_messages.RecordContractCheck, data.needs_contract_check, data.record_contract_check),
     Handler(pipeline_messages.RecordRun, pipeline.needs_run, pipeline.record_run),
     Handler(registry_messages.DeclareModel, registry.needs_model, registry.declare_model),
+    Handler(registry_messages.RecordImport, registry.needs_import, registry.record_import),
     Handler(
         registry_messages.RegisterVersion,
         registry.needs_register,
@@ -137,6 +138,7 @@ EVENTS: tuple[type[Event], ...] = (
     pipeline_messages.RunFinished,
     registry_messages.ModelDeclared1,
     registry_messages.ModelDeclared,
+    registry_messages.PackageImported,
     registry_messages.VersionRegistered,
     registry_messages.AttestationAttached,
     registry_messages.VersionValidated,
@@ -184,6 +186,7 @@ KINDS: tuple[DocumentKind[Any], ...] = (
     MODEL,
     VERSION,
     CLAIM,
+    IMPORT,
     ATTESTATION,
     EVIDENCE,
     POLICY,

@@ -17,8 +17,10 @@ from lockgate.registry.messages import (
     DeclareModel,
     LiftQuarantine,
     ModelDeclared,
+    PackageImported,
     QuarantineLifted,
     QuarantineVersion,
+    RecordImport,
     RegisterVersion,
     RejectVersion,
     VersionQuarantined,
@@ -28,6 +30,7 @@ from lockgate.registry.messages import (
 from lockgate.registry.state import (
     ATTESTATION,
     CLAIM,
+    IMPORT,
     MODEL,
     VERSION,
     ModelState,
@@ -89,6 +92,38 @@ def declare_model(docs: Docs, command: DeclareModel, context: Context) -> Decisi
     )
 
 
+def needs_import(command: RecordImport, docs: Docs) -> tuple[DocRef, ...]:
+    return (DocRef(MODEL.name, command.model), DocRef(IMPORT.name, command.record))
+
+
+def record_import(docs: Docs, command: RecordImport, context: Context) -> Decision | Refusal:
+    """Write down where a package comes from; it gives the package no number and no standing."""
+    if docs.get(MODEL, command.model) is None:
+        return _model_unknown(command.model)
+    if docs.get(IMPORT, command.record) is not None:
+        return Decision(())
+    return Decision(
+        (
+            PackageImported(
+                model=command.model,
+                package=command.package,
+                record=command.record,
+                origin=command.origin,
+            ),
+        )
+    )
+
+
+def _model_unknown(model: str) -> Refusal:
+    return refuse(
+        Reason(
+            rule="registry.model-unknown",
+            message=f"model {model} is not declared",
+            remedy="lockgate ship declares the models of lockgate.toml; an import takes --tier, --owner and --purpose",
+        )
+    )
+
+
 def needs_register(command: RegisterVersion, docs: Docs) -> tuple[DocRef, ...]:
     return (
         DocRef(MODEL.name, command.model),
@@ -109,13 +144,7 @@ def register_version(docs: Docs, command: RegisterVersion, context: Context) -> 
     model = docs.get(MODEL, command.model)
     claim = docs.get(CLAIM, claim_key(command.model, command.package))
     if model is None:
-        return refuse(
-            Reason(
-                rule="registry.model-unknown",
-                message=f"model {command.model} is not declared",
-                remedy="lockgate ship declares the models of lockgate.toml",
-            )
-        )
+        return _model_unknown(command.model)
     if claim is not None:
         return Decision(())
     if fact.model != command.model:

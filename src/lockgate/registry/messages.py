@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
+import msgspec
+
 from lockgate.core.digests import Digest, short
 from lockgate.core.messages import Command, Event, Scope
 
@@ -60,6 +62,38 @@ class AttachAttestation(Command, frozen=True, kw_only=True, tag="registry.attach
 
     def scope(self) -> Scope:
         return model_scope(self.version)
+
+
+class Origin(msgspec.Struct, frozen=True, kw_only=True):
+    """Where an imported package comes from, as the other system tells it: recorded, believed by no gate.
+
+    Attributes:
+        system: `mlflow`.
+        uri: where it was read; holds no secret.
+        run: the other system's id of the run that made it.
+        params, metrics: of that run, as texts.
+        notes: what else was said of it there (a stage, an alias, tags); it decides nothing here.
+    """
+
+    system: str
+    uri: str
+    run: str = ""
+    params: dict[str, str] = {}
+    metrics: dict[str, str] = {}
+    notes: tuple[str, ...] = ()
+
+
+class RecordImport(Command, frozen=True, kw_only=True, tag="registry.record-import"):
+    """State that a package was made of what another system held; the full record lies in the blob store."""
+
+    permission: ClassVar[str] = "registry.register"
+    model: str
+    package: Digest
+    record: Digest
+    origin: Origin
+
+    def scope(self) -> Scope:
+        return model_scope(self.model)
 
 
 class RejectVersion(Command, frozen=True, kw_only=True, tag="registry.reject-version"):
@@ -155,6 +189,19 @@ class AttestationAttached(Event, frozen=True, kw_only=True, tag="registry.attest
 
     def summary(self) -> str:
         return f"{self.predicate_type} {short(self.envelope)} attached to {self.version}"
+
+
+class PackageImported(Event, frozen=True, kw_only=True, tag="registry.package-imported/1"):
+    """A package was made of what another system held; `record` stands where a run's record would."""
+
+    model: str
+    package: Digest
+    record: Digest
+    origin: Origin
+
+    def summary(self) -> str:
+        run = f", run {self.origin.run}" if self.origin.run else ""
+        return f"{self.model} imported from {self.origin.system} {self.origin.uri}{run}"
 
 
 class VersionValidated(Event, frozen=True, kw_only=True, tag="registry.version-validated/1"):

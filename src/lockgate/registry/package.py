@@ -167,7 +167,7 @@ class PackageConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         code, closure: digest of the training code closure, and of each part of it by label.
         snapshots: the data, dataset name -> snapshot id.
         environment: digest of the environment lock.
-        recipe: the model's section of the project file, as it was.
+        recipe: the model's section of the project file, as it was; of an imported one, where it comes from.
         online: the views again, as serving finds their rows by key; empty in packages of before that was possible.
     """
 
@@ -187,6 +187,11 @@ class PackageConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     environment: Digest
     recipe: dict[str, Any] = {}
     online: tuple[OnlineView, ...] = ()
+
+    @property
+    def imported(self) -> bool:
+        """Whether it was made of what another system held, and not by a run of the project."""
+        return "imported" in self.recipe
 
 
 class Golden(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -1,4 +1,4 @@
-"""Documents of the registry: models, their versions, and which package holds which number.
+"""Documents of the registry: models, their versions, which package holds which number, what was imported.
 
 Life cycle of a version:
 
@@ -21,6 +21,8 @@ from lockgate.core.messages import Event, Stamp
 from lockgate.registry.messages import (
     AttestationAttached,
     ModelDeclared,
+    Origin,
+    PackageImported,
     QuarantineLifted,
     Tier,
     VersionQuarantined,
@@ -245,4 +247,41 @@ ATTESTATION = DocumentKind(
     keys=lambda event: (event.version,) if isinstance(event, AttestationAttached) else (),
     fold=_fold_attestations,
     columns=lambda body: Columns(body.version, "", body.package),
+)
+
+
+class ImportState(msgspec.Struct, frozen=True, kw_only=True):
+    """What a package was made of that was not trained here, and who brought it."""
+
+    record: Digest
+    model: str
+    package: Digest
+    origin: Origin
+    imported_by: str
+    imported_at: Micros
+
+
+def _fold_import(body: ImportState | None, event: Event, stamp: Stamp) -> ImportState:
+    assert isinstance(event, PackageImported)
+    return ImportState(
+        record=event.record,
+        model=event.model,
+        package=event.package,
+        origin=event.origin,
+        imported_by=stamp.actor,
+        imported_at=stamp.at,
+    )
+
+
+IMPORT = DocumentKind(
+    name="import",
+    type=ImportState,
+    keys=lambda event: (event.record,) if isinstance(event, PackageImported) else (),
+    fold=_fold_import,
+    columns=lambda body: Columns(body.model, body.origin.system, body.package),
+    edges=lambda event: (
+        ((f"import:{event.record}", "made", f"package:{event.package}"),)
+        if isinstance(event, PackageImported)
+        else ()
+    ),
 )

@@ -32,11 +32,13 @@ from lockgate.governance.messages import ValidateVersion
 from lockgate.hub.kernel import Hub
 from lockgate.hub.messages import (
     ExplainVersion,
+    ListVersions,
     PackageVersionAnswer,
     Standing,
     StandingAnswer,
     VersionAnswer,
     VersionOfPackage,
+    VersionsAnswer,
 )
 from lockgate.pipeline.artifact import Artifact, RunRecord
 from lockgate.pipeline.code.source import SourceTree
@@ -49,6 +51,7 @@ from lockgate.registry.contract import OutputField
 from lockgate.registry.messages import RegisterVersion
 from lockgate.registry.package import BuiltPackage, open_package
 from lockgate.registry.signing import signature_envelope, store_signature
+from lockgate.registry.state import VersionState
 from lockgate.workshop.assembly import assemble_runner, environment_of
 from lockgate.workshop.config import ModelTable
 from lockgate.workshop.git import commit_of
@@ -77,6 +80,12 @@ class ContractViolated(Invalid):
     """A dataset breaks its data contract; nothing that depends on it was run."""
 
     code = "data.contract-violated"
+
+
+class NothingToJudgeBy(NotFound):
+    """An imported version brings no rows of its own."""
+
+    code = "workshop.nothing-to-judge-by"
 
 
 class RefusedCommand(Exception):
@@ -388,9 +397,10 @@ class Workshop:
         """
         known: VersionAnswer = hub.ask(ExplainVersion(version=version))
         package = known.version.package
-        run = msgspec.json.decode(self.premises.blobs.get(known.version.run), type=RunRecord)
         # The version's own recipe: the project may have moved on since.
-        recipe = msgspec.convert(open_package(package, self.premises.blobs).config.recipe, Recipe)
+        trained = known.version if known.imported is None else self._newest_trained(hub, version)
+        run = msgspec.json.decode(self.premises.blobs.get(trained.run), type=RunRecord)
+        recipe = msgspec.convert(open_package(trained.package, self.premises.blobs).config.recipe, Recipe)
         artifact = run.output(recipe.evaluation_set.partition(":")[2])
         evaluation: Any = load(artifact, self.premises.blobs)
         judge = Judge(self.premises.blobs, self.premises.tools().engines)
@@ -424,6 +434,20 @@ class Workshop:
         )
         return found
 
+    def _newest_trained(self, hub: Hub, imported: str) -> VersionState:
+        """What an imported version is judged by: the rows of the newest one that was trained here."""
+        versions: VersionsAnswer = hub.ask(ListVersions(model=str(self.name)))
+        for one in reversed(versions.versions):
+            known: VersionAnswer = hub.ask(ExplainVersion(version=one.version))
+            if known.imported is None:
+                return one
+        raise NothingToJudgeBy(
+            f"{imported} was imported, and no version of {self.name.shown} was trained here: "
+            "there are no rows to judge it by",
+            remedy="lockgate train: its evaluation set is what an imported version is judged on",
+            version=imported,
+        )
+
     def _served(self, environment: str) -> ServedFeatures:
         """The features there are now; also which of them can be read by key, where the endpoint reads them so."""
         endpoint = self.premises.config.endpoints.get(f"{environment}/{self.name.name}")
@@ -438,8 +462,14 @@ class Workshop:
         if standing.baseline is None:
             return None
         side = SqliteStepCache(self.premises.layout.steps, f"judge:{self.name}")
+        baseline = open_package(standing.baseline, self.premises.blobs)
+        if baseline.config.imported:
+            # It brought no definitions of features: it reads the columns of the rows as they are.
+            return Champion(
+                version=standing.baseline_version or "", package=standing.baseline, rows=evaluation
+            )
         rows = rows_for(
-            open_package(standing.baseline, self.premises.blobs),
+            baseline,
             self.premises.blobs,
             self.premises.tools,
             SideCache(self._cache, side),

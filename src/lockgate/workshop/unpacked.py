@@ -20,6 +20,7 @@ from lockgate.adapters.runners.builtin import Tools, load_definitions
 from lockgate.core.blobs import BlobStore
 from lockgate.core.clock import Clock
 from lockgate.core.digests import Digest
+from lockgate.core.errors import Unsupported
 from lockgate.core.version import VERSION_OF_LOCKGATE
 from lockgate.features.definition import Definitions, service_views
 from lockgate.pipeline.artifact import Artifact, StepRecord
@@ -30,6 +31,12 @@ from lockgate.pipeline.ports import StepCache
 from lockgate.pipeline.recipe import TRAINING_SET_STEP, Recipe, Sources, graph_of
 from lockgate.registry.package import CODE_PATH, ENVIRONMENT_PATH, INCLUDE_PREFIX, Package, unpack_tar
 from lockgate.workshop.assembly import assemble_runner, environment_of
+
+
+class NotBuiltHere(Unsupported):
+    """An imported version holds no project that could be unpacked."""
+
+    code = "workshop.not-built-here"
 
 
 @dataclass(frozen=True)
@@ -44,7 +51,13 @@ class Unpacked:
 
 @contextmanager
 def unpacked(package: Package, blobs: BlobStore) -> Iterator[Unpacked]:
-    """Raises what reading the package's layers raises: `LayerCorrupt`, `LayerMissing`."""
+    """Raises `NotBuiltHere`, and what reading the package's layers raises: `LayerCorrupt`, `LayerMissing`."""
+    if package.config.imported:
+        raise NotBuiltHere(
+            "this version was imported: the code and data it was made of are not in its package",
+            remedy="import it again with lockgate import mlflow: the same model gives the same package",
+            package=package.digest,
+        )
     recipe = msgspec.convert(package.config.recipe, Recipe)
     files = unpack_tar(package.read(CODE_PATH, blobs))
     contracts = {table["contract"]: files.pop(table["contract"]) for table in recipe.datasets.values()}

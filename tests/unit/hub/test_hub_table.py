@@ -195,6 +195,7 @@ MATRIX: dict[str, frozenset[str]] = {
     "pipeline.record-run": frozenset({"author", "ci"}),
     "registry.declare-model": frozenset({"admin"}),
     "registry.register-version": frozenset({"author", "ci"}),
+    "registry.record-import": frozenset({"author", "ci"}),
     "registry.attach-attestation": frozenset({"author", "ci"}),
     "registry.reject-version": APPROVERS | {"security"},
     "registry.quarantine-version": frozenset({"incident", "security"}),

@@ -241,6 +241,9 @@ def _calibrated(asked: _Asked, limits: Mapping[str, Any], subject: Subject) -> S
 
 
 def _both_forms(asked: _Asked, limits: Mapping[str, Any], subject: Subject) -> Sequence[Evidence]:
+    if len(asked.opened.config.forms) == 1:
+        why = "the package holds the model in one form, so there is nothing that could differ"
+        return (not_applicable("model.parity", "max_abs_difference", why, subject=subject),)
     return runtime_parity(
         asked.probe,
         asked.load(1),

@@ -61,6 +61,7 @@ VERBS: dict[str, Verb] = {
         f"{_CLI}.verbs.features:materialize",
         "Bring the features that serving reads by key up to date.",
     ),
+    "import": Verb("change", f"{_CLI}.verbs.imports:imports", "Bring in what was made elsewhere."),
     "judge": Verb("change", f"{_CLI}.verbs.judging:judge", "Make evidence on a version."),
     "approve": Verb(
         "change", f"{_CLI}.verbs.judging:approve", "Agree to a version, on exactly its evidence."

@@ -32,6 +32,7 @@ from lockgate.hub.messages import (
     VerifyAudit,
     VersionAnswer,
 )
+from lockgate.registry.messages import Origin
 
 
 def when(at: int) -> str:
@@ -154,6 +155,7 @@ def _explain_record(answer: VersionAnswer, config: Any) -> dict[str, Any]:
         "signed_by": version.signed_by,
         "attestations": msgspec.to_builtins(answer.attestations),
         "tier": answer.model.tier,
+        "imported": answer.imported,
         "rollback_ready": None if answer.line is None else msgspec.to_builtins(answer.line.rollback_ready),
         "rollout": None if answer.line is None else msgspec.to_builtins(answer.line.rollout),
     }
@@ -184,6 +186,8 @@ def _explain_text(answer: VersionAnswer, config: Any) -> str:
         f"  signed by   {', '.join(key[:19] for key in version.signed_by)}",
         f"  environment {short(config.environment)}, code {short(config.code)} in {len(config.closure)} parts",
     ]
+    if answer.imported is not None:
+        rows += _imported_text(answer.imported.origin)
     rows += [
         f"  attested    {one.predicate_type} {short(one.envelope)} by {one.attached_by}"
         for one in answer.attestations
@@ -211,6 +215,15 @@ def _explain_text(answer: VersionAnswer, config: Any) -> str:
         if answer.line.rollout is not None:
             rows.append(f"  rollout     {rollout_text(answer.line.rollout)}")
     return "\n".join(rows)
+
+
+def _imported_text(origin: Origin) -> list[str]:
+    """What another system said; recorded, and no evidence here."""
+    run = f", run {origin.run}" if origin.run else ""
+    said = [f"{name} {value}" for name, value in origin.metrics.items()]
+    said += [f"param {name}={value}" for name, value in origin.params.items()]
+    rows = [f"  imported    from {origin.system} {origin.uri}{run}"]
+    return rows + [f"  said there  {one}" for one in (*said, *origin.notes)]
 
 
 def _place(line: EvidenceLine) -> str:

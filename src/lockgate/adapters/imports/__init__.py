@@ -1,0 +1,1 @@
+"""Readers of what other systems hold: a model, and what they say of it."""

@@ -1,0 +1,1 @@
+"""What comes into a project from elsewhere: packages that were not trained here."""
