@@ -4,7 +4,7 @@ import pytest
 
 from lockgate.adapters.sql.postgres.opening import open_postgres
 from lockgate.hub.ports import Store
-from lockgate.testing.journal_suite import JournalContract, OutboxContract
+from lockgate.testing.journal_suite import JournalContract, OutboxContract, UsageContract
 
 pytestmark = pytest.mark.service
 
@@ -12,6 +12,12 @@ pytestmark = pytest.mark.service
 class TestPostgresJournal(JournalContract):
     keeps_nul = False
 
+    @pytest.fixture
+    def make(self, database: str) -> Store:
+        return open_postgres(database)
+
+
+class TestPostgresUsage(UsageContract):
     @pytest.fixture
     def make(self, database: str) -> Store:
         return open_postgres(database)

@@ -87,7 +87,7 @@ class Deciding:
     ) -> None:
         self.clock = SystemClock()
         self.ids = SystemIds()
-        self.journal, self.outbox = store
+        self.journal, self.outbox, self.usage = store
         self.blobs = blobs
         refold(self.journal, self.clock)
         self.sink = sink
@@ -104,6 +104,7 @@ class Deciding:
             observe=lambda endpoint: None if self.target is None else self.target.observe(endpoint),
             lacking=lacking,
             checkpoints=(sink, notes),
+            last_used=self.usage.last_used,
         )
         self.effects.confirm = self.hub_for(CONTROLLER).execute
         self.rollouts = RolloutController(

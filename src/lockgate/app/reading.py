@@ -38,7 +38,14 @@ def features_lacking(layout: Layout) -> Callable[[Digest], str | None]:
 def reading_hub(layout: Layout, actor: str) -> Hub:
     """A hub for questions; commands that rest on outside facts belong to `app.control`."""
     layout.require_store()
-    journal, outbox = open_sqlite(layout.database)
+    journal, outbox, usage = open_sqlite(layout.database)
     clock, target = SystemClock(), LocalTarget(layout.run)
-    questions = Questions(journal, outbox, clock, observe=target.observe, lacking=features_lacking(layout))
+    questions = Questions(
+        journal,
+        outbox,
+        clock,
+        observe=target.observe,
+        lacking=features_lacking(layout),
+        last_used=usage.last_used,
+    )
     return LocalHub(journal, clock, embedded(actor), answer=questions)

@@ -12,7 +12,14 @@ from typing import Literal
 import msgspec
 
 from lockgate.access.roles import CONTROLLER, PEOPLES_ROLES, Grant, everywhere, holders
+from lockgate.core.errors import Forbidden
 from lockgate.core.messages import Command, Query, Reason, Refusal, Scope, refuse, tag_of
+
+
+class Unauthenticated(Forbidden):
+    """Nobody is proven by what the request brought: no token, or one that is unknown, expired or withdrawn."""
+
+    code = "http.unauthenticated"
 
 
 class Session(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,7 +6,7 @@ and the outbox of effects. The contract suite `lockgate.testing.journal_suite` s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
@@ -167,11 +167,33 @@ class Outbox(Protocol):
         ...
 
 
+class Usage(Protocol):
+    """What is remembered of credentials and of people nobody knows, beside the journal because it decides nothing.
+
+    Safe for threads and processes at once. What was told last may be lost in a power cut.
+    """
+
+    def used(self, credential: str, at: Micros) -> None:
+        """A credential was used; an earlier time than is known changes nothing."""
+        ...
+
+    def last_used(self, credentials: Sequence[str]) -> Mapping[str, Micros]:
+        """When each was last used, of those that ever were."""
+        ...
+
+    def count(self, name: str, n: int) -> None:
+        """So many more of what `name` says."""
+        ...
+
+    def counted(self) -> Mapping[str, int]: ...
+
+
 class Store(NamedTuple):
-    """Journal and outbox over one database; a commit of the one fills the other."""
+    """Journal, outbox and usage over one database; a commit of the first fills the second."""
 
     journal: Journal
     outbox: Outbox
+    usage: Usage
 
 
 class CheckpointSink(Protocol):

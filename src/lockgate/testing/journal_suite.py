@@ -14,7 +14,17 @@ import pytest
 
 from lockgate.core.errors import Bug, Invalid
 from lockgate.core.journal import EMPTY_HEAD, Head, extend
-from lockgate.hub.ports import Commit, Edge, Journal, Outbox, OutboxRow, Store, StoredDocument, StoredEntry
+from lockgate.hub.ports import (
+    Commit,
+    Edge,
+    Journal,
+    Outbox,
+    OutboxRow,
+    Store,
+    StoredDocument,
+    StoredEntry,
+    Usage,
+)
 
 PATIENCE_S = 30.0
 
@@ -469,3 +479,35 @@ def lease(outbox: Outbox, now: int, until: int, *, subject: str | None = None) -
     row = outbox.lease(now, until, subject=subject)
     assert row is not None
     return row
+
+
+class UsageContract:
+    """What every `Usage` promises."""
+
+    @pytest.fixture
+    def make(self) -> Store:
+        raise NotImplementedError("override `make` in the subclass")
+
+    @pytest.fixture
+    def usage(self, make: Store) -> Usage:
+        return make.usage
+
+    def test_the_latest_use_is_kept(self, usage: Usage) -> None:
+        assert usage.last_used(["a", "b"]) == {}
+        for at in (5, 9, 7):
+            usage.used("a", at)
+        usage.used("b", 1)
+        assert usage.last_used(["a", "c", "b"]) == {"a": 9, "b": 1}
+        assert usage.last_used([]) == {}
+
+    def test_counts_add_up(self, usage: Usage) -> None:
+        assert usage.counted() == {}
+        for n in (1, 2):
+            usage.count("refused", n)
+        usage.count("other", 1)
+        assert usage.counted() == {"refused": 3, "other": 1}
+
+    def test_counts_of_many_threads_add_up(self, usage: Usage) -> None:
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda n: usage.count("refused", n), range(20)))
+        assert usage.counted() == {"refused": 190}

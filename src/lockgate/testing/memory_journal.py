@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from lockgate.core.clock import Micros
@@ -32,6 +32,8 @@ class MemoryStore:
         self.outbox: dict[int, OutboxRow] = {}
         self.leases: dict[int, Micros] = {}
         self.n_outbox = 0
+        self.last_used: dict[str, Micros] = {}
+        self.counts: dict[str, int] = {}
 
 
 class MemoryTransaction:
@@ -181,3 +183,25 @@ class MemoryCheckpoints:
 
     def last_size(self) -> int:
         return int(self.notes[-1].split("\n")[1]) if self.notes else 0
+
+
+class MemoryUsage:
+    def __init__(self, store: MemoryStore) -> None:
+        self._store = store
+
+    def used(self, credential: str, at: Micros) -> None:
+        with self._store.latch:
+            self._store.last_used[credential] = max(self._store.last_used.get(credential, 0), at)
+
+    def last_used(self, credentials: Sequence[str]) -> Mapping[str, Micros]:
+        with self._store.latch:
+            known = self._store.last_used
+            return {credential: known[credential] for credential in credentials if credential in known}
+
+    def count(self, name: str, n: int) -> None:
+        with self._store.latch:
+            self._store.counts[name] = self._store.counts.get(name, 0) + n
+
+    def counted(self) -> Mapping[str, int]:
+        with self._store.latch:
+            return dict(self._store.counts)

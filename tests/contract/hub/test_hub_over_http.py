@@ -14,7 +14,7 @@ import pytest
 
 from lockgate.access.roles import everywhere
 from lockgate.adapters.hubs.http import HttpHub
-from lockgate.app.http.problems import STATUS, Unauthenticated, first_level, problem, status_of
+from lockgate.app.http.problems import STATUS, first_level, problem, status_of
 from lockgate.app.http.server import MAX_BODY_BYTES, Authenticate, HubServer, by_claimed_name, create_app
 from lockgate.core import errors
 from lockgate.core.errors import (
@@ -28,7 +28,7 @@ from lockgate.core.errors import (
     Unsupported,
 )
 from lockgate.core.messages import Command, Query, Receipt
-from lockgate.hub.authority import Session, embedded
+from lockgate.hub.authority import Session, Unauthenticated, embedded
 from lockgate.hub.kernel import Hub
 from lockgate.hub.messages import ChangesSince, Status, VerifyAudit
 from lockgate.hub.table import COMMAND_BY_TAG

@@ -3,13 +3,13 @@ from __future__ import annotations
 import pytest
 
 from lockgate.hub.ports import Store
-from lockgate.testing.journal_suite import JournalContract, OutboxContract
-from lockgate.testing.memory_journal import MemoryJournal, MemoryOutbox
+from lockgate.testing.journal_suite import JournalContract, OutboxContract, UsageContract
+from lockgate.testing.memory_journal import MemoryJournal, MemoryOutbox, MemoryUsage
 
 
 def memory_store() -> Store:
     journal = MemoryJournal()
-    return Store(journal, MemoryOutbox(journal.store))
+    return Store(journal, MemoryOutbox(journal.store), MemoryUsage(journal.store))
 
 
 class TestMemoryJournal(JournalContract):
@@ -19,6 +19,12 @@ class TestMemoryJournal(JournalContract):
 
 
 class TestMemoryOutbox(OutboxContract):
+    @pytest.fixture
+    def make(self) -> Store:
+        return memory_store()
+
+
+class TestMemoryUsage(UsageContract):
     @pytest.fixture
     def make(self) -> Store:
         return memory_store()

@@ -15,7 +15,14 @@ from lockgate.adapters.sql.tables import StoreTooNew, StoreUnreachable
 from lockgate.core.errors import Bug
 from lockgate.core.journal import EMPTY_HEAD, extend
 from lockgate.hub.ports import JournalUnreadable, Store
-from lockgate.testing.journal_suite import JournalContract, OutboxContract, commit_of, document, write
+from lockgate.testing.journal_suite import (
+    JournalContract,
+    OutboxContract,
+    UsageContract,
+    commit_of,
+    document,
+    write,
+)
 
 
 class TestSqliteJournal(JournalContract):
@@ -30,6 +37,12 @@ class TestSqliteOutbox(OutboxContract):
         return open_sqlite(tmp_path / "journal.db")
 
 
+class TestSqliteUsage(UsageContract):
+    @pytest.fixture
+    def make(self, tmp_path: Path) -> Store:
+        return open_sqlite(tmp_path / "journal.db")
+
+
 WRITE_MANY = """
 import sys
 from pathlib import Path
@@ -38,7 +51,7 @@ from lockgate.testing.journal_suite import write
 
 path, name, n = sys.argv[1:]
 sys.stdin.readline()
-journal, _ = open_sqlite(Path(path))
+journal, *_ = open_sqlite(Path(path))
 for turn in range(int(n)):
     write(journal, f"{name}-{turn}", bodies=[f"{name}-{turn}".encode()], effects=[(name, turn, b"{}")])
 """
@@ -57,7 +70,7 @@ def test_processes_take_turns_from_the_very_first_opening(tmp_path: Path) -> Non
         writer.stdin.close()
     assert [writer.wait(60) for writer in writers] == [0] * 4
 
-    journal, outbox = open_sqlite(path)
+    journal, outbox, _ = open_sqlite(path)
     head, seen = EMPTY_HEAD, []
     for entry in journal.entries(0, 1000):
         head = extend(head, entry.body)
@@ -98,7 +111,7 @@ def test_many_threads_open_a_new_store_at_once(tmp_path: Path) -> None:
     ],
 )
 def test_events_can_only_be_appended(tmp_path: Path, statement: str) -> None:
-    journal, _ = open_sqlite(tmp_path / "journal.db")
+    journal, *_ = open_sqlite(tmp_path / "journal.db")
     write(journal, "c1", bodies=[b"one", b"two"])
     before = journal.entries(0, 10)
     connection = sqlite3.connect(tmp_path / "journal.db", isolation_level=None)
@@ -109,7 +122,7 @@ def test_events_can_only_be_appended(tmp_path: Path, statement: str) -> None:
 
 
 def test_a_commit_that_does_not_go_on_from_the_head_writes_nothing(tmp_path: Path) -> None:
-    journal, outbox = open_sqlite(tmp_path / "journal.db")
+    journal, outbox, _ = open_sqlite(tmp_path / "journal.db")
     write(journal, "c1", bodies=[b"one"], documents=[document("a")])
     forked = commit_of(
         EMPTY_HEAD, "c2", bodies=[b"other"], documents=[document("b")], effects=[("s", 1, b"")]
@@ -122,7 +135,7 @@ def test_a_commit_that_does_not_go_on_from_the_head_writes_nothing(tmp_path: Pat
 
 
 def test_a_receipt_is_written_once(tmp_path: Path) -> None:
-    journal, _ = open_sqlite(tmp_path / "journal.db")
+    journal, *_ = open_sqlite(tmp_path / "journal.db")
     write(journal, "c1", receipt=b"first")
     with pytest.raises(sqlite3.IntegrityError):
         write(journal, "c1", receipt=b"second")
@@ -138,7 +151,7 @@ def test_a_commit_survives_the_loss_of_power(tmp_path: Path) -> None:
 
 
 def test_a_store_opens_again_with_all_that_was_in_it(tmp_path: Path) -> None:
-    journal, _ = open_sqlite(tmp_path / "journal.db")
+    journal, *_ = open_sqlite(tmp_path / "journal.db")
     write(journal, "c1", bodies=[b"one"], documents=[document("a")], effects=[("s", 1, b"{}")])
     again = open_sqlite(tmp_path / "journal.db")
     assert again.journal.head() == journal.head()
@@ -174,7 +187,7 @@ def test_a_missing_directory_is_not_called_damage(tmp_path: Path) -> None:
 
 
 def test_writing_inside_a_snapshot_is_a_bug(tmp_path: Path) -> None:
-    journal, _ = open_sqlite(tmp_path / "journal.db")
+    journal, *_ = open_sqlite(tmp_path / "journal.db")
     with journal.snapshot(), pytest.raises(Bug):
         write(journal, "c1")
     write(journal, "c1")

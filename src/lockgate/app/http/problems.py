@@ -24,6 +24,7 @@ from lockgate.core.errors import (
     Unavailable,
     Unsupported,
 )
+from lockgate.hub.authority import Unauthenticated
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -58,12 +59,6 @@ class UnknownMessage(Invalid):
 
 class ActorMissing(Invalid):
     code = "http.actor-missing"
-
-
-class Unauthenticated(Forbidden):
-    """Nobody is proven by what the request brought: no token, or one that is unknown, expired or withdrawn."""
-
-    code = "http.unauthenticated"
 
 
 class HostRefused(Forbidden):

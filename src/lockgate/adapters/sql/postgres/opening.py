@@ -5,6 +5,7 @@ from __future__ import annotations
 from lockgate.adapters.sql.postgres.journal import PostgresJournal
 from lockgate.adapters.sql.postgres.outbox import PostgresOutbox
 from lockgate.adapters.sql.postgres.store import PostgresStore
+from lockgate.adapters.sql.postgres.usage import PostgresUsage
 from lockgate.hub.ports import Store
 
 
@@ -15,4 +16,4 @@ def open_postgres(dsn: str, *, place: str = "the PostgreSQL store") -> Store:
         ConnectionStringInvalid, StoreUnreachable, StoreUnsuitable, StoreTooNew: as `PostgresStore` says.
     """
     store = PostgresStore(dsn, place=place)
-    return Store(PostgresJournal(store), PostgresOutbox(store))
+    return Store(PostgresJournal(store), PostgresOutbox(store), PostgresUsage(store))

@@ -7,6 +7,7 @@ from pathlib import Path
 from lockgate.adapters.sql.sqlite.journal import SqliteJournal
 from lockgate.adapters.sql.sqlite.outbox import SqliteOutbox
 from lockgate.adapters.sql.sqlite.store import SqliteStore
+from lockgate.adapters.sql.sqlite.usage import SqliteUsage
 from lockgate.hub.ports import Store
 
 
@@ -17,4 +18,4 @@ def open_sqlite(path: Path) -> Store:
         JournalUnreadable, StoreUnreachable, StoreTooNew: as `SqliteStore` says.
     """
     store = SqliteStore(path)
-    return Store(SqliteJournal(store), SqliteOutbox(store))
+    return Store(SqliteJournal(store), SqliteOutbox(store), SqliteUsage(store))
