@@ -1,0 +1,1 @@
+"""Registries of other kinds than ours: where packages travel through. One module per protocol."""
