@@ -65,6 +65,7 @@ DOOR_VALUES: dict[str, str] = {
     "delivery.advance": "the part of `decide` about rollouts on their way",
     "delivery.rollout": "steps and guards travel inside the events that plan a rollout",
     "delivery.verdict": "a verdict is decided, and travels inside the event that tells it",
+    "registry.trust": "the part of `decide` about keys and signatures",
     "traffic.capture": "what is kept of traffic is part of a plan",
     "traffic.plan": "the routing table is what a release is about",
     "traffic.errors": "what a routing table refuses",

@@ -48,7 +48,10 @@ def registry(htpasswd: str = "") -> Iterator[Registry]:
         for path in (root, settings, users):
             os.chown(path, *unprivileged())
         with started(
-            ["docker-registry", "serve", str(settings)], ready=lambda: _answers(host), log=home / "log", cwd=home
+            ["docker-registry", "serve", str(settings)],
+            ready=lambda: _answers(host),
+            log=home / "log",
+            cwd=home,
         ):
             yield Registry(host, root)
 

@@ -75,9 +75,9 @@ class Control(Deciding):
         return SigningKey.from_pem(pem.encode(), where=str(reference))
 
     def trusted(self, environment: str | None = None) -> tuple[PublicKey, ...]:
-        """The keys that are trusted in an environment, or in any."""
+        """The keys that are trusted in an environment, or in any. One that nobody declared trusts nobody."""
         tables = self.config.environments
-        chosen = [tables[environment]] if environment else tables.values()
+        chosen = [table for name, table in tables.items() if environment in (None, name)]
         paths = sorted({path for table in chosen for path in table.trust})
         return tuple(PublicKey.from_file(self.layout.root / path) for path in paths)
 

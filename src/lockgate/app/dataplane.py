@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import functools
 import gc
 import itertools
 import json
@@ -41,7 +42,7 @@ from lockgate.core.errors import LockgateError
 from lockgate.core.names import check_part
 from lockgate.serving.asgi import PlaneApp
 from lockgate.serving.capture import Captures
-from lockgate.serving.control import Presence
+from lockgate.serving.control import Presence, revoked_keys
 from lockgate.serving.guarded_http import GuardedHttp
 from lockgate.serving.loader import PackageLoader
 from lockgate.serving.plane import Plane
@@ -163,7 +164,8 @@ def build_loader(options: Options) -> PackageLoader:
     }
     # Opened by the first request that needs it: there may be no store yet, and without one the rest is served.
     online = LmdbOnline(options.online, readonly=True) if options.online is not None else None
-    return PackageLoader(DirectoryBlobs(options.store), {engine.format: engine}, trust, online)
+    revoked = functools.partial(revoked_keys, options.run_dir)
+    return PackageLoader(DirectoryBlobs(options.store), {engine.format: engine}, trust, online, revoked)
 
 
 def listen(options: Options) -> socket.socket:

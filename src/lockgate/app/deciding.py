@@ -23,6 +23,7 @@ from lockgate.core.documents import DocumentKind
 from lockgate.core.journal import sign_checkpoint
 from lockgate.core.messages import Command
 from lockgate.delivery.advance import standing_plan
+from lockgate.delivery.messages import PromoteVersion, Served
 from lockgate.delivery.plan import plan_of
 from lockgate.delivery.rollout import EndpointSettings
 from lockgate.delivery.state import ENDPOINT, ENVIRONMENT, ON_A_STEP, ROLLOUT, SETTINGS, release_key
@@ -34,10 +35,11 @@ from lockgate.hub.ports import CheckpointSink, Store
 from lockgate.hub.questions import Questions
 from lockgate.hub.refold import refold
 from lockgate.registry.decide import ATTESTATION_FACT, PACKAGE_FACT
-from lockgate.registry.facts import attestation_fact, package_fact
-from lockgate.registry.messages import AttachAttestation, RegisterVersion
+from lockgate.registry.facts import attestation_fact, package_fact, signature_fact, trust_fact
+from lockgate.registry.messages import AttachAttestation, RegisterVersion, SignVersion
 from lockgate.registry.ports import Verifier
-from lockgate.registry.state import MODEL
+from lockgate.registry.state import KEY, MODEL, VERSION
+from lockgate.registry.trust import TRUST_FACT, load_reasons
 
 D = TypeVar("D")
 
@@ -67,7 +69,7 @@ class Deciding:
     """Opened once; hands out one hub per session. Documents that an earlier release folded are folded anew first.
 
     Args:
-        trusted: the keys that are trusted in any environment; read when a signature is checked.
+        trusted: the keys that are trusted in an environment (None: in any); read when a signature is checked.
         run: the run directory of a data plane on this machine; without one, effects wait for whoever has it.
         sink: where signed heads of the journal go.
         checkpoint_key: where the key is that signs them.
@@ -79,7 +81,7 @@ class Deciding:
         store: Store,
         blobs: BlobStore,
         *,
-        trusted: Callable[[], Sequence[Verifier]],
+        trusted: Callable[[str | None], Sequence[Verifier]],
         run: Path | None,
         sink: CheckpointSink,
         checkpoint_key: Callable[[], Path],
@@ -95,7 +97,7 @@ class Deciding:
         self._trusted = trusted
         self.target = None if run is None else LocalTarget(run)
         targets = {} if self.target is None else {"local": self.target}
-        self.effects = EffectRunner(self.outbox, targets, self.clock)
+        self.effects = EffectRunner(self.outbox, targets, self.clock, vet=self._vet)
         notes = NotesOnDemand(lambda: CheckpointKey(checkpoint_key()).public)
         self._questions = Questions(
             self.journal,
@@ -132,12 +134,30 @@ class Deciding:
                 for line in command.lines:
                     check_line(line, self.blobs.get(line.digest), command.package)
             case AttachAttestation():
-                return {ATTESTATION_FACT: attestation_fact(command, self.blobs, self._trusted())}
+                return {ATTESTATION_FACT: attestation_fact(command, self.blobs, self._trusted(None))}
             case RegisterVersion():
                 known = self.journal.document(MODEL.name, command.model)
                 latest = (known.digest or None) if known is not None else None
-                return {PACKAGE_FACT: package_fact(command, self.blobs, self._trusted(), latest)}
+                return {PACKAGE_FACT: package_fact(command, self.blobs, self._trusted(None), latest)}
+            case PromoteVersion(version=key, environment=environment):
+                version = self._document(VERSION, key)
+                if version is not None:
+                    return {TRUST_FACT: trust_fact(version, self.blobs, self._trusted(environment))}
+            case SignVersion(version=key):
+                version = self._document(VERSION, key)
+                if version is not None:
+                    fact = signature_fact(command, version, self.blobs, self._trusted(None))
+                    return {TRUST_FACT: fact}
         return {}
+
+    def _vet(self, served: Served, environment: str) -> str:
+        """Why a package may not be brought to a target now, whatever was decided before; empty when it may."""
+        version = self._document(VERSION, served.version)
+        if version is None:
+            return f"there is no version {served.version}"
+        fact = trust_fact(version, self.blobs, self._trusted(environment), whole=False)
+        keys = frozenset(stored.key for stored in self.journal.documents(KEY.name, bodies=False))
+        return "; ".join(reason.message for reason in load_reasons(version, fact, keys))
 
     def carry_out(self, subject: str | None = None) -> bool:
         """Carry out every open effect (of `subject`) that this machine can; true when none is left."""
@@ -147,6 +167,7 @@ class Deciding:
         """Give a target that lost its plans (a restored backup, a wiped run directory) those that stand."""
         if self.target is None:
             return
+        self.target.distrust([stored.key for stored in self.journal.documents(KEY.name, bodies=False)])
         for stored in self.journal.documents(ENDPOINT.name):
             endpoint = read_body(ENDPOINT, stored)
             environment = self._document(ENVIRONMENT, endpoint.endpoint.partition("/")[0])

@@ -18,18 +18,19 @@ from lockgate.core.clock import Clock, Micros
 from lockgate.core.errors import Conflict, LockgateError, NotFound, Unavailable, did_you_mean
 from lockgate.core.messages import Command, Receipt
 from lockgate.delivery.decide import LOAD_PATIENCE_S
-from lockgate.delivery.messages import ApplyPlan, ConfirmPlan
-from lockgate.delivery.plan import plan_of
+from lockgate.delivery.messages import ApplyPlan, ConfirmPlan, Served
+from lockgate.delivery.plan import brought_in, plan_of
 from lockgate.delivery.ports import Target
 from lockgate.hub.kernel import CommandIdReused, require
 from lockgate.hub.ports import Outbox, OutboxRow
+from lockgate.registry.messages import DistrustKeys
 from lockgate.traffic.observed import Observed
 
 # Longer than the longest patience, so that nobody else starts while one process still waits.
 _LEASE_US = round((LOAD_PATIENCE_S + 5) * 1_000_000)
 _POLL_S = 0.005
 _POLLS = 1000
-_EFFECT = msgspec.json.Decoder(ApplyPlan)
+_EFFECT = msgspec.json.Decoder(ApplyPlan | DistrustKeys)
 
 
 class UnknownTarget(NotFound):
@@ -43,7 +44,13 @@ class Execute(Protocol):
 
 
 class EffectRunner:
-    """Works through an outbox. `confirm` runs commands as the controller, not as whoever asked."""
+    """Works through an outbox. `confirm` runs commands as the controller, not as whoever asked.
+
+    Args:
+        vet: asked once more, just before a package is brought to a target that has not got it, why it may not run in
+            an environment; empty when it may. Between decision and deployment somebody may have shut it away, or
+            changed its bytes.
+    """
 
     def __init__(
         self,
@@ -51,8 +58,10 @@ class EffectRunner:
         targets: Mapping[str, Target],
         clock: Clock,
         *,
+        vet: Callable[[Served, str], str] = lambda served, environment: "",
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
+        self._vet = vet
         self._outbox = outbox
         self._targets = targets
         self._clock = clock
@@ -105,9 +114,17 @@ class EffectRunner:
     def _one(self, row: OutboxRow) -> bool:
         """Carry out one row; false when nobody is there to take it."""
         effect = _EFFECT.decode(row.body)
+        if isinstance(effect, DistrustKeys):
+            return self._distrust(effect)
         started = self._clock.now()
         try:
-            seen = self._watch(self._target(effect), effect)
+            target = self._target(effect)
+            why_not = self._unfit(target, effect)
+            if why_not:
+                # The plan that is in force stays: nothing of this one was told to the target.
+                self._report(effect, False, why_not, started)
+                return True
+            seen = self._watch(target, effect)
         except Conflict:
             # A newer plan is in force; what this row asks for is history.
             return True
@@ -122,6 +139,20 @@ class EffectRunner:
         details = [worker.detail for worker in seen.workers if worker.detail]
         detail = "; ".join(details) or f"no answer within {effect.patience_s:g} s"
         self._report(effect, seen.reached(effect.fence), detail, started)
+        return True
+
+    def _unfit(self, target: Target, effect: ApplyPlan) -> str:
+        environment = effect.subject.partition("/")[0]
+        plan = target.observe(effect.subject).plan
+        found = (self._vet(served, environment) for served in brought_in(effect, plan))
+        return "; ".join(why for why in found if why)
+
+    def _distrust(self, effect: DistrustKeys) -> bool:
+        try:
+            for target in self._targets.values():
+                target.distrust(effect.key_ids)
+        except Unavailable:
+            return False
         return True
 
     def _target(self, effect: ApplyPlan) -> Target:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from lockgate.core.documents import DocRef, Docs
 from lockgate.core.messages import Context, Decision, Reason, Refusal, refuse
 from lockgate.core.names import check_full, check_part, parse_endpoint
@@ -42,7 +44,15 @@ from lockgate.governance.decide import policy_of
 from lockgate.governance.judgement import approvers, bound_set, counting_approvals
 from lockgate.governance.state import APPROVAL, PolicyState, approval_key
 from lockgate.registry.decide import known_version, model_of
-from lockgate.registry.state import VersionState
+from lockgate.registry.state import VERSION, VersionState
+from lockgate.registry.trust import (
+    TRUST_FACT,
+    TrustFact,
+    load_reasons,
+    revoked,
+    trust_is_stale,
+    trust_reasons,
+)
 
 # How long a target may take to load a package before the release counts as failed.
 LOAD_PATIENCE_S = 60.0
@@ -129,13 +139,29 @@ def promote_version(docs: Docs, command: PromoteVersion, context: Context) -> De
                 remedy="declare it in lockgate.toml: consumers, dashboards and the fallback of a first release",
             )
         )
-    if endpoint.live is not None and endpoint.live.served.package == version.package and not endpoint.rollout:
-        return Decision(())
-    standing = standing_of(docs, command.version, environment, endpoint, policy, context.now)
+    fact = cast(TrustFact, context.facts[TRUST_FACT])
+    if _is_live(endpoint, version) and not endpoint.rollout:
+        if endpoint.live is not None and endpoint.live.served.signatures == version.signatures:
+            return Decision(())
+        # The same bytes, vouched for anew: nothing is let in that was not let in before.
+        standing = load_reasons(version, fact, revoked(docs))
+    else:
+        standing = standing_of(docs, command.version, environment, endpoint, policy, context.now)
+        known = {reason.rule for reason in standing}
+        standing += [one for one in trust_reasons(version, fact, revoked(docs)) if one.rule not in known]
     if standing:
         waiting = all(reason.rule == "governance.approval" for reason in standing)
         return Refusal(reasons=tuple(standing), waiting=waiting)
     return _start_release(docs, command, version, environment, endpoint, policy)
+
+
+def promotion_is_stale(docs: Docs, command: PromoteVersion, context: Context) -> bool:
+    """Whether the facts about the version's signatures were made before its newest signature."""
+    return trust_is_stale(docs.get(VERSION, command.version), context)
+
+
+def _is_live(endpoint: EndpointState, version: VersionState) -> bool:
+    return endpoint.live is not None and endpoint.live.served.package == version.package
 
 
 def _environment(docs: Docs, name: str) -> EnvironmentState | Refusal:
@@ -169,8 +195,9 @@ def _start_release(
     approvals = counting_approvals(version, given, bound, policy.digest)
     served = Served(version=version.version, package=version.package, signatures=version.signatures)
     settings = settings_of(docs, endpoint.endpoint)
-    # Without a version to be held against there is nothing to roll out over: a first release goes at once.
-    stepwise = None if endpoint.live is None else settings.rollout
+    # Without another version to be held against there is nothing to roll out over: a first release goes at once.
+    again = _is_live(endpoint, version)
+    stepwise = None if endpoint.live is None or again else settings.rollout
     started = ReleaseStarted(
         endpoint=endpoint.endpoint,
         release=endpoint.n_releases + 1,
@@ -191,7 +218,7 @@ def _start_release(
         fence=started.generation,
         target=environment.target,
         live=served,
-        previous=served_of(endpoint.live),
+        previous=served_of(endpoint.previous if again else endpoint.live),
         fallback=endpoint.fallback,
         patience_s=LOAD_PATIENCE_S,
         capture=settings.capture,

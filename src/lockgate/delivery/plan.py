@@ -33,5 +33,12 @@ def plan_of(effect: ApplyPlan) -> Plan:
     )
 
 
+def brought_in(effect: ApplyPlan, plan: Plan | None) -> tuple[Served, ...]:
+    """The packages of an effect that the plan in force does not name with the same signatures."""
+    known = () if plan is None else plan.packages
+    named = (effect.live, effect.canary, effect.shadow, effect.previous)
+    return tuple(served for served in named if served is not None and _ref(served) not in known)
+
+
 def _ref(served: Served) -> PackageRef:
     return PackageRef(version=served.version, digest=served.package, signatures=served.signatures)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from lockgate.traffic.observed import Observed
@@ -27,4 +28,11 @@ class Target(Protocol):
 
     def wait(self, endpoint: str, generation: int, timeout_s: float) -> Observed:
         """Observe until every living worker has settled on `generation`, or the time is up."""
+        ...
+
+    def distrust(self, key_ids: Sequence[str]) -> None:
+        """From now on load nothing that only these keys have signed. Durable; what is loaded goes on answering.
+
+        The list is whole each time; a key that was on it is never left out.
+        """
         ...

@@ -19,6 +19,7 @@ from lockgate.governance.policy import TierRule, quorum_of
 from lockgate.governance.state import APPROVAL, POLICY, PolicyState, approval_key
 from lockgate.registry.decide import model_of
 from lockgate.registry.state import MODEL, VERSION, VersionState
+from lockgate.registry.trust import EVERY_KEY, revocation_reasons, revoked
 
 
 def needs_promote(command: PromoteVersion, docs: Docs) -> tuple[DocRef, ...]:
@@ -34,6 +35,7 @@ def needs_promote(command: PromoteVersion, docs: Docs) -> tuple[DocRef, ...]:
         DocRef(APPROVAL.name, approval_key(command.version, command.environment)),
         DocRef(ENDPOINT.name, f"{command.environment}/{model}"),
         DocRef(SETTINGS.name, f"{command.environment}/{model}"),
+        EVERY_KEY,
     ]
     if docs.has(every):
         below = _steps_below(docs.all(ENVIRONMENT, ""), command.environment)
@@ -65,6 +67,7 @@ def standing_of(
     intrinsic = docs.get(EVIDENCE, evidence_key(key))
     relative = docs.get(EVIDENCE, evidence_key(key, environment.environment))
     reasons = _life_reasons(version, environment)
+    reasons += revocation_reasons(version.version, version.signed_by, revoked(docs))
     reasons += _ladder_reasons(docs, version, environment)
     reasons += _evidence_reasons(rule, environment, endpoint, intrinsic, relative, key, now)
     reasons += approval_reasons(

@@ -245,7 +245,10 @@ def _went_live(body: EndpointState, stamp: Stamp) -> EndpointState:
         approved_by=rollout.approved_by,
         ticket=rollout.ticket,
     )
-    return msgspec.structs.replace(body, live=live, previous=body.live, rollout=None)
+    # The same bytes under new signatures take no place of the version before: the way back leads where it led.
+    again = body.live is not None and body.live.served.package == live.served.package
+    previous = body.previous if again else body.live
+    return msgspec.structs.replace(body, live=live, previous=previous, rollout=None)
 
 
 def _rolled_back(body: EndpointState, event: EndpointRolledBack, stamp: Stamp) -> EndpointState:

@@ -65,11 +65,18 @@ class WhoAmI(Query, frozen=True, kw_only=True, tag="hub.who-am-i"):
 
 
 class LiveLine(msgspec.Struct, frozen=True, kw_only=True):
+    """A release on an endpoint.
+
+    Attributes:
+        revoked: the keys that signed it, when every one of them is revoked: it would not be loaded again.
+    """
+
     version: str
     digest: Digest
     since: Micros
     approved_by: tuple[str, ...]
     ticket: str = ""
+    revoked: tuple[str, ...] = ()
 
 
 class DrillLine(msgspec.Struct, frozen=True, kw_only=True):

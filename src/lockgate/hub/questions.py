@@ -75,7 +75,8 @@ from lockgate.hub.messages import (
 from lockgate.hub.ports import CheckpointSink, Edge, Journal, Outbox
 from lockgate.hub.table import KIND_BY_NAME
 from lockgate.registry.decide import model_of
-from lockgate.registry.state import ATTESTATION, CLAIM, IMPORT, MODEL, VERSION, VersionState, claim_key
+from lockgate.registry.state import ATTESTATION, CLAIM, IMPORT, KEY, MODEL, VERSION, VersionState, claim_key
+from lockgate.registry.trust import revoked_only
 from lockgate.traffic.observed import Observed
 
 MAX_CHANGES = 1000
@@ -213,13 +214,30 @@ class Questions:
             steps = self._get(ROLLOUT, release_key(endpoint.endpoint, underway.release))
         seen = self._observe(endpoint.endpoint)
         return EndpointLine(
-            live=_live_line(endpoint.live),
-            previous=_live_line(endpoint.previous),
+            live=self._live_line(endpoint.live),
+            previous=self._live_line(endpoint.previous),
             rollback_ready=self._readiness(endpoint, seen),
             astray=_astray(endpoint, seen),
             rollout=None if underway is None else _rollout_line(underway, steps, self._clock.now()),
             consumers=endpoint.consumers,
             dashboards=endpoint.dashboards,
+        )
+
+    def _live_line(self, live: Live | None) -> LiveLine | None:
+        if live is None:
+            return None
+        version = self._get(VERSION, live.served.version)
+        keys = frozenset(stored.key for stored in self._journal.documents(KEY.name, bodies=False))
+        # Of the signatures it was released with: what was added since counts from the next promotion on.
+        added = 0 if version is None else len(version.signatures) - len(live.served.signatures)
+        signed_by = () if version is None else version.signed_by[: len(version.signed_by) - added]
+        return LiveLine(
+            version=parse_version(live.served.version).shown,
+            digest=live.served.package,
+            since=live.since,
+            approved_by=live.approved_by,
+            ticket=live.ticket,
+            revoked=signed_by if keys and revoked_only(signed_by, keys) else (),
         )
 
     def _rollout(self, query: ShowRollout) -> RolloutAnswer:
@@ -548,18 +566,6 @@ def _waits_for(underway: Rollout, steps: RolloutState, now: Micros) -> str:
         return steps.verdict.reason
     left_s = steps.policy.steps[steps.run.step].bake_s - (now - steps.run.started_at) / 1_000_000
     return f"{left_s:.0f} s of its bake" if left_s > 0 else "the controller (lockgate up)"
-
-
-def _live_line(live: Live | None) -> LiveLine | None:
-    if live is None:
-        return None
-    return LiveLine(
-        version=parse_version(live.served.version).shown,
-        digest=live.served.package,
-        since=live.since,
-        approved_by=live.approved_by,
-        ticket=live.ticket,
-    )
 
 
 def _shown(kind: str, key: str) -> str:

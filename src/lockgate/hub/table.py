@@ -34,7 +34,8 @@ from lockgate.pipeline import messages as pipeline_messages
 from lockgate.pipeline.state import RUN
 from lockgate.registry import decide as registry
 from lockgate.registry import messages as registry_messages
-from lockgate.registry.state import ATTESTATION, CLAIM, IMPORT, MODEL, VERSION
+from lockgate.registry import trust
+from lockgate.registry.state import ATTESTATION, CLAIM, IMPORT, KEY, MODEL, VERSION
 
 C = TypeVar("C", bound=Command)
 
@@ -81,6 +82,8 @@ HANDLERS: tuple[Handler[Any], ...] = (
     Handler(registry_messages.RejectVersion, way_back.needs_everywhere, way_back.reject_version),
     Handler(registry_messages.QuarantineVersion, way_back.needs_everywhere, way_back.quarantine_version),
     Handler(registry_messages.LiftQuarantine, registry.needs_version, registry.lift_quarantine),
+    Handler(registry_messages.SignVersion, trust.needs_sign, trust.sign_version, trust.signing_is_stale),
+    Handler(registry_messages.RevokeKey, trust.needs_revoke, trust.revoke_key),
     Handler(gates_messages.RecordEvidence, gates.needs_evidence, gates.record_evidence),
     Handler(governance_messages.AdoptPolicy, governance.needs_policy, governance.adopt_policy),
     Handler(governance_messages.ConsentToPolicy, governance.needs_policy, governance.consent_to_policy),
@@ -90,7 +93,12 @@ HANDLERS: tuple[Handler[Any], ...] = (
     Handler(governance_messages.DeclineVersion, governance.needs_approve, governance.decline_version),
     Handler(delivery_messages.DeclareEnvironment, delivery.needs_environment, delivery.declare_environment),
     Handler(delivery_messages.DeclareEndpoint, delivery.needs_endpoint, delivery.declare_endpoint),
-    Handler(delivery_messages.PromoteVersion, standing.needs_promote, delivery.promote_version),
+    Handler(
+        delivery_messages.PromoteVersion,
+        standing.needs_promote,
+        delivery.promote_version,
+        delivery.promotion_is_stale,
+    ),
     Handler(delivery_messages.ConfigureEndpoint, advance.needs_configure, advance.configure_endpoint),
     Handler(delivery_messages.ConfirmPlan, advance.needs_rollout, delivery.confirm_plan),
     Handler(delivery_messages.JudgeRollout, advance.needs_rollout, advance.judge_rollout),
@@ -146,6 +154,8 @@ EVENTS: tuple[type[Event], ...] = (
     registry_messages.VersionQuarantined,
     registry_messages.QuarantineLifted,
     registry_messages.VersionRetired,
+    registry_messages.VersionSigned,
+    registry_messages.KeyRevoked,
     gates_messages.EvidenceRecorded1,
     gates_messages.EvidenceRecorded,
     governance_messages.PolicyAdopted1,
@@ -188,6 +198,7 @@ KINDS: tuple[DocumentKind[Any], ...] = (
     CLAIM,
     IMPORT,
     ATTESTATION,
+    KEY,
     EVIDENCE,
     POLICY,
     PROPOSAL,

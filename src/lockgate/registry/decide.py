@@ -37,6 +37,7 @@ from lockgate.registry.state import (
     VersionState,
     claim_key,
 )
+from lockgate.registry.trust import EVERY_KEY, revocation_reasons, revoked
 
 PACKAGE_FACT = "package"
 ATTESTATION_FACT = "attestation"
@@ -128,6 +129,7 @@ def needs_register(command: RegisterVersion, docs: Docs) -> tuple[DocRef, ...]:
     return (
         DocRef(MODEL.name, command.model),
         DocRef(CLAIM.name, claim_key(command.model, command.package)),
+        EVERY_KEY,
     )
 
 
@@ -154,6 +156,9 @@ def register_version(docs: Docs, command: RegisterVersion, context: Context) -> 
                 message=f"package {short(fact.package)} was built for {fact.model}, not {command.model}",
             )
         )
+    distrusted = revocation_reasons(f"package {short(fact.package)}", fact.signed_by, revoked(docs))
+    if distrusted:
+        return Refusal(reasons=tuple(distrusted))
     number = _number(model, command.version, fact)
     if isinstance(number, Refusal):
         return number

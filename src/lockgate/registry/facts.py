@@ -9,12 +9,16 @@ from collections.abc import Sequence
 
 from lockgate.core.blobs import BlobStore
 from lockgate.core.digests import Digest
+from lockgate.core.errors import LockgateError, Unavailable
+from lockgate.core.messages import Reason
 from lockgate.registry.decide import AttestationFact, PackageFact
 from lockgate.registry.difference import minimum_bump
-from lockgate.registry.messages import AttachAttestation, RegisterVersion
-from lockgate.registry.package import open_package
+from lockgate.registry.messages import AttachAttestation, RegisterVersion, SignVersion
+from lockgate.registry.package import Package, check_form, open_package
 from lockgate.registry.ports import Verifier
-from lockgate.registry.signing import open_attestation, verify_any
+from lockgate.registry.signing import SignatureInvalid, open_attestation, signers, verify_envelope
+from lockgate.registry.state import VersionState
+from lockgate.registry.trust import TrustFact
 
 
 def package_fact(
@@ -25,19 +29,17 @@ def package_fact(
     Args:
         latest: the package of the model's newest version, to compare with; None for the first.
     Raises:
-        BlobMissing, BlobCorrupt: and what a package or a signature that does not hold raises.
+        BlobMissing, BlobCorrupt, FormatRefused: and what a package or a signature that does not hold raises.
     """
-    package = open_package(command.package, blobs)
-    for layer in package.layers:
-        package.read(layer.path, blobs)
+    package = _whole(command.package, blobs)
     signatures = tuple(blobs.get(digest) for digest in command.signatures)
-    key_id = verify_any(signatures, command.package, trusted)
+    signed_by = signers(signatures, command.package, trusted)
     against = None if latest is None else open_package(latest, blobs)
     bump, why = minimum_bump(against, package) if against is not None else ("major", ("first version",))
     return PackageFact(
         package=package.digest,
         model=package.config.model,
-        signed_by=(key_id,),
+        signed_by=signed_by,
         against=latest,
         minimum_bump=bump,
         why=why,
@@ -56,3 +58,66 @@ def attestation_fact(
         package=found.package,
         signed_by=found.signed_by,
     )
+
+
+def trust_fact(
+    version: VersionState, blobs: BlobStore, trusted: Sequence[Verifier], *, whole: bool = True
+) -> TrustFact:
+    """Whether a version's signatures and bytes hold where these keys are trusted. What does not is a complaint.
+
+    Args:
+        whole: every byte is read and each form's format checked; else manifest and description only.
+    Raises:
+        Unavailable: the blob store cannot be asked.
+    """
+    signed_by: tuple[str, ...] = ()
+    complaints: list[Reason] = []
+    try:
+        envelopes = tuple(blobs.get(digest) for digest in version.signatures)
+        signed_by = signers(envelopes, version.package, trusted)
+    except LockgateError as error:
+        complaints.append(_complaint("registry.signature", error, f"lockgate package sign {version.version}"))
+    try:
+        _whole(version.package, blobs) if whole else open_package(version.package, blobs)
+    except LockgateError as error:
+        complaints.append(_complaint("registry.bytes", error, error.remedy))
+    return TrustFact(
+        package=version.package,
+        signatures=version.signatures,
+        signed_by=signed_by,
+        complaints=tuple(complaints),
+    )
+
+
+def signature_fact(
+    command: SignVersion, version: VersionState, blobs: BlobStore, trusted: Sequence[Verifier]
+) -> TrustFact:
+    """Who made a further signature, and of which package. Raises what an envelope that does not hold raises."""
+    envelope = blobs.get(command.signature)
+    try:
+        signed_by: tuple[str, ...] = (verify_envelope(envelope, version.package, trusted),)
+        complaints: tuple[Reason, ...] = ()
+    except SignatureInvalid as error:
+        signed_by, complaints = (), (_complaint("registry.signature", error, error.remedy),)
+    return TrustFact(
+        package=version.package, signatures=version.signatures, signed_by=signed_by, complaints=complaints
+    )
+
+
+def _complaint(rule: str, error: LockgateError, remedy: str) -> Reason:
+    if isinstance(error, Unavailable):
+        raise error
+    return Reason(rule=rule, message=error.message, evidence=error.facts.get("digest"), remedy=remedy)
+
+
+def _whole(digest: Digest, blobs: BlobStore) -> Package:
+    """A package of which every byte has been read, and every form is of an allowed format."""
+    package = open_package(digest, blobs)
+    forms = {form.path: form for form in package.config.forms}
+    for path in forms:
+        package.layer(path)
+    for layer in package.layers:
+        data = package.read(layer.path, blobs)
+        if layer.path in forms:
+            check_form(forms[layer.path], data)
+    return package

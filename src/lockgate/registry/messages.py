@@ -6,8 +6,9 @@ from typing import ClassVar, Literal
 
 import msgspec
 
+from lockgate.core.clock import Micros, iso
 from lockgate.core.digests import Digest, short
-from lockgate.core.messages import Command, Event, Scope
+from lockgate.core.messages import Command, Effect, Event, Scope
 
 Tier = Literal["low", "moderate", "high", "critical"]
 
@@ -94,6 +95,39 @@ class RecordImport(Command, frozen=True, kw_only=True, tag="registry.record-impo
 
     def scope(self) -> Scope:
         return model_scope(self.model)
+
+
+class SignVersion(Command, frozen=True, kw_only=True, tag="registry.sign-version"):
+    """State that another signature over a version's package lies in the blob store.
+
+    Attributes:
+        signature: digest of the DSSE envelope.
+    """
+
+    permission: ClassVar[str] = "registry.register"
+    version: str
+    signature: Digest
+
+    def scope(self) -> Scope:
+        return model_scope(self.version)
+
+
+class RevokeKey(Command, frozen=True, kw_only=True, tag="registry.revoke-key"):
+    """Trust a key no longer, in any environment and for good.
+
+    Attributes:
+        key_id: as `lockgate key list` shows it.
+        since: from when somebody else may have had it; None for now. A signature carries no date that anybody vouches
+            for, so what the key signed before is refused as well.
+    """
+
+    permission: ClassVar[str] = "registry.revoke-key"
+    key_id: str
+    reason: str
+    since: Micros | None = None
+
+    def scope(self) -> Scope:
+        return Scope()
 
 
 class RejectVersion(Command, frozen=True, kw_only=True, tag="registry.reject-version"):
@@ -202,6 +236,30 @@ class PackageImported(Event, frozen=True, kw_only=True, tag="registry.package-im
     def summary(self) -> str:
         run = f", run {self.origin.run}" if self.origin.run else ""
         return f"{self.model} imported from {self.origin.system} {self.origin.uri}{run}"
+
+
+class VersionSigned(Event, frozen=True, kw_only=True, tag="registry.version-signed/1"):
+    version: str
+    signature: Digest
+    signed_by: str
+
+    def summary(self) -> str:
+        return f"{self.version} signed again, by {short(self.signed_by)}"
+
+
+class KeyRevoked(Event, frozen=True, kw_only=True, tag="registry.key-revoked/1"):
+    key_id: str
+    reason: str
+    since: Micros
+
+    def summary(self) -> str:
+        return f"key {short(self.key_id)} revoked since {iso(self.since)}: {self.reason}"
+
+
+class DistrustKeys(Effect, frozen=True, kw_only=True, tag="registry.distrust-keys"):
+    """Tell every target which keys are revoked: all of them, each time."""
+
+    key_ids: tuple[str, ...]
 
 
 class VersionValidated(Event, frozen=True, kw_only=True, tag="registry.version-validated/1"):

@@ -14,6 +14,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import msgspec
@@ -216,6 +217,18 @@ def verify_any(envelopes: Sequence[bytes], digest: Digest, verifiers: Sequence[V
         raise failures[0]
     reasons = "; ".join(error.facts["why"] for error in failures)
     raise _refused(failures[-1].facts["reason"], reasons, digest) from failures[-1]
+
+
+def signers(envelopes: Sequence[bytes], digest: Digest, verifiers: Sequence[Verifier]) -> tuple[str, ...]:
+    """The ids of all trusted keys that vouch for the package, sorted. Raises as `verify_any` when there is none."""
+    verify_any(envelopes, digest, verifiers)
+    found = set()
+    for envelope in envelopes:
+        # One envelope may hold the signatures of several keys.
+        for verifier in verifiers:
+            with suppress(SignatureInvalid):
+                found.add(verify_envelope(envelope, digest, (verifier,)))
+    return tuple(sorted(found))
 
 
 def signature_referrer(

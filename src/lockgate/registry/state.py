@@ -20,6 +20,7 @@ from lockgate.core.documents import Columns, DocumentKind
 from lockgate.core.messages import Event, Stamp
 from lockgate.registry.messages import (
     AttestationAttached,
+    KeyRevoked,
     ModelDeclared,
     Origin,
     PackageImported,
@@ -29,6 +30,7 @@ from lockgate.registry.messages import (
     VersionRegistered,
     VersionRejected,
     VersionRetired,
+    VersionSigned,
     VersionValidated,
 )
 
@@ -49,7 +51,11 @@ class ModelState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class VersionState(msgspec.Struct, frozen=True, kw_only=True):
-    """A registry entry: model, number, package digest, and where it stands in its life."""
+    """A registry entry: model, number, package digest, and where it stands in its life.
+
+    Attributes:
+        signed_by: ids of the keys that vouch for the package; each later signature adds one at the end.
+    """
 
     version: str
     model: str
@@ -110,6 +116,7 @@ _LIFE_EVENTS = (
     VersionQuarantined,
     QuarantineLifted,
     VersionRetired,
+    VersionSigned,
 )
 
 
@@ -119,6 +126,9 @@ def _fold_version(body: VersionState | None, event: Event, stamp: Stamp) -> Vers
     assert body is not None
     change = msgspec.structs.replace
     match event:
+        case VersionSigned():
+            signers = (*body.signed_by, event.signed_by)
+            return change(body, signatures=(*body.signatures, event.signature), signed_by=signers)
         case VersionValidated():
             return change(body, state="validated", evidence_set=event.evidence_set, policy=event.policy)
         case VersionRejected():
@@ -284,4 +294,38 @@ IMPORT = DocumentKind(
         if isinstance(event, PackageImported)
         else ()
     ),
+)
+
+
+class RevokedKey(msgspec.Struct, frozen=True, kw_only=True):
+    """A key that is trusted nowhere any more.
+
+    Attributes:
+        since: from when somebody else may have had it.
+    """
+
+    key_id: str
+    reason: str
+    since: Micros
+    revoked_at: Micros
+    revoked_by: str
+
+
+def _fold_key(body: RevokedKey | None, event: Event, stamp: Stamp) -> RevokedKey:
+    assert isinstance(event, KeyRevoked)
+    return RevokedKey(
+        key_id=event.key_id,
+        reason=event.reason,
+        since=event.since,
+        revoked_at=stamp.at if body is None else body.revoked_at,
+        revoked_by=stamp.actor,
+    )
+
+
+KEY = DocumentKind(
+    name="key",
+    type=RevokedKey,
+    keys=lambda event: (event.key_id,) if isinstance(event, KeyRevoked) else (),
+    fold=_fold_key,
+    columns=lambda body: Columns("", "revoked", body.key_id),
 )

@@ -2,6 +2,7 @@
 
     RUN_DIR/endpoints/ENV.NAMESPACE.NAME.ctl    the control file (traffic/control_file.py)
     RUN_DIR/endpoints/ENV.NAMESPACE.NAME.lock   flock for whoever writes plans or claims a worker slot
+    RUN_DIR/revoked-keys.json                   keys whose signatures count no longer (traffic/plan.py)
     RUN_DIR/workers/PID-TOKEN.live              flock held for the life of the worker process
     RUN_DIR/workers/PID-TOKEN.bell              a FIFO; any byte wakes the worker's watcher at once
     RUN_DIR/workers/PID-TOKEN.json              the worker's report
@@ -21,10 +22,32 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import msgspec
+
 from lockgate.core.digests import canonical
+from lockgate.serving.errors import PackageUntrusted
 from lockgate.traffic import control_file as codec
 from lockgate.traffic.errors import NoWorkerSlot
 from lockgate.traffic.observed import EndpointReport, State, WorkerReport
+from lockgate.traffic.plan import REVOKED_FILE, decode_revoked
+
+
+def revoked_keys(run_dir: Path) -> frozenset[str]:
+    """The keys that are trusted no longer, as of now.
+
+    Raises:
+        PackageUntrusted: the list is there and cannot be read; then nobody knows whom to trust.
+    """
+    try:
+        return decode_revoked((run_dir / REVOKED_FILE).read_bytes())
+    except FileNotFoundError:
+        return frozenset()
+    except (OSError, msgspec.DecodeError) as error:
+        raise PackageUntrusted(
+            f"the list of revoked keys {run_dir / REVOKED_FILE} cannot be read: {error}",
+            remedy="remove it and start lockgate up, which writes it anew",
+            file=str(run_dir / REVOKED_FILE),
+        ) from error
 
 
 class Presence:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from lockgate.core.blobs import BlobStore
 from lockgate.core.names import parse_version
@@ -23,6 +23,7 @@ class PackageLoader:
         engines: by model format; only these formats load.
         trust: verifiers per environment; an environment without any loads nothing.
         online: where features are read by key; without it such requests are refused, all others answered.
+        revoked: asked before each load which keys are trusted no longer, wherever they stand in `trust`.
     """
 
     def __init__(
@@ -31,14 +32,24 @@ class PackageLoader:
         engines: Mapping[str, Engine],
         trust: Mapping[str, Sequence[Verifier]],
         online: OnlineStore | None = None,
+        revoked: Callable[[], frozenset[str]] = frozenset[str],
     ) -> None:
+        self._revoked = revoked
         self._blobs = blobs
         self._online = online
         self._engines = engines
         self._trust = trust
 
     def load(self, ref: PackageRef, environment: str) -> ReadyPackage:
-        verifiers = self._trust.get(environment, ())
+        configured = self._trust.get(environment, ())
+        revoked = self._revoked()
+        verifiers = [one for one in configured if one.key_id not in revoked]
+        if configured and not verifiers:
+            raise PackageUntrusted(
+                f"every key that {environment!r} trusts is revoked, so {ref.version} cannot be verified",
+                remedy="sign the package with a new key, and start the data plane with that key trusted",
+                environment=environment,
+            )
         if not verifiers:
             raise PackageUntrusted(
                 f"no trusted keys are configured for {environment!r}, so {ref.version} cannot be verified",

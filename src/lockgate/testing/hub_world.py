@@ -15,7 +15,7 @@ from lockgate.access.roles import PEOPLES_ROLES, everywhere
 from lockgate.core.clock import Ids
 from lockgate.core.digests import Digest, digest_of, sha256
 from lockgate.core.journal import NoteVerifier
-from lockgate.core.messages import Command, Query, Receipt
+from lockgate.core.messages import Command, Query, Reason, Receipt
 from lockgate.core.semver import Bump
 from lockgate.data.messages import RecordContractCheck, RecordSnapshot
 from lockgate.delivery.messages import (
@@ -33,14 +33,21 @@ from lockgate.gates.messages import EvidenceLine, RecordEvidence, Verdict
 from lockgate.governance.messages import AdoptPolicy, ApproveVersion, ValidateVersion
 from lockgate.governance.policy import AnyPolicy, ApproverRole, Policy1, Sensitivity, TierRule1
 from lockgate.hub.authority import Session, controller
-from lockgate.hub.kernel import Hub, LocalHub
+from lockgate.hub.kernel import Hub, LocalHub, read_body
 from lockgate.hub.messages import ExplainVersion, Standing, Status
 from lockgate.hub.ports import CheckpointSink, Journal, Outbox
 from lockgate.hub.questions import Questions
 from lockgate.pipeline.messages import RecordRun
 from lockgate.registry.decide import ATTESTATION_FACT, PACKAGE_FACT, AttestationFact, PackageFact
-from lockgate.registry.messages import AttachAttestation, DeclareModel, RegisterVersion, Tier
-from lockgate.registry.state import MODEL, VERSION
+from lockgate.registry.messages import (
+    AttachAttestation,
+    DeclareModel,
+    RegisterVersion,
+    SignVersion,
+    Tier,
+)
+from lockgate.registry.state import MODEL, VERSION, VersionState
+from lockgate.registry.trust import TRUST_FACT, TrustFact
 from lockgate.testing.clock import CountingIds, FakeClock
 from lockgate.traffic.plan import Fallback
 
@@ -51,6 +58,7 @@ CONTROLLER = "controller"
 GATE, RELATIVE_GATE = "perf.absolute", "perf.vs_champion"
 MAX_AGE_DAYS = 7
 SBOM = "https://cyclonedx.org/bom"
+SIGNER = sha256(b"the key that signs packages")
 
 _QUORUM: dict[Tier, int] = {"low": 0, "moderate": 1, "high": 1, "critical": 2}
 _LADDER: tuple[tuple[str, Sensitivity], ...] = (("dev", "open"), ("prod", "production"))
@@ -80,6 +88,8 @@ class HubWorld:
         at: told each step of the kernel; replace it to crash there.
         bumps: the smallest bump a package demands; `patch` unless said otherwise.
         built_for: the model a package was built for; the one it is registered for unless said otherwise.
+        signers: whose signature an envelope is, by its digest; `SIGNER` unless said otherwise.
+        complaints: what is wrong with the bytes of a package, by its digest.
         attested: what an envelope turns out to say; what it is attached as unless said otherwise.
     """
 
@@ -99,6 +109,8 @@ class HubWorld:
         self.bumps: dict[Digest, Bump] = {}
         self.built_for: dict[Digest, str] = {}
         self.attested: dict[Digest, AttestationFact] = {}
+        self.signers: dict[Digest, str] = {}
+        self.complaints: dict[Digest, tuple[Reason, ...]] = {}
         self._questions = Questions(journal, outbox, self.clock, checkpoints=checkpoints)
 
     def hub(self, actor: str, roles: frozenset[str] = PEOPLES_ROLES) -> LocalHub:
@@ -122,6 +134,9 @@ class HubWorld:
     def _establish(self, command: Command) -> Mapping[str, Any]:
         if isinstance(command, AttachAttestation):
             return {ATTESTATION_FACT: self.attested.get(command.envelope) or self.as_said(command)}
+        if isinstance(command, PromoteVersion | SignVersion):
+            stored = self.journal.document(VERSION.name, command.version)
+            return {} if stored is None else {TRUST_FACT: self.trust(command, read_body(VERSION, stored))}
         if not isinstance(command, RegisterVersion):
             return {}
         stored = self.journal.document(MODEL.name, command.model)
@@ -129,12 +144,25 @@ class HubWorld:
         fact = PackageFact(
             package=command.package,
             model=self.built_for.get(command.package, command.model),
-            signed_by=("key",),
+            signed_by=self.signed_by(command.signatures),
             against=None if model is None else model.latest_package,
             minimum_bump=self.bumps.get(command.package, "patch"),
             why=("new data",),
         )
         return {PACKAGE_FACT: fact}
+
+    def trust(self, command: PromoteVersion | SignVersion, version: VersionState) -> TrustFact:
+        """Signatures are by `SIGNER` unless `signers` says otherwise; bytes hold unless `complaints` says so."""
+        looked_at = (command.signature,) if isinstance(command, SignVersion) else version.signatures
+        return TrustFact(
+            package=version.package,
+            signatures=version.signatures,
+            signed_by=self.signed_by(looked_at),
+            complaints=self.complaints.get(version.package, ()),
+        )
+
+    def signed_by(self, signatures: tuple[Digest, ...]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(self.signers.get(one, SIGNER) for one in signatures))
 
     def as_said(self, command: AttachAttestation) -> AttestationFact:
         stored = self.journal.document(VERSION.name, command.version)
@@ -143,7 +171,7 @@ class HubWorld:
             predicate_type=command.predicate_type,
             statement=named_digest("statement", command.envelope),
             package="" if stored is None else stored.digest,
-            signed_by="key",
+            signed_by=SIGNER,
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,7 @@ class MemoryTarget:
         broken: why a package does not load, by digest.
         alive: set to False to kill the worker; set back to True, a new one takes up the newest plans.
         stuck: while true the worker stays at `loading`.
+        revoked: the keys it was told to trust no longer.
     """
 
     def __init__(self, *, name: str = "memory") -> None:
@@ -33,6 +34,7 @@ class MemoryTarget:
         self.broken: dict[Digest, str] = {}
         self.alive = True
         self.stuck = False
+        self.revoked: set[str] = set()
         self._plans: dict[str, Plan] = {}
         self._serving: dict[str, Plan] = {}
 
@@ -49,6 +51,9 @@ class MemoryTarget:
                 current=current.generation,
             )
         self._plans[plan.endpoint] = plan
+
+    def distrust(self, key_ids: Sequence[str]) -> None:
+        self.revoked |= set(key_ids)
 
     def observe(self, endpoint: str) -> Observed:
         name = str(parse_endpoint(endpoint))

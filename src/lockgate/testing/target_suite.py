@@ -161,3 +161,9 @@ class TargetContract:
         make.target.apply(sample_plan(1, "1.0.0"))
         observed = make.target.wait(ENDPOINT, 1, 0.01)
         assert observed.generation == 1 and not observed.reached(1)
+
+    def test_keys_are_distrusted_again_and_again_and_plans_go_on(self, make: TargetRig) -> None:
+        for key_ids in ((), ("sha256:a",), ("sha256:a", "sha256:b"), ("sha256:a",)):
+            make.target.distrust(key_ids)
+        make.target.apply(sample_plan(1, "1.0.0"))
+        assert make.target.wait(ENDPOINT, 1, _TIMEOUT_S).reached(1)

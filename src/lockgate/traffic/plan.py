@@ -15,6 +15,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
+from collections.abc import Iterable
 from typing import Literal
 
 import msgspec
@@ -198,3 +199,16 @@ def _salt_bytes(salt: str) -> bytes:
 
 def _bad(plan: Plan, why: str, remedy: str) -> BadPlan:
     return BadPlan(f"the plan for {plan.endpoint!r} cannot be: {why}", remedy=remedy, endpoint=plan.endpoint)
+
+
+REVOKED_FILE = "revoked-keys.json"
+"""Beside the control files: the ids of keys that are trusted no longer, whatever a data plane was started with."""
+
+
+def encode_revoked(key_ids: Iterable[str]) -> bytes:
+    return msgspec.json.encode(sorted(set(key_ids)))
+
+
+def decode_revoked(data: bytes) -> frozenset[str]:
+    """Raises `msgspec.DecodeError` for anything but a list of key ids."""
+    return frozenset(msgspec.json.decode(data, type=list[str]))

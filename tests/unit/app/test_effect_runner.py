@@ -5,8 +5,10 @@ from __future__ import annotations
 from lockgate.app.deciding import CONTROLLER
 from lockgate.app.effects import EffectRunner
 from lockgate.core.messages import Receipt
-from lockgate.hub.messages import Status, StatusAnswer
-from lockgate.testing.hub_world import MODEL_NAME, HubWorld, Story, accepted, named_digest
+from lockgate.delivery.messages import Served
+from lockgate.hub.messages import ShowRollout, Status, StatusAnswer
+from lockgate.registry.messages import RevokeKey
+from lockgate.testing.hub_world import MODEL_NAME, SIGNER, HubWorld, Story, accepted, named_digest
 from lockgate.testing.memory_journal import MemoryJournal, MemoryOutbox, MemoryStore
 from lockgate.testing.memory_target import MemoryTarget
 
@@ -21,13 +23,19 @@ class Rig:
         self.world = HubWorld(MemoryJournal(store), MemoryOutbox(store))
         self.outbox = self.world.outbox
         self.target = MemoryTarget()
+        self.unfit: dict[tuple[str, str], str] = {}
+        self.vetted: list[str] = []
         self.runner = EffectRunner(
-            self.outbox, {"local": self.target}, self.world.clock, pause=lambda seconds: None
+            self.outbox, {"local": self.target}, self.world.clock, vet=self.vet, pause=lambda seconds: None
         )
         self.runner.confirm = self.world.hub(CONTROLLER.actor, CONTROLLER.roles).execute
         self.world.carry_out = self.runner.carry_out
         self.story = Story(self.world.hub)
         self.story.found()
+
+    def vet(self, served: Served, environment: str) -> str:
+        self.vetted.append(served.version)
+        return self.unfit.get((served.version, environment), "")
 
     def live(self, endpoint: str) -> str | None:
         answer: StatusAnswer = self.world.ask(Status(endpoint=endpoint))
@@ -110,3 +118,36 @@ def test_nothing_is_done_when_nothing_waits() -> None:
     head = rig.world.journal.head()
     assert rig.runner.carry_out()
     assert rig.world.journal.head() == head
+
+
+def test_a_package_that_is_unfit_by_now_is_never_told_to_the_target() -> None:
+    rig = Rig()
+    rig.to_dev("one", version("1.0.0"))
+    rig.unfit[(version("1.0.1"), "dev")] = "its key was revoked"
+    rig.to_dev("two", version("1.0.1"))
+    assert rig.live(DEV) == "flight-delay@1.0.0"
+    seen = rig.target.observe(DEV)
+    assert seen.plan is not None
+    assert named_digest("package", "two") not in {ref.digest for ref in seen.plan.packages}
+    release = rig.story.ask(ShowRollout(endpoint=DEV, release=2)).release
+    assert "its key was revoked" in release.detail
+    assert rig.outbox.open_rows() == 0
+
+
+def test_what_the_target_has_already_is_not_asked_about_again() -> None:
+    """The way back must not depend on what has become of a key since."""
+    rig = Rig()
+    rig.to_dev("one", version("1.0.0"))
+    rig.to_dev("two", version("1.0.1"))
+    rig.vetted.clear()
+    rig.unfit[(version("1.0.0"), "dev")] = "its key was revoked"
+    accepted(rig.story.roll_back("dev"))
+    assert rig.live(DEV) == "flight-delay@1.0.0"
+    assert rig.vetted == []
+
+
+def test_revoked_keys_are_told_to_every_target() -> None:
+    rig = Rig()
+    command = RevokeKey(id="revoke", key_id=SIGNER, reason="stolen")
+    assert accepted(rig.story.do("sam", command)).effects == "done"
+    assert rig.target.revoked == {SIGNER}

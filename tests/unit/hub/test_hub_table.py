@@ -197,6 +197,8 @@ MATRIX: dict[str, frozenset[str]] = {
     "registry.register-version": frozenset({"author", "ci"}),
     "registry.record-import": frozenset({"author", "ci"}),
     "registry.attach-attestation": frozenset({"author", "ci"}),
+    "registry.sign-version": frozenset({"author", "ci"}),
+    "registry.revoke-key": frozenset({"security"}),
     "registry.reject-version": APPROVERS | {"security"},
     "registry.quarantine-version": frozenset({"incident", "security"}),
     "registry.lift-quarantine": frozenset({"incident", "security"}),

@@ -10,7 +10,16 @@ from lockgate.core.messages import Receipt
 from lockgate.hub.messages import ExplainVersion, Lineage, ListVersions, Status, VersionOfPackage
 from lockgate.registry.messages import DeclareModel, LiftQuarantine, QuarantineVersion, RejectVersion
 from lockgate.registry.state import VersionState
-from lockgate.testing.hub_world import MODEL_NAME, SBOM, HubWorld, Story, accepted, named_digest, rules_of
+from lockgate.testing.hub_world import (
+    MODEL_NAME,
+    SBOM,
+    SIGNER,
+    HubWorld,
+    Story,
+    accepted,
+    named_digest,
+    rules_of,
+)
 from lockgate.testing.memory_journal import MemoryJournal, MemoryOutbox
 
 V1, V2 = f"{MODEL_NAME}@1.0.0", f"{MODEL_NAME}@1.0.1"
@@ -143,7 +152,7 @@ def test_a_version_remembers_who_made_it_and_from_what(story: Story) -> None:
         "ann",
         "candidate",
         None,
-        ("key",),
+        (SIGNER,),
     )
     assert (second.author, second.previous, second.bump) == ("bob", V1, "patch")
     edges = {(edge.kind, edge.target) for edge in story.ask(Lineage(ref=f"version:{V1}")).edges}
@@ -228,7 +237,7 @@ def test_what_is_attested_of_a_version_is_listed_with_who_attached_it(story: Sto
     accepted(story.do("ci", story.attaching(V1, "scan", SCAN)))
     assert attested(story) == [(SBOM, "ann"), (SCAN, "ci")]
     (first, second) = story.ask(ExplainVersion(version=V1)).attestations
-    assert first.envelope == named_digest("envelope", "bom") and first.signed_by == "key"
+    assert first.envelope == named_digest("envelope", "bom") and first.signed_by == SIGNER
     assert first.attached_at < second.attached_at
 
 

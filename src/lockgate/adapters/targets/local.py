@@ -13,7 +13,7 @@ import fcntl
 import mmap
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from lockgate.core.names import parse_endpoint
 from lockgate.traffic import control_file as codec
 from lockgate.traffic.errors import TargetUnavailable
 from lockgate.traffic.observed import EndpointReport, Observed, WorkerReport, WorkerState
-from lockgate.traffic.plan import Plan
+from lockgate.traffic.plan import REVOKED_FILE, Plan, decode_revoked, encode_revoked
 
 _FIRST_PAUSE_S = 0.0002
 _LONGEST_PAUSE_S = 0.01
@@ -123,6 +123,19 @@ class LocalTarget:
             time.sleep(min(pause_s, left_s))
             pause_s = min(pause_s * 1.2, _LONGEST_PAUSE_S)
 
+    def distrust(self, key_ids: Sequence[str]) -> None:
+        """Write the revoked keys down beside the control files; each worker reads them before it loads anything.
+
+        Raises:
+            TargetUnavailable: the run directory cannot be used, or the list there is damaged.
+        """
+        path, known = self.run_dir / REVOKED_FILE, frozenset[str]()
+        with self._translated(), self._locked(REVOKED_FILE):
+            with suppress(FileNotFoundError):
+                known = decode_revoked(path.read_bytes())
+            if not known.issuperset(key_ids):
+                _place(path, encode_revoked({*known, *key_ids}))
+
     def endpoints(self) -> tuple[str, ...]:
         """All endpoints that ever had a plan here, in full form, sorted."""
         with self._translated(), suppress(FileNotFoundError):
@@ -134,23 +147,7 @@ class LocalTarget:
         """A new control file becomes visible with its first plan in it, whole, or not at all."""
         image = bytearray(codec.blank())
         codec.carry_out(image, codec.publish(image, plan))
-        temporary = path.with_suffix(".new")
-        temporary.unlink(missing_ok=True)
-        fd = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
-        try:
-            with os.fdopen(fd, "wb") as file:
-                file.write(image)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.rename(path)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
-        directory = os.open(self._endpoints, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        _place(path, image)
 
     def _ring(self) -> None:
         """Wake the workers. Losing a ring costs a worker's poll interval, so nothing here may fail a plan."""
@@ -214,12 +211,34 @@ class LocalTarget:
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except OSError as error:
+        except (OSError, msgspec.DecodeError) as error:
+            why = error.strerror or error if isinstance(error, OSError) else f"{REVOKED_FILE} is damaged"
             raise TargetUnavailable(
-                f"the run directory {self.run_dir} cannot be used: {error.strerror or error}",
+                f"the run directory {self.run_dir} cannot be used: {why}",
                 remedy="check that it exists, belongs to this user and has room",
                 run_dir=str(self.run_dir),
             ) from error
+
+
+def _place(path: Path, data: bytes | bytearray) -> None:
+    """Put a whole file in place of the one before, or leave that as it is."""
+    temporary = path.with_suffix(".new")
+    temporary.unlink(missing_ok=True)
+    fd = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
 
 
 @contextmanager

@@ -100,7 +100,8 @@ def _live_text(line: LiveLine | None) -> str:
     if line is None:
         return "nothing"
     by = f", approved by {', '.join(line.approved_by)}" if line.approved_by else ""
-    return f"{line.version}  {short(line.digest)}  since {when(line.since)}{by}"
+    keys = f"  SIGNED BY REVOKED KEYS ONLY ({', '.join(map(short, line.revoked))})" if line.revoked else ""
+    return f"{line.version}  {short(line.digest)}  since {when(line.since)}{by}{keys}"
 
 
 @verb
