@@ -105,7 +105,8 @@ def declare_endpoint(docs: Docs, command: DeclareEndpoint, context: Context) -> 
         )
     known = docs.get(ENDPOINT, command.endpoint)
     declared = (command.fallback, command.consumers, command.dashboards)
-    if known is not None and (known.fallback, known.consumers, known.dashboards) == declared:
+    standing = known is not None and known.removed_at is None
+    if standing and known is not None and (known.fallback, known.consumers, known.dashboards) == declared:
         return Decision(())
     return Decision(
         (
@@ -131,11 +132,12 @@ def promote_version(docs: Docs, command: PromoteVersion, context: Context) -> De
     if isinstance(policy, Refusal):
         return policy
     endpoint = docs.get(ENDPOINT, f"{command.environment}/{version.model}")
-    if endpoint is None:
+    if endpoint is None or endpoint.removed_at is not None:
         return refuse(
             Reason(
                 rule="delivery.endpoint-unknown",
-                message=f"endpoint {command.environment}/{version.model} is not declared",
+                message=f"endpoint {command.environment}/{version.model} is "
+                + ("not declared" if endpoint is None else "removed"),
                 remedy="declare it in lockgate.toml: consumers, dashboards and the fallback of a first release",
             )
         )

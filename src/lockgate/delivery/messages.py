@@ -71,6 +71,36 @@ class ConfigureEndpoint(Command, frozen=True, kw_only=True, tag="delivery.config
         return endpoint_scope(self.endpoint)
 
 
+class SignOffRemoval(Command, frozen=True, kw_only=True, tag="delivery.sign-off-removal"):
+    """Say in the name of a consumer that it no longer needs an endpoint."""
+
+    permission: ClassVar[str] = "governance.sign-off"
+    endpoint: str
+    consumer: str
+    comment: str = ""
+
+    def scope(self) -> Scope:
+        return endpoint_scope(self.endpoint)
+
+
+class RemoveEndpoint(Command, frozen=True, kw_only=True, tag="delivery.remove-endpoint"):
+    """Take an endpoint down for good. Its history stays, its release numbers go on if it is declared again.
+
+    Attributes:
+        live: the version that the sender knows to be live, and takes from its callers; empty for none.
+        despite_consumers: go on although consumers have not signed off.
+    """
+
+    permission: ClassVar[str] = "delivery.declare"
+    endpoint: str
+    reason: str
+    live: str = ""
+    despite_consumers: bool = False
+
+    def scope(self) -> Scope:
+        return endpoint_scope(self.endpoint)
+
+
 class PromoteVersion(Command, frozen=True, kw_only=True, tag="delivery.promote-version"):
     """Release a version to an environment."""
 
@@ -246,6 +276,36 @@ class EndpointDeclared(Event, frozen=True, kw_only=True, tag="delivery.endpoint-
 
     def summary(self) -> str:
         return f"endpoint {self.endpoint} declared for {', '.join(self.consumers) or 'no consumer yet'}"
+
+
+class RemovalSignedOff(Event, frozen=True, kw_only=True, tag="delivery.removal-signed-off/1"):
+    endpoint: str
+    consumer: str
+    comment: str
+
+    def summary(self) -> str:
+        return f"{self.consumer} no longer needs {self.endpoint}"
+
+
+class EndpointRemoved(Event, frozen=True, kw_only=True, tag="delivery.endpoint-removed/1"):
+    """An endpoint answers nobody any more; `generation` is the plan that says so.
+
+    Attributes:
+        release, version: what was live until then; None and empty for nothing.
+        overridden: the consumers that had not signed off.
+    """
+
+    endpoint: str
+    generation: int
+    release: int | None
+    version: str
+    reason: str
+    overridden: tuple[str, ...]
+
+    def summary(self) -> str:
+        left = f", with {self.version} live" if self.version else ""
+        over = f", without the word of {', '.join(self.overridden)}" if self.overridden else ""
+        return f"endpoint {self.endpoint} removed{left}{over}: {self.reason}"
 
 
 class EndpointConfigured(Event, frozen=True, kw_only=True, tag="delivery.endpoint-configured/1"):

@@ -28,11 +28,13 @@ from lockgate.delivery.messages import (
     DrillStarted,
     EndpointConfigured,
     EndpointDeclared,
+    EndpointRemoved,
     EndpointRolledBack,
     EnvironmentDeclared,
     ReleaseFailed,
     ReleaseStarted,
     ReleaseWentLive,
+    RemovalSignedOff,
     RollbackConfirmed,
     RollbackFailed,
     RolloutAdvanced,
@@ -55,7 +57,7 @@ RolloutLife = Literal[
 ]
 ON_A_STEP: frozenset[RolloutLife] = frozenset({"shadow", "canary", "soak", "paused"})
 """The states in which a step is served and its figures count."""
-ReleaseLife = Literal["preparing", "live", "superseded", "failed", "rolled_back"]
+ReleaseLife = Literal["preparing", "live", "superseded", "failed", "rolled_back", "removed"]
 
 
 class EnvironmentState(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,7 +106,12 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EndpointState(msgspec.Struct, frozen=True, kw_only=True):
-    """`ENV/NAME`: what is live, what would be after a rollback, what is on its way."""
+    """`ENV/NAME`: what is live, what would be after a rollback, what is on its way.
+
+    Attributes:
+        let_go: the consumers that no longer need it.
+        removed_at: since when it is taken down; None while it stands.
+    """
 
     endpoint: str
     fallback: Fallback
@@ -115,6 +122,8 @@ class EndpointState(msgspec.Struct, frozen=True, kw_only=True):
     rollout: Rollout | None = None
     generation: int = 0
     n_releases: int = 0
+    let_go: tuple[str, ...] = ()
+    removed_at: Micros | None = None
 
 
 class ReleaseState(msgspec.Struct, frozen=True, kw_only=True):
@@ -158,6 +167,8 @@ def _environment(event: Event) -> EnvironmentState:
 
 _ENDPOINT_EVENTS = (
     EndpointDeclared,
+    EndpointRemoved,
+    RemovalSignedOff,
     ReleaseStarted,
     RolloutStepStarted,
     RolloutAdvanced,
@@ -183,7 +194,14 @@ def _fold_endpoint(body: EndpointState | None, event: Event, stamp: Stamp) -> En
         )
         if body is None:
             return declared
-        return change(body, fallback=event.fallback, consumers=event.consumers, dashboards=event.dashboards)
+        return change(
+            body,
+            fallback=event.fallback,
+            consumers=event.consumers,
+            dashboards=event.dashboards,
+            let_go=tuple(one for one in body.let_go if one in event.consumers),
+            removed_at=None,
+        )
     assert body is not None
     match event:
         case ReleaseStarted():
@@ -214,6 +232,19 @@ def _fold_endpoint(body: EndpointState | None, event: Event, stamp: Stamp) -> En
             return change(body, generation=event.last)
         case ReleaseWentLive():
             return _went_live(body, stamp)
+        case RemovalSignedOff():
+            return change(body, let_go=(*body.let_go, event.consumer))
+        case EndpointRemoved():
+            # The fallback ends too: a plan that is published again must not answer for what was taken down.
+            return change(
+                body,
+                live=None,
+                previous=None,
+                fallback=Fallback(),
+                generation=event.generation,
+                let_go=(),
+                removed_at=stamp.at,
+            )
         case EndpointRolledBack():
             return _rolled_back(body, event, stamp)
         case ReleaseFailed():
@@ -277,6 +308,10 @@ def _rolled_back(body: EndpointState, event: EndpointRolledBack, stamp: Stamp) -
     )
 
 
+def _at_rest(body: EndpointState) -> str:
+    return "live" if body.live else "empty"
+
+
 ENDPOINT = DocumentKind(
     name="endpoint",
     type=EndpointState,
@@ -284,9 +319,10 @@ ENDPOINT = DocumentKind(
     fold=_fold_endpoint,
     columns=lambda body: Columns(
         body.endpoint.partition("/")[2],
-        body.rollout.state if body.rollout else ("live" if body.live else "empty"),
+        "removed" if body.removed_at else body.rollout.state if body.rollout else _at_rest(body),
         body.live.served.package if body.live else "",
     ),
+    fold_version=2,
     edges=lambda event: (
         ((f"version:{event.served.version}", "released_to", f"endpoint:{event.endpoint}"),)
         if isinstance(event, ReleaseStarted)
@@ -395,6 +431,8 @@ def _release_keys(event: Event) -> tuple[str, ...]:
             touched = (event.release, event.to_release)
         case RollbackFailed(swapped=True):
             touched = (event.release, event.to_release)
+        case EndpointRemoved():
+            touched = (event.release,)
         case _:
             return ()
     return tuple(release_key(event.endpoint, release) for release in touched if release is not None)
@@ -423,6 +461,8 @@ def _fold_release(body: ReleaseState | None, event: Event, stamp: Stamp) -> Rele
         return change(body, state="live", live_at=stamp.at)
     if isinstance(event, ReleaseFailed):
         return change(body, state="failed", ended_at=stamp.at, detail=event.detail)
+    if isinstance(event, EndpointRemoved):
+        return change(body, state="removed", ended_at=stamp.at, detail=event.reason)
     if isinstance(event, RollbackFailed):
         if event.release == body.release:
             return change(body, state="live", ended_at=None, detail="")

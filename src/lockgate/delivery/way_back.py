@@ -1,4 +1,4 @@
-"""Decisions about the way back: rollback, a release called off, a version shut away or ended.
+"""Decisions about the way back: rollback, a release called off, a version shut away or ended, an endpoint taken down.
 
 Whatever happens, a plan that should not serve does not stay published: a data plane that restarts would meet it
 again. So each of these publishes a newer plan of what is live, and is undone the same way when it does not take.
@@ -6,17 +6,24 @@ again. So each of these publishes a newer plan of what is live, and is undone th
 
 from __future__ import annotations
 
+import msgspec
+
 from lockgate.core.documents import DocRef, Docs
+from lockgate.core.errors import did_you_mean
 from lockgate.core.messages import Context, Decision, Reason, Refusal, refuse
 from lockgate.core.names import parse_endpoint
 from lockgate.delivery.messages import (
     ApplyPlan,
+    EndpointRemoved,
     EndpointRolledBack,
     ReleaseFailed,
+    RemovalSignedOff,
+    RemoveEndpoint,
     RetireVersion,
     RollBackEndpoint,
     RollbackFailed,
     Served,
+    SignOffRemoval,
 )
 from lockgate.delivery.state import (
     ENDPOINT,
@@ -32,6 +39,7 @@ from lockgate.registry.decide import known_version, model_of, wrong_state
 from lockgate.registry.messages import QuarantineVersion, RejectVersion, VersionRetired
 from lockgate.registry.state import VERSION
 from lockgate.traffic.capture import CaptureMode
+from lockgate.traffic.plan import Fallback
 
 # How long a target may take to flip between versions it keeps loaded.
 FLIP_PATIENCE_S = 5.0
@@ -138,13 +146,7 @@ def roll_back_endpoint(docs: Docs, command: RollBackEndpoint, context: Context) 
     endpoint = docs.get(ENDPOINT, command.endpoint)
     environment = docs.get(ENVIRONMENT, parse_endpoint(command.endpoint).environment)
     if endpoint is None or environment is None:
-        return refuse(
-            Reason(
-                rule="delivery.endpoint-unknown",
-                message=f"there is no endpoint {command.endpoint}",
-                remedy="lockgate status",
-            )
-        )
+        return _unknown(command.endpoint)
     rollout = endpoint.rollout
     if rollout is not None and rollout.state == "rolling_back":
         return refuse(
@@ -272,3 +274,105 @@ def _withdrawn(
             more = call_off(environment, endpoint, rollout, f"{how}: {command.reason}", capture)
             decided = Decision(decided.events + more.events, decided.effects + more.effects)
     return decided
+
+
+def needs_removal(command: RemoveEndpoint | SignOffRemoval, docs: Docs) -> tuple[DocRef, ...]:
+    environment = parse_endpoint(command.endpoint).environment
+    return (DocRef(ENDPOINT.name, command.endpoint), DocRef(ENVIRONMENT.name, environment))
+
+
+def sign_off_removal(docs: Docs, command: SignOffRemoval, context: Context) -> Decision | Refusal:
+    """A consumer lets an endpoint go. Said twice, it is no news."""
+    endpoint = docs.get(ENDPOINT, command.endpoint)
+    if endpoint is None:
+        return _unknown(command.endpoint)
+    if command.consumer not in endpoint.consumers:
+        return refuse(
+            Reason(
+                rule="delivery.consumer-unknown",
+                message=f"{command.consumer} is no consumer of {command.endpoint}",
+                limit=", ".join(endpoint.consumers) or "no consumer is declared",
+                remedy=did_you_mean(command.consumer, endpoint.consumers),
+            )
+        )
+    if command.consumer in endpoint.let_go or endpoint.removed_at is not None:
+        return Decision(())
+    signed = RemovalSignedOff(endpoint=command.endpoint, consumer=command.consumer, comment=command.comment)
+    return Decision((signed,))
+
+
+def remove_endpoint(docs: Docs, command: RemoveEndpoint, context: Context) -> Decision | Refusal:
+    """Take an endpoint down, when nobody is surprised by it; otherwise name everybody who would be."""
+    endpoint = docs.get(ENDPOINT, command.endpoint)
+    environment = docs.get(ENVIRONMENT, parse_endpoint(command.endpoint).environment)
+    if endpoint is None or environment is None:
+        return _unknown(command.endpoint)
+    if endpoint.removed_at is not None:
+        return Decision(())
+    holding = tuple(one for one in endpoint.consumers if one not in endpoint.let_go)
+    reasons = _removal_reasons(endpoint, command, () if command.despite_consumers else holding)
+    if reasons:
+        return Refusal(reasons=tuple(reasons))
+    live = endpoint.live
+    removed = EndpointRemoved(
+        endpoint=command.endpoint,
+        generation=endpoint.generation + 1,
+        release=live.release if live else None,
+        version=live.served.version if live else "",
+        reason=command.reason,
+        overridden=holding,
+    )
+    if not endpoint.generation:
+        # No target ever heard of it.
+        return Decision((removed,))
+    bare = msgspec.structs.replace(endpoint, fallback=Fallback())
+    return Decision((removed,), (publish(environment, bare, removed.generation, None, None, "off"),))
+
+
+def _removal_reasons(
+    endpoint: EndpointState, command: RemoveEndpoint, holding: tuple[str, ...]
+) -> list[Reason]:
+    name, reasons = endpoint.endpoint, []
+    if not command.reason.strip():
+        reasons.append(Reason(rule="delivery.reason", message="an endpoint is not removed without a reason"))
+    if endpoint.rollout is not None:
+        reasons.append(
+            Reason(
+                rule="delivery.rollout-active",
+                message=f"{endpoint.rollout.served.version} is on its way to or from {name}",
+                measured=endpoint.rollout.state,
+                remedy=f"lockgate rollback {name}, or wait until it is over",
+            )
+        )
+    if holding:
+        reasons.append(
+            Reason(
+                rule="delivery.consumers",
+                message=f"consumers of {name} that have not signed off: {', '.join(holding)}",
+                measured=f"{len(endpoint.let_go)} of {len(endpoint.consumers)}",
+                limit="all of them",
+                remedy=f"lockgate endpoint sign-off {name} --consumer NAME; over their heads: --despite-consumers",
+            )
+        )
+    live = endpoint.live.served.version if endpoint.live else ""
+    if live != command.live:
+        reasons.append(
+            Reason(
+                rule="delivery.in-use",
+                message=f"{live or 'nothing'} is live on {name}",
+                measured=live or "nothing live",
+                limit=command.live or "nothing live",
+                remedy=f"look at it, then say so: --live {live}" if live else "leave out --live",
+            )
+        )
+    return reasons
+
+
+def _unknown(endpoint: str) -> Refusal:
+    return refuse(
+        Reason(
+            rule="delivery.endpoint-unknown",
+            message=f"there is no endpoint {endpoint}",
+            remedy="lockgate status",
+        )
+    )

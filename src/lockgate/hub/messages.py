@@ -134,6 +134,7 @@ class EndpointLine(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         astray: how the data plane differs from what was decided; empty when it does as it was told, or is just being
             told.
+        let_go: the consumers that no longer need it; removed_at: since when it is taken down.
     """
 
     live: LiveLine | None
@@ -143,6 +144,8 @@ class EndpointLine(msgspec.Struct, frozen=True, kw_only=True):
     consumers: tuple[str, ...] = ()
     dashboards: tuple[str, ...] = ()
     astray: str = ""
+    let_go: tuple[str, ...] = ()
+    removed_at: Micros | None = None
 
 
 class StatusAnswer(msgspec.Struct, frozen=True, kw_only=True):

@@ -202,7 +202,7 @@ class Questions:
 
     def _ladder_order(self) -> tuple[EndpointState, ...]:
         order = {step.environment: step.order for step in self._all(ENVIRONMENT)}
-        endpoints = self._all(ENDPOINT)
+        endpoints = (one for one in self._all(ENDPOINT) if one.removed_at is None)
         return tuple(
             sorted(endpoints, key=lambda one: (order.get(one.endpoint.partition("/")[0], 0), one.endpoint))
         )
@@ -221,6 +221,8 @@ class Questions:
             rollout=None if underway is None else _rollout_line(underway, steps, self._clock.now()),
             consumers=endpoint.consumers,
             dashboards=endpoint.dashboards,
+            let_go=endpoint.let_go,
+            removed_at=endpoint.removed_at,
         )
 
     def _live_line(self, live: Live | None) -> LiveLine | None:

@@ -13,8 +13,10 @@ from lockgate.delivery.messages import (
     DeclareEndpoint,
     DeclareEnvironment,
     PromoteVersion,
+    RemoveEndpoint,
     RetireVersion,
     RollBackEndpoint,
+    SignOffRemoval,
 )
 from lockgate.delivery.plan import plan_of
 from lockgate.hub.messages import EndpointLine, ExplainVersion, Standing, Status
@@ -470,3 +472,90 @@ def test_all_environments_of_the_next_lower_order_come_first(world: HubWorld, st
     accepted(story.promote(V1, "dev-two"))
     accepted(story.confirm("dev-two"))
     assert "delivery.ladder" not in rules_of(story.promote(V1, "prod"))
+
+
+# Taking an endpoint down
+
+
+def remove(story: Story, endpoint: str = PROD, **more: Any) -> Receipt:
+    command = RemoveEndpoint(
+        id=story.new_id(), endpoint=endpoint, reason=more.pop("reason", "replaced"), **more
+    )
+    return story.do("petra", command)
+
+
+def consumed(story: Story, *consumers: str) -> None:
+    command = DeclareEndpoint(
+        id=story.new_id(), endpoint=PROD, fallback=Fallback(kind="constant", value=0.5), consumers=consumers
+    )
+    accepted(story.do("petra", command))
+
+
+def sign_off(story: Story, consumer: str) -> Receipt:
+    return story.do("carl", SignOffRemoval(id=story.new_id(), endpoint=PROD, consumer=consumer))
+
+
+def test_an_endpoint_is_removed_when_nobody_is_surprised(world: HubWorld, released: Story) -> None:
+    story = released
+    plans(world)
+    consumed(story, "ops-desk", "app")
+    assert rules_of(remove(story)) == ["delivery.consumers", "delivery.in-use"]
+    assert rules_of(sign_off(story, "somebody")) == ["delivery.consumer-unknown"]
+    accepted(sign_off(story, "app"))
+    assert accepted(sign_off(story, "app")).events == ()
+    refused = remove(story, live=V2)
+    assert refused.refusal is not None
+    (reason,) = refused.refusal.reasons
+    assert (reason.measured, "ops-desk" in reason.message, "app" in reason.message) == ("1 of 2", True, False)
+    accepted(sign_off(story, "ops-desk"))
+    assert rules_of(remove(story, live=V1)) == ["delivery.in-use"]
+    (event,) = accepted(remove(story, live=V2)).events
+    assert (event["version"], event["release"], event["overridden"]) == (V2, 2, [])
+    (plan,) = plans(world)
+    assert (plan.routes, plan.live, plan.previous, plan.packages) == ((), None, None, ())
+    assert plan.fallback == Fallback()
+    assert plan.generation == event["generation"]
+    assert accepted(remove(story)).events == ()
+
+
+def test_over_the_heads_of_consumers_it_says_whose(released: Story) -> None:
+    consumed(released, "ops-desk")
+    (event,) = accepted(remove(released, live=V2, despite_consumers=True)).events
+    assert event["overridden"] == ["ops-desk"]
+
+
+def test_a_removed_endpoint_is_history_and_comes_back_counting(world: HubWorld, released: Story) -> None:
+    story = released
+    accepted(remove(story, live=V2, despite_consumers=True))
+    assert PROD.replace("main/", "") not in story.ask(Status()).endpoints
+    assert line(story).removed_at is not None
+    assert states(story, V2)[-1] == "removed"
+    assert rules_of(story.promote(V2, "prod")) == ["delivery.endpoint-unknown"]
+    assert rules_of(story.roll_back("prod")) == ["delivery.nothing-before"]
+    # What nothing serves any more may be retired.
+    accepted(declare_endpoint(story, PROD, Fallback(kind="constant", value=0.5)))
+    assert line(story).removed_at is None
+    assert shown(story) == (None, None, None)
+    plans(world)
+    accepted(story.judge_for(V2, "prod"))
+    accepted(story.approve(V2))
+    (event,) = [one for one in accepted(story.promote(V2, "prod", ticket="T")).events if "release" in one][:1]
+    assert event["release"] == 3
+    (plan,) = plans(world)
+    assert plan.generation == event["generation"] == 4
+
+
+def test_an_endpoint_on_its_way_is_not_removed(story: Story) -> None:
+    accepted(story.promote(V1, "dev"))
+    assert "delivery.rollout-active" in rules_of(remove(story, DEV))
+
+
+def test_one_that_never_served_goes_without_a_plan(world: HubWorld, story: Story) -> None:
+    assert accepted(remove(story, despite_consumers=True)).effects == "done"
+    assert plans(world) == []
+
+
+def test_without_a_reason_nothing_is_removed(story: Story) -> None:
+    assert rules_of(remove(story, reason=" ", despite_consumers=True)) == ["delivery.reason"]
+    assert rules_of(remove(story, "prod/main/nothing")) == ["delivery.endpoint-unknown"]
+    assert rules_of(sign_off(story, "x")) == ["delivery.consumer-unknown"]

@@ -211,6 +211,8 @@ MATRIX: dict[str, frozenset[str]] = {
     "governance.consent-to-policy": frozenset({"approver:risk"}),
     "delivery.declare-environment": frozenset({"admin"}),
     "delivery.declare-endpoint": frozenset({"admin"}),
+    "delivery.sign-off-removal": frozenset({"approver:product"}),
+    "delivery.remove-endpoint": frozenset({"admin"}),
     "delivery.promote-version": frozenset({"ci", "operator"}),
     "delivery.configure-endpoint": frozenset({"admin"}),
     "delivery.confirm-plan": frozenset({"controller"}),

@@ -80,6 +80,9 @@ VERBS: dict[str, Verb] = {
     "drill": Verb(
         "change", f"{_CLI}.verbs.rollouts:drill", "Rehearse the way back, without moving a caller."
     ),
+    "endpoint": Verb(
+        "change", f"{_CLI}.verbs.endpoints:endpoint", "Who depends on an endpoint, and taking it down."
+    ),
     "ship": Verb("change", f"{_CLI}.verbs.build:ship", "The whole way, as far as it is free."),
     "reproduce": Verb("change", f"{_CLI}.verbs.packages:reproduce", "Build a version again and compare."),
     "demo": Verb("change", f"{_CLI}.demo.story:demo", "A real model's way through it, on this machine."),

@@ -56,6 +56,8 @@ def status(session: Session, endpoint: str | None) -> None:
 
 
 def _endpoint_text(name: str, line: EndpointLine) -> str:
+    if line.removed_at is not None:
+        return f"{name:<24} removed {when(line.removed_at)}"
     rows = [f"{name:<24} live     {_live_text(line.live)}"]
     if line.previous:
         rows.append(f"{'':<24} previous {_live_text(line.previous)}")

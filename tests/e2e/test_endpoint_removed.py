@@ -1,0 +1,69 @@
+"""An endpoint is taken down under a running data plane: it stops answering, its history stays, and it can come back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from operator_story import ENDPOINT, FLIGHT, NOT_FOUND, OK, REFUSED, Project, Worlds
+
+
+@pytest.fixture
+def project(worlds: Worlds, tmp_path: Path) -> Project:
+    return worlds.two.copy(tmp_path / "flights")
+
+
+def test_an_endpoint_is_taken_down_and_comes_back(
+    project: Project, eventually: Callable[..., object]
+) -> None:
+    project.up()
+    try:
+        assert project.predict(FLIGHT).status == 200
+        line = "endpoint remove prod/flight-delay --reason 'the app is gone'"
+        refused = project.types(line, by="petra").must(REFUSED)
+        consumers = project.asks("endpoint show prod/flight-delay")["consumers"]
+        assert consumers
+        assert all(name in refused.text for name in consumers)
+        assert "flight-delay@1.1.0 is live" in refused.text
+        for name in consumers:
+            project.types(f"endpoint sign-off prod/flight-delay --consumer {name}", by="carl").must(OK)
+        assert project.predict(FLIGHT).status == 200
+        done = project.types(f"{line} --live flight-delay@1.1.0", by="petra").must(OK)
+        assert "lockgate.toml" in done.text
+        # Not the constant that it would fall back to either: nothing is served here any more.
+        eventually(lambda: project.predict(FLIGHT).status == 503)
+        assert project.predict(FLIGHT, at="staging/flight-delay").status == 200
+        assert ENDPOINT not in project.asks("status")["endpoints"]
+        assert "removed" in project.types("status prod/flight-delay").must(OK).text
+        releases = project.asks("explain flight-delay@1.1.0")["releases"]
+        assert [one["state"] for one in releases if one["endpoint"].startswith("prod/")] == ["removed"]
+        project.types("explain prod/flight-delay").must(NOT_FOUND)
+        project.types("audit verify").must(OK)
+    finally:
+        project.down()
+    # It stays down over a restart when the file no longer declares it, and comes back with it.
+    text = project.read("lockgate.toml")
+    start = text.index('[endpoints."prod/flight-delay"]')
+    end = text.find("\n[", start + 1)
+    end = len(text) if end < 0 else end
+    while text[end:].startswith('\n[endpoints."prod/flight-delay"') or text[end:].startswith(
+        '\n[[endpoints."prod/'
+    ):
+        after = text.find("\n[", end + 1)
+        end = len(text) if after < 0 else after
+    project.write("lockgate.toml", text[:start] + text[end:])
+    project.up()
+    try:
+        assert project.predict(FLIGHT).status == 503
+        project.types("promote flight-delay@1.1.0 --to prod", by="ada").must(REFUSED)
+    finally:
+        project.down()
+    project.write("lockgate.toml", text)
+    project.up()
+    try:
+        project.types("promote flight-delay@1.1.0 --to prod --ticket OPS-9", by="ada")
+        (last,) = project.journal("delivery.release-started/")[-1:]
+        assert last["event"]["endpoint"] == "prod/main/flight-delay"
+    finally:
+        project.down()
