@@ -186,22 +186,7 @@ _ENDPOINT_EVENTS = (
 def _fold_endpoint(body: EndpointState | None, event: Event, stamp: Stamp) -> EndpointState:
     change = msgspec.structs.replace
     if isinstance(event, EndpointDeclared):
-        declared = EndpointState(
-            endpoint=event.endpoint,
-            fallback=event.fallback,
-            consumers=event.consumers,
-            dashboards=event.dashboards,
-        )
-        if body is None:
-            return declared
-        return change(
-            body,
-            fallback=event.fallback,
-            consumers=event.consumers,
-            dashboards=event.dashboards,
-            let_go=tuple(one for one in body.let_go if one in event.consumers),
-            removed_at=None,
-        )
+        return _declared(body, event)
     assert body is not None
     match event:
         case ReleaseStarted():
@@ -235,16 +220,7 @@ def _fold_endpoint(body: EndpointState | None, event: Event, stamp: Stamp) -> En
         case RemovalSignedOff():
             return change(body, let_go=(*body.let_go, event.consumer))
         case EndpointRemoved():
-            # The fallback ends too: a plan that is published again must not answer for what was taken down.
-            return change(
-                body,
-                live=None,
-                previous=None,
-                fallback=Fallback(),
-                generation=event.generation,
-                let_go=(),
-                removed_at=stamp.at,
-            )
+            return _taken_down(body, event, stamp)
         case EndpointRolledBack():
             return _rolled_back(body, event, stamp)
         case ReleaseFailed():
@@ -256,6 +232,37 @@ def _fold_endpoint(body: EndpointState | None, event: Event, stamp: Stamp) -> En
             return change(kept, live=body.previous, previous=body.live) if event.swapped else kept
         case _:
             raise AssertionError(f"no fold of {type(event).__name__} into an endpoint")
+
+
+def _declared(body: EndpointState | None, event: EndpointDeclared) -> EndpointState:
+    if body is None:
+        return EndpointState(
+            endpoint=event.endpoint,
+            fallback=event.fallback,
+            consumers=event.consumers,
+            dashboards=event.dashboards,
+        )
+    return msgspec.structs.replace(
+        body,
+        fallback=event.fallback,
+        consumers=event.consumers,
+        dashboards=event.dashboards,
+        let_go=tuple(one for one in body.let_go if one in event.consumers),
+        removed_at=None,
+    )
+
+
+def _taken_down(body: EndpointState, event: EndpointRemoved, stamp: Stamp) -> EndpointState:
+    """The fallback ends too: a plan that is published again must not answer for what was taken down."""
+    return msgspec.structs.replace(
+        body,
+        live=None,
+        previous=None,
+        fallback=Fallback(),
+        generation=event.generation,
+        let_go=(),
+        removed_at=stamp.at,
+    )
 
 
 def _with_rollout(body: EndpointState, state: RolloutLife, generation: int | None = None) -> EndpointState:
