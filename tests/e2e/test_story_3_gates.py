@@ -9,7 +9,10 @@ from typing import Any
 import pytest
 from operator_story import FEATURES, OK, REFUSED, WORSE, Given, Project, Then, When, Worlds
 
-INTRINSIC = {"data.contract", "perf.absolute", "calibration", "model.parity", "model.infra"}
+INTRINSIC = {
+    *("data.contract", "perf.absolute", "calibration", "model.parity", "model.infra"),
+    *("security.format", "security.deps", "privacy.tags", "dossier.complete"),
+}
 COMPARING = {"perf.vs_champion", "perf.slices"}
 RELATIVE = {*COMPARING, "features.compat", "latency"}
 

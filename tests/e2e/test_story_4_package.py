@@ -23,6 +23,17 @@ BOUNDARY = {
     "golden.json",
     "include/evaluation/notes.md",
     "include/infra/serving.yaml",
+    *(
+        f"include/dossier/{name}.md"
+        for name in (
+            "fairness",
+            "human_oversight",
+            "intended_use",
+            "limitations",
+            "monitoring_plan",
+            "risk_assessment",
+        )
+    ),
 }
 
 

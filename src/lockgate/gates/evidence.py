@@ -37,7 +37,10 @@ Unsettled = Literal["warn", "fail"]
 """What a policy makes of figures that settle nothing: too few rows, or an interval that holds the limit."""
 
 # Gates whose first detail names the culprit; the figures of the others say it already.
-_NAMING = ("data.contract", "features.compat", "model.infra", "model.parity", "perf.slices")
+_NAMING = (
+    *("data.contract", "dossier.complete", "features.compat", "model.infra", "model.parity", "perf.slices"),
+    *("privacy.tags", "security.deps", "security.format"),
+)
 _ORDER: dict[Verdict, int] = {"pass": 0, "warn": 1, "fail": 2, "error": 3}
 
 REASONS: Mapping[str, str] = {
@@ -112,6 +115,9 @@ GATES: Mapping[str, GateKind] = {
     for kind in (
         GateKind("calibration", "1", "intrinsic", "fast", "do its probabilities mean what they say?"),
         GateKind("data.contract", "1", "intrinsic", "fast", "does the data keep its contract?"),
+        GateKind(
+            "dossier.complete", "1", "intrinsic", "fast", "is everything written that people must know?"
+        ),
         GateKind("features.compat", "1", "relative", "fast", "are its features served as it learned them?"),
         GateKind("latency", "1", "relative", "slow", "does it answer in time?"),
         GateKind("model.infra", "1", "intrinsic", "fast", "does serving repeat the golden predictions?"),
@@ -119,6 +125,9 @@ GATES: Mapping[str, GateKind] = {
         GateKind("perf.absolute", "1", "intrinsic", "fast", "is it good enough at all?"),
         GateKind("perf.slices", "1", "relative", "fast", "is it worse for some of the rows?"),
         GateKind("perf.vs_champion", "1", "relative", "fast", "is it no worse than what runs there now?"),
+        GateKind("privacy.tags", "1", "intrinsic", "fast", "does personal data reach it for a purpose only?"),
+        GateKind("security.deps", "1", "intrinsic", "fast", "has its third-party code no known holes?"),
+        GateKind("security.format", "1", "intrinsic", "fast", "does it hold nothing that runs when read?"),
     )
 }
 

@@ -45,6 +45,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         params: what the project's functions may name as arguments.
         include: patterns of further files.
         environment: path of the lock.
+        dossier: what people wrote about the model: section -> file, packed like the further files.
     """
 
     model: str
@@ -59,6 +60,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     params: dict[str, Any]
     include: tuple[str, ...] = ()
     environment: str = "requirements.lock"
+    dossier: dict[str, str] = {}
 
 
 class Sources(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,6 +72,7 @@ class Sources(msgspec.Struct, frozen=True, kw_only=True):
         include: the further files of the artifact, by path.
         lock: the environment lock.
         lockgate: the version of Lockgate, whose built-in steps are code like any other.
+        advisories: the file of security advisories; no part of any package. None when there is none.
     """
 
     code: SourceTree
@@ -77,6 +80,7 @@ class Sources(msgspec.Struct, frozen=True, kw_only=True):
     include: dict[str, bytes]
     lock: bytes
     lockgate: str
+    advisories: bytes | None = None
 
 
 def namespace_of(model: str) -> str:

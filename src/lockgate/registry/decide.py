@@ -47,6 +47,7 @@ class PackageFact(msgspec.Struct, frozen=True, kw_only=True):
     """What was established about a package before the lock was taken.
 
     `against` is the package it was compared with: the model's latest one at that moment, None for a first one.
+    `refused` says what of it is no plain data, one sentence per file.
     """
 
     package: Digest
@@ -55,6 +56,7 @@ class PackageFact(msgspec.Struct, frozen=True, kw_only=True):
     against: Digest | None
     minimum_bump: semver.Bump
     why: tuple[str, ...]
+    refused: tuple[str, ...] = ()
 
 
 class AttestationFact(msgspec.Struct, frozen=True, kw_only=True):
@@ -159,6 +161,8 @@ def register_version(docs: Docs, command: RegisterVersion, context: Context) -> 
     distrusted = revocation_reasons(f"package {short(fact.package)}", fact.signed_by, revoked(docs))
     if distrusted:
         return Refusal(reasons=tuple(distrusted))
+    if fact.refused:
+        return Refusal(reasons=tuple(_no_plain_data(said, fact) for said in fact.refused))
     number = _number(model, command.version, fact)
     if isinstance(number, Refusal):
         return number
@@ -179,6 +183,16 @@ def register_version(docs: Docs, command: RegisterVersion, context: Context) -> 
                 previous=model.latest,
             ),
         )
+    )
+
+
+def _no_plain_data(said: str, fact: PackageFact) -> Reason:
+    return Reason(
+        rule="security.format",
+        message=said,
+        limit="plain data",
+        evidence=fact.package,
+        remedy="take the file out of the package, or keep its data as Parquet, JSON or ONNX",
     )
 
 

@@ -83,9 +83,13 @@ def minimum_bump(old: Package, new: Package) -> tuple[Bump, tuple[str, ...]]:
         grounds["major" if change.breaking else "minor"].append(change.message)
     if not any(grounds.values()) and old.config.contract != new.config.contract:
         grounds["minor"].append("the order of inputs or categories changed")
+    papers = {
+        INCLUDE_PREFIX + path for one in (old, new) for path in one.config.recipe.get("dossier", {}).values()
+    }
     for difference in differences(old, new):
         if difference.section != "contract":
-            grounds[_weight(difference)].append(_sentence(difference))
+            weight: Bump = "patch" if difference.name in papers else _weight(difference)
+            grounds[weight].append(_sentence(difference))
     bump = largest(*(bump for bump, sentences in grounds.items() if sentences))
     return bump, tuple(sentence for sentences in grounds.values() for sentence in sentences)
 
@@ -119,7 +123,9 @@ def _sections(package: Package) -> dict[Section, dict[str, str]]:
         "output": msgspec.to_builtins(config.contract.output),
     }
     # The recipe repeats the params, which are compared by themselves.
-    recipe = {name: value for name, value in config.recipe.items() if name != "params"}
+    recipe = {name: value for name, value in config.recipe.items() if name not in ("params", "dossier")}
+    # What people wrote about the model changes nothing of it.
+    written = {f"dossier.{name}": path for name, path in config.recipe.get("dossier", {}).items()}
     forms = {str(place): f"{form.format} in {form.path}" for place, form in enumerate(config.forms)}
     # package.json is compared field by field, and what is left of it could not differ alone.
     layers = {layer.path: layer.digest for layer in package.layers if layer.path != CONFIG_PATH}
@@ -132,7 +138,7 @@ def _sections(package: Package) -> dict[Section, dict[str, str]]:
         "params": dict(_flat({"params": config.params, "seeds": config.seeds, "recipe": recipe})),
         "data": dict(_flat(config.snapshots)),
         "environment": dict(_flat({"lock": config.environment, "threads": config.threads})),
-        "artifact": dict(_flat({"forms": forms})) | layers,
+        "artifact": dict(_flat({"forms": forms})) | layers | written,
     }
 
 

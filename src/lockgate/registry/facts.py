@@ -5,12 +5,13 @@ One way for every composition root, so that the hub of a team asks of a package 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from lockgate.core.blobs import BlobStore
 from lockgate.core.digests import Digest
 from lockgate.core.errors import LockgateError, Unavailable
 from lockgate.core.messages import Reason
+from lockgate.registry.content.formats import Refused, scan_file
 from lockgate.registry.decide import AttestationFact, PackageFact
 from lockgate.registry.difference import minimum_bump
 from lockgate.registry.messages import AttachAttestation, RegisterVersion, SignVersion
@@ -24,14 +25,15 @@ from lockgate.registry.trust import TrustFact
 def package_fact(
     command: RegisterVersion, blobs: BlobStore, trusted: Sequence[Verifier], latest: Digest | None
 ) -> PackageFact:
-    """What a package is and who signed it; every byte of it has been read.
+    """What a package is and who signed it; every byte of it has been read, and held against what may not be inside.
 
     Args:
         latest: the package of the model's newest version, to compare with; None for the first.
     Raises:
         BlobMissing, BlobCorrupt, FormatRefused: and what a package or a signature that does not hold raises.
     """
-    package = _whole(command.package, blobs)
+    refused: list[Refused] = []
+    package = _whole(command.package, blobs, look=lambda path, data: refused.extend(scan_file(path, data)))
     signatures = tuple(blobs.get(digest) for digest in command.signatures)
     signed_by = signers(signatures, command.package, trusted)
     against = None if latest is None else open_package(latest, blobs)
@@ -43,6 +45,7 @@ def package_fact(
         against=latest,
         minimum_bump=bump,
         why=why,
+        refused=tuple(map(str, refused)),
     )
 
 
@@ -110,8 +113,14 @@ def _complaint(rule: str, error: LockgateError, remedy: str) -> Reason:
     return Reason(rule=rule, message=error.message, evidence=error.facts.get("digest"), remedy=remedy)
 
 
-def _whole(digest: Digest, blobs: BlobStore) -> Package:
-    """A package of which every byte has been read, and every form is of an allowed format."""
+def _whole(
+    digest: Digest, blobs: BlobStore, *, look: Callable[[str, bytes], None] = lambda path, data: None
+) -> Package:
+    """A package of which every byte has been read, and every form is of an allowed format.
+
+    Args:
+        look: is shown each file on the way.
+    """
     package = open_package(digest, blobs)
     forms = {form.path: form for form in package.config.forms}
     for path in forms:
@@ -120,4 +129,5 @@ def _whole(digest: Digest, blobs: BlobStore) -> Package:
         data = package.read(layer.path, blobs)
         if layer.path in forms:
             check_form(forms[layer.path], data)
+        look(layer.path, data)
     return package

@@ -155,6 +155,34 @@ class OnlineView(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     ttl_s: int | None = None
 
 
+class ColumnUse(msgspec.Struct, frozen=True, forbid_unknown_fields=True, order=True):
+    """A column of a dataset that reaches a model, and how.
+
+    Attributes:
+        dataset: as the project calls it.
+        how: `value` and `rows` were read from SQL, `whole` stands for SQL that could not be followed; `name` is a
+            request input called like the column, `code` a file of the project's steps that names it.
+    """
+
+    dataset: str
+    column: str
+    how: Literal["value", "rows", "whole", "name", "code"]
+
+
+class InputTrace(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where an input of a model comes from.
+
+    Attributes:
+        input: its name in the contract; empty for what code takes from the datasets by itself.
+        source: `VIEW:FEATURE`, `request`, or the path of the code.
+        columns: sorted.
+    """
+
+    input: str
+    source: str
+    columns: tuple[ColumnUse, ...]
+
+
 class PackageConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a package is and what it was made from, all in names and digests.
 
@@ -169,6 +197,7 @@ class PackageConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         environment: digest of the environment lock.
         recipe: the model's section of the project file, as it was; of an imported one, where it comes from.
         online: the views again, as serving finds their rows by key; empty in packages of before that was possible.
+        traces: from which columns of the data each input is made; empty in packages of before that was traced.
     """
 
     schema: str = PACKAGE_SCHEMA
@@ -187,6 +216,7 @@ class PackageConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     environment: Digest
     recipe: dict[str, Any] = {}
     online: tuple[OnlineView, ...] = ()
+    traces: tuple[InputTrace, ...] = ()
 
     @property
     def imported(self) -> bool:

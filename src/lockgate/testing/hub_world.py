@@ -90,6 +90,7 @@ class HubWorld:
         built_for: the model a package was built for; the one it is registered for unless said otherwise.
         signers: whose signature an envelope is, by its digest; `SIGNER` unless said otherwise.
         complaints: what is wrong with the bytes of a package, by its digest.
+        refused: what packages hold that is no plain data.
         attested: what an envelope turns out to say; what it is attached as unless said otherwise.
     """
 
@@ -108,6 +109,7 @@ class HubWorld:
         self.carry_out: Callable[[str], bool] = lambda subject: False
         self.bumps: dict[Digest, Bump] = {}
         self.built_for: dict[Digest, str] = {}
+        self.refused: tuple[str, ...] = ()
         self.attested: dict[Digest, AttestationFact] = {}
         self.signers: dict[Digest, str] = {}
         self.complaints: dict[Digest, tuple[Reason, ...]] = {}
@@ -148,6 +150,7 @@ class HubWorld:
             against=None if model is None else model.latest_package,
             minimum_bump=self.bumps.get(command.package, "patch"),
             why=("new data",),
+            refused=self.refused,
         )
         return {PACKAGE_FACT: fact}
 

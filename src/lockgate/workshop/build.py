@@ -55,11 +55,15 @@ from lockgate.registry.state import VersionState
 from lockgate.workshop.assembly import assemble_runner, environment_of
 from lockgate.workshop.config import ModelTable
 from lockgate.workshop.git import commit_of
+from lockgate.workshop.papers import attach_bill, security_limits
 from lockgate.workshop.premises import Premises
 from lockgate.workshop.served import served_features, views_online
 from lockgate.workshop.unpacked import SideCache, rows_for
 
 Observer = Callable[[Progress], None]
+
+INTRINSIC = ("perf.absolute", "calibration", "model.parity", "security.deps", "dossier.complete")
+"""Gates about a version alone that have limits of their own."""
 
 
 class LockMissing(NotFound):
@@ -124,7 +128,14 @@ class Workshop:
             include=self._included(),
             lock=lock.read_bytes(),
             lockgate=VERSION_OF_LOCKGATE,
+            advisories=self._advisories(),
         )
+
+    def _advisories(self) -> bytes | None:
+        """The file of advisories; the gate says so when it is not there."""
+        table = self.premises.config.security
+        path = None if table is None else self.root / table.advisories
+        return path.read_bytes() if path is not None and path.is_file() else None
 
     def _read(self, path: str) -> bytes:
         try:
@@ -151,6 +162,9 @@ class Workshop:
                     pattern=pattern,
                 )
             found |= {path.relative_to(self.root).as_posix(): path.read_bytes() for path in matches}
+        for name in self.table.dossier.values():
+            self._read(name)
+            found[name] = self._includable(self.root / name).read_bytes()
         return found
 
     def _includable(self, path: Path) -> Path:
@@ -186,6 +200,7 @@ class Workshop:
             params=dict(table.params),
             include=table.artifact.include,
             environment=table.environment,
+            dossier=dict(table.dossier),
         )
 
     @cached_property
@@ -198,7 +213,7 @@ class Workshop:
             self.recipe,
             self.sources,
             self.definitions,
-            {gate: self.limits[gate] for gate in ("perf.absolute", "calibration", "model.parity")},
+            {gate: self.limits[gate] for gate in INTRINSIC},
         )
 
     @property
@@ -215,6 +230,10 @@ class Workshop:
             "perf.slices": gates.slice_limits,
             "model.parity": {"tolerance": gates.parity.tolerance},
             "latency": {"p99_us": gates.latency.p99_us},
+            "security.deps": security_limits(
+                self.premises.config.security, self.sources.advisories, self.premises.clock.now()
+            ),
+            "dossier.complete": {"tier": self.table.tier},
         }
 
     @property
@@ -364,6 +383,7 @@ class Workshop:
             )
             known = self.version_of(hub, package)
             assert known is not None
+        self._attach(hub, known, package)
         lines = tuple(line_of(item) for item in self.evidence(record))
         if sorted(line.digest for line in lines) != self._recorded(hub, known):
             self._tell(
@@ -371,6 +391,12 @@ class Workshop:
                 RecordEvidence(id=self.premises.ids.new(), version=known, package=package, lines=lines),
             )
         return known
+
+    def _attach(self, hub: Hub, version: str, package: Digest) -> None:
+        known: VersionAnswer = hub.ask(ExplainVersion(version=version))
+        command = attach_bill(self.premises, version, package, known.attestations)
+        if command is not None:
+            self._tell(hub, command)
 
     def _recorded(self, hub: Hub, version: str) -> list[Digest]:
         """The digests of the evidence on a version alone, sorted."""
@@ -407,7 +433,12 @@ class Workshop:
         baseline: str | None = None
         if environment is None:
             found = judge.intrinsic(
-                package, evaluation, dataset=artifact.digest, checked=self.checked(run), limits=self.limits
+                package,
+                evaluation,
+                dataset=artifact.digest,
+                checked=self.checked(run),
+                limits=self.limits,
+                advisories=self.sources.advisories,
             )
         else:
             standing: StandingAnswer = hub.ask(Standing(version=version, environment=environment))

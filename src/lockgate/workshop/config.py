@@ -28,6 +28,7 @@ from lockgate.delivery.rollout import (
     Stage,
     complaints,
 )
+from lockgate.gates.scans.dossier import SECTIONS
 from lockgate.governance.policy import Sensitivity
 from lockgate.registry.messages import Tier
 from lockgate.traffic.capture import CaptureMode
@@ -186,6 +187,19 @@ class ArtifactTable(_Table, frozen=True, kw_only=True):
     include: tuple[str, ...] = ()
 
 
+class SecurityTable(_Table, frozen=True, kw_only=True):
+    """Where known holes of third-party code are looked up, and from which severity on one is refused.
+
+    Attributes:
+        advisories: a file in the OSV format, JSON or zip.
+        max_age_days: how old its newest record may be; None for any age.
+    """
+
+    advisories: str
+    severity: Literal["low", "moderate", "high", "critical"] = "high"
+    max_age_days: int | None = None
+
+
 class ModelTable(_Table, frozen=True, kw_only=True):
     """A model. `kpi` names the figure of the business that it is to move; such a model asks more people."""
 
@@ -202,6 +216,7 @@ class ModelTable(_Table, frozen=True, kw_only=True):
     params: dict[str, bool | int | float | str] = {}
     environment: str = "requirements.lock"
     artifact: ArtifactTable = ArtifactTable()
+    dossier: dict[str, str] = {}
 
 
 class StepTable(_Table, frozen=True, kw_only=True):
@@ -296,6 +311,7 @@ class Config(_Table, frozen=True, kw_only=True):
     endpoints: dict[str, EndpointTable] = {}
     signing: SigningTable = SigningTable()
     audit: AuditTable = AuditTable()
+    security: SecurityTable | None = None
 
     def model_name(self, name: str) -> ModelName:
         """The full name of one of the project's models. Raises `UnknownModel` with near matches."""
@@ -444,6 +460,15 @@ def _check_limits(config: Config, text: str, where: str) -> None:
     for name, model in config.models.items():
         for gate, complaint, remedy in _gate_complaints(model.gates):
             raise _at(["models", name, "gates", gate], complaint, remedy, text=text, where=where)
+        for section in model.dossier:
+            if section not in SECTIONS:
+                complaint = f"a dossier has no section {section!r} that people write"
+                keys = ["models", name, "dossier", section]
+                raise _at(keys, complaint, did_you_mean(section, SECTIONS), text=text, where=where)
+    if config.security is not None and (config.security.max_age_days or 1) < 1:
+        raise _at(
+            ["security", "max_age_days"], "an age is a day at least", "write 30", text=text, where=where
+        )
 
 
 def _gate_complaints(gates: GatesTable) -> Iterator[tuple[str, str, str]]:

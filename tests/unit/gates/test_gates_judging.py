@@ -13,8 +13,18 @@ from lockgate.adapters.runners.judging import Champion, Judge
 from lockgate.core.digests import Digest, canonical, sha256
 from lockgate.gates.evidence import Evidence
 from lockgate.gates.features import ServedFeature, ServedFeatures, ServedView
+from lockgate.gates.scans.dossier import SECTIONS
 from lockgate.registry.contract import OutputField
-from lockgate.registry.package import LIGHTGBM_PATH, ONNX_PATH, ModelForm, build_package, store_package
+from lockgate.registry.package import (
+    CODE_PATH,
+    LIGHTGBM_PATH,
+    ONNX_PATH,
+    ModelForm,
+    build_package,
+    open_package,
+    pack_tar,
+    store_package,
+)
 from lockgate.registry.ports import ModelUnusable
 from lockgate.testing.memory_blobs import MemoryBlobs
 from lockgate.testing.packages import (
@@ -56,8 +66,13 @@ LIMITS: dict[str, Any] = {
     },
     "model.parity": {"tolerance": 1e-6},
     "latency": {"p99_us": 1e9},
+    "security.deps": {"advisories": "osv.json", "severity": "high", "older_than_days": None},
+    "dossier.complete": {"tier": "high"},
 }
+ADVISORIES = canonical([{"id": "X-1", "affected": [], "modified": "2026-11-01T00:00:00Z"}])
+WRITTEN = {name: f"docs/{name}.md" for name in SECTIONS}
 VIEW = sha256(b"view flights")
+SCANS = ("security.format", "security.deps", "privacy.tags", "dossier.complete")
 
 
 class TextEngine(TinyEngine):
@@ -87,8 +102,10 @@ class Silent(TinyPredictor):
 
 def packed(blobs: MemoryBlobs, weights: tuple[float, ...] = WEIGHTS, **changes: Any) -> Digest:
     model = tiny_model(weights)
-    config = package_config(forms=FORMS, recipe={"label": "late"}, **changes)
-    built = build_package(config, package_files(model, **{LIGHTGBM_PATH: b"tree\n" + model}))
+    config = package_config(forms=FORMS, **{"recipe": {"label": "late", "dossier": WRITTEN}, **changes})
+    more = {f"include/{path}": b"# Written\nBy people." for path in WRITTEN.values()}
+    files = package_files(model, **{LIGHTGBM_PATH: b"tree\n" + model, CODE_PATH: pack_tar({}), **more})
+    built = build_package(config, files)
     store_package(built, blobs)
     return built.digest
 
@@ -103,7 +120,9 @@ def judge(blobs: MemoryBlobs, serving: TinyEngine | None = None) -> Judge:
 
 
 def intrinsic(one: Judge, package: Digest, rows: pa.Table = ROWS) -> list[Evidence]:
-    return one.intrinsic(package, rows, dataset=sha256(b"rows"), checked=[], limits=LIMITS)
+    return one.intrinsic(
+        package, rows, dataset=sha256(b"rows"), checked=[], limits=LIMITS, advisories=ADVISORIES
+    )
 
 
 def relative(
@@ -136,7 +155,7 @@ def test_a_sound_package_passes_and_every_record_is_kept(blobs: MemoryBlobs) -> 
         gate: {"pass"}
         for gate in (
             "perf.absolute", "calibration", "model.parity", "model.infra",
-            "perf.vs_champion", "perf.slices", "features.compat", "latency",
+            "perf.vs_champion", "perf.slices", "features.compat", "latency", *SCANS,
         )
     }  # fmt: skip
     assert all(blobs.get(one.digest) == canonical(one) for one in found)
@@ -166,7 +185,8 @@ def test_a_model_that_does_not_answer_is_an_error_of_every_gate_that_asks_it(
     broken = judge(blobs, Broken(loads=loads))
     found = intrinsic(broken, package) + relative(broken, package, package)
     told = verdicts(found)
-    assert told.pop("features.compat") == {"pass"}
+    for gate in ("features.compat", *SCANS):
+        assert told.pop(gate) == {"pass"}
     assert told == {
         gate: {"error"}
         for gate in (
@@ -224,3 +244,16 @@ def test_features_from_views_are_held_against_what_is_served(blobs: MemoryBlobs)
     for served, verdict in ((now, "pass"), (moved, "fail"), (None, "error")):
         (only,) = of("features.compat", relative(judge(blobs), package, served=served))
         assert only.verdict == verdict
+
+
+def test_what_a_package_is_made_of_is_judged_without_asking_its_model(blobs: MemoryBlobs) -> None:
+    empty = packed(blobs, recipe={"label": "late"})
+    assert verdicts(intrinsic(judge(blobs), empty))["dossier.complete"] == {"fail"}
+    bare = judge(blobs).intrinsic(
+        packed(blobs), ROWS, dataset=sha256(b"rows"), checked=[], limits=LIMITS, advisories=None
+    )
+    assert [one.reason for one in of("security.deps", bare)] == ["missing_input"]
+    code = next(layer for layer in open_package(empty, blobs).layers if layer.path == CODE_PATH)
+    blobs.flip_byte(code.digest)
+    damaged = verdicts(intrinsic(judge(blobs), empty))
+    assert damaged["security.format"] == damaged["privacy.tags"] == {"error"}

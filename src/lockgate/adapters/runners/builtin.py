@@ -35,6 +35,7 @@ from lockgate.gates.parity import probe_rows
 from lockgate.pipeline.artifact import Artifact
 from lockgate.pipeline.code.closure import closure
 from lockgate.pipeline.graph import Node
+from lockgate.pipeline.origins import input_traces
 from lockgate.pipeline.recipe import Recipe, Sources, model_contract, upstream, view_hashes
 from lockgate.registry.contract import ModelContract
 from lockgate.registry.package import (
@@ -209,6 +210,13 @@ class Builtins:
                 view_hashes(recipe, sources, definitions),
                 cast("pa.Table", inputs["examples"]),
             ),
+            traces=input_traces(
+                recipe,
+                sources,
+                definitions,
+                {name: cast("pa.Table", inputs[f"data.{name}"]).column_names for name in recipe.datasets},
+                code,
+            ),
         )
 
     def _golden(self, model: bytes, contract: ModelContract, evaluation: pa.Table) -> Golden:
@@ -235,6 +243,7 @@ class Builtins:
                 if name.endswith(".contract")
             ],
             limits=node.params["gates"],
+            advisories=self._sources.advisories,
         )
         return self._blob("json", canonical(found))
 

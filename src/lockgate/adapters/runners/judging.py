@@ -19,7 +19,8 @@ from lockgate.adapters.runners.probe import PackageProbe
 from lockgate.core.blobs import BlobStore
 from lockgate.core.digests import Digest, canonical
 from lockgate.core.errors import did_you_mean
-from lockgate.data.contract import ContractReport
+from lockgate.data.contract import ContractReport, DataContract
+from lockgate.data.odcs import parse_contract
 from lockgate.gates.calibration import calibration
 from lockgate.gates.contract import data_contract
 from lockgate.gates.evidence import Evidence, MissingInput, Subject, guarded_all, not_applicable
@@ -27,8 +28,20 @@ from lockgate.gates.features import ServedFeatures, features_compat
 from lockgate.gates.latency import latency
 from lockgate.gates.parity import golden_rows, runtime_parity
 from lockgate.gates.performance import Floats, absolute, against_champion, no_baseline
+from lockgate.gates.scans.dossier import dossier_complete
+from lockgate.gates.scans.privacy import privacy_tags
+from lockgate.gates.scans.security import AdvisoryFile, security_deps, security_format
 from lockgate.gates.slices import MAX_SLICES, by_slice
-from lockgate.registry.package import GOLDEN_PATH, Package, decode_golden, open_package
+from lockgate.registry.package import (
+    CODE_PATH,
+    ENVIRONMENT_PATH,
+    GOLDEN_PATH,
+    INCLUDE_PREFIX,
+    Package,
+    decode_golden,
+    open_package,
+    unpack_tar,
+)
 from lockgate.registry.ports import Engine
 
 N_LATENCY_REQUESTS = 2000
@@ -80,12 +93,15 @@ class Judge:
         dataset: Digest,
         checked: Sequence[CheckedDataset],
         limits: Mapping[str, Any],
+        advisories: bytes | None = None,
     ) -> list[Evidence]:
-        """Contracts kept, good enough, calibrated, both runtimes agree, golden rows repeated.
+        """Contracts kept, good enough, calibrated, both runtimes agree, golden rows repeated; nothing in it runs when
+        it is read, its code has no known holes, personal data has a purpose, and what people must write is written.
 
         Args:
             evaluation: the rows to judge by, with the label; `dataset` is their digest.
             limits: by gate, as the project file sets them.
+            advisories: the bytes of the file that `limits` names for `security.deps`.
         """
         opened = open_package(package, self._blobs)
         subject = Subject(inputs={"package": package, "dataset": dataset})
@@ -111,7 +127,45 @@ class Judge:
             subject,
             lambda: (self._golden(opened, asked.probe, subject),),
         )
+        found += self._scanned(opened, limits, advisories)
         return self._kept(found)
+
+    def _scanned(
+        self, opened: Package, limits: Mapping[str, Any], advisories: bytes | None
+    ) -> list[Evidence]:
+        """What the package is made of, without asking its model."""
+        subject, config = Subject(inputs={"package": opened.digest}), opened.config
+        include = {layer.path.removeprefix(INCLUDE_PREFIX): layer.path for layer in opened.layers}
+
+        def read(path: str) -> bytes:
+            return opened.read(path, self._blobs)
+
+        def files() -> list[tuple[str, bytes]]:
+            return [(layer.path, read(layer.path)) for layer in opened.layers]
+
+        def contracts() -> dict[str, DataContract]:
+            packed = unpack_tar(read(CODE_PATH))
+            tables = {name: table["contract"] for name, table in config.recipe.get("datasets", {}).items()}
+            return {name: parse_contract(packed[path], where=path) for name, path in tables.items()}
+
+        def section(path: str) -> bytes | None:
+            return read(include[path]) if path in include else None
+
+        return [
+            security_format(files, config.forms, subject=subject),
+            security_deps(
+                lambda: read(ENVIRONMENT_PATH),
+                _advisory_file(limits["security.deps"], advisories),
+                subject=subject,
+            ),
+            privacy_tags(config.contract.inputs, config.traces, contracts, subject=subject),
+            dossier_complete(
+                config.recipe.get("dossier", {}),
+                section,
+                tier=limits["dossier.complete"]["tier"],
+                subject=subject,
+            ),
+        ]
 
     def _golden(self, opened: Package, serving: PackageProbe, subject: Subject) -> Evidence:
         package = subject.inputs["package"]
@@ -213,6 +267,17 @@ class _Asked:
                 remedy=did_you_mean(name, self.rows.column_names),
             )
         return np.asarray(self.rows[name].to_numpy(zero_copy_only=False), dtype=np.float64)
+
+
+def _advisory_file(limits: Mapping[str, Any] | None, data: bytes | None) -> AdvisoryFile | None:
+    if limits is None:
+        return None
+    return AdvisoryFile(
+        path=limits["advisories"],
+        data=data,
+        threshold=limits["severity"],
+        older_than_days=limits["older_than_days"],
+    )
 
 
 def _guarded(

@@ -17,6 +17,7 @@ from lockgate.hub.messages import ExplainVersion, VersionAnswer
 from lockgate.registry.difference import differences
 from lockgate.registry.package import GOLDEN_PATH, decode_golden
 from lockgate.registry.signing import verify_any
+from lockgate.workshop.papers import attested_bill
 from lockgate.workshop.rebuild import rebuild
 
 
@@ -90,7 +91,20 @@ def golden(session: Session, ref: str) -> None:
     session.answer(found, "\n".join(rows))
 
 
-for one in (show, verify, export, golden):
+@verb
+@click.argument("ref")
+def sbom(session: Session, ref: str) -> None:
+    """Print the bill of materials of a version, CycloneDX in JSON; its signature is checked first.
+
+    Example: lockgate package sbom flight-delay@1.0.0 > bom.json
+    """
+    known = _version(session, ref)
+    control = session.control
+    bill = attested_bill(known.attestations, known.version.version, control.blobs, control.trusted())
+    session.answer(bill, msgspec.json.format(msgspec.json.encode(bill), indent=2).decode())
+
+
+for one in (show, verify, export, golden, sbom):
     package.add_command(one)
 
 

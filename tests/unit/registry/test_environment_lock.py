@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import pytest
+
+from lockgate.registry.content.lock import LockUnreadable, Pinned, parse_lock
+
+LOCK = b"""
+# written by uv
+Zope.Interface==7.2 \\
+    --hash=sha256:BB00 \\
+    --hash=sha256:aa00
+    # via something
+numpy[extra]==2.1.0 ; python_version >= "3.12" --hash=sha256:cc00
+numpy==2.0.0 ; python_version < "3.12"
+torch==2.5.1+cpu
+"""
+
+
+def test_pins_are_read_with_hashes_and_markers_under_normal_names() -> None:
+    assert parse_lock(LOCK) == (
+        Pinned("numpy", "2.0.0", (), 'python_version < "3.12"'),
+        Pinned("numpy", "2.1.0", ("sha256:cc00",), 'python_version >= "3.12"'),
+        Pinned("torch", "2.5.1+cpu"),
+        Pinned("zope-interface", "7.2", ("sha256:aa00", "sha256:bb00")),
+    )
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "numpy>=2.0",
+        "numpy==2.*",
+        "numpy",
+        "-e .",
+        "-r other.txt",
+        "./wheels/numpy.whl",
+        "numpy @ https://user:secret@example.org/numpy.whl",
+        "numpy==2.0,<3",
+        "--index-url https://user:secret@example.org/simple",
+        "name = 'numpy'",
+        "numpy==2.0 \\",
+    ],
+)
+def test_a_line_that_pins_nothing_makes_the_lock_unreadable_and_tells_no_secret(line: str) -> None:
+    if line.endswith("\\"):
+        assert parse_lock(line.encode()) == (Pinned("numpy", "2.0"),)
+        return
+    with pytest.raises(LockUnreadable) as caught:
+        parse_lock(f"pyarrow==20.0\n{line}\n".encode())
+    assert "environment.lock:2" in caught.value.message and "secret" not in caught.value.message
+
+
+@pytest.mark.parametrize("data", [b"", b"# nothing\n", b"\xff\xfe"])
+def test_an_empty_or_binary_lock_is_unreadable(data: bytes) -> None:
+    with pytest.raises(LockUnreadable):
+        parse_lock(data)
