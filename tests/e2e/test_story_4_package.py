@@ -69,8 +69,13 @@ def test_the_exported_package_is_an_oci_layout_that_others_can_read_and_verify(
     for descriptor in [package["config"], *package["layers"]]:
         assert len(layout.blob(descriptor["digest"])) == descriptor["size"]
 
-    # The signature is a referrer of the manifest, and a public key and a hash are all it takes to check it.
-    (referrer,) = [layout.json(one) for one in manifests if one != digest]
+    # The signature is a referrer of the manifest, and a public key and a hash are all it takes to check it. The bill of
+    # materials is another one, and says so.
+    referrers = [layout.json(one) for one in manifests if one != digest]
+    assert [one.get("annotations") for one in referrers if "annotations" in one] == [
+        {"in-toto.io/predicate-type": "https://cyclonedx.org/bom"}
+    ]
+    (referrer,) = [one for one in referrers if "annotations" not in one]
     assert referrer["subject"]["digest"] == digest
     envelope = layout.json(referrer["layers"][0]["digest"])
     payload = base64.b64decode(envelope["payload"])

@@ -18,7 +18,7 @@ from lockgate.adapters.runners.judging import Champion, CheckedDataset, Judge
 from lockgate.adapters.runners.local import LocalRunner
 from lockgate.adapters.runners.project import read_sources
 from lockgate.adapters.sql.step_cache import SqliteStepCache
-from lockgate.core.digests import Digest, canonical
+from lockgate.core.digests import Digest, canonical, sha256
 from lockgate.core.errors import Invalid, NotFound
 from lockgate.core.messages import Receipt
 from lockgate.core.names import ModelName
@@ -28,6 +28,7 @@ from lockgate.features.definition import Definitions
 from lockgate.gates.evidence import Evidence, line_of
 from lockgate.gates.features import ServedFeatures
 from lockgate.gates.messages import RecordEvidence
+from lockgate.gates.scans.security import is_too_old
 from lockgate.governance.messages import ValidateVersion
 from lockgate.hub.kernel import Hub
 from lockgate.hub.messages import (
@@ -47,6 +48,7 @@ from lockgate.pipeline.graph import Node, Stage
 from lockgate.pipeline.messages import RecordRun
 from lockgate.pipeline.plan import Plan, plan
 from lockgate.pipeline.recipe import EVIDENCE_STEP, PACKAGE_STEP, Recipe, Sources, graph_of
+from lockgate.registry.content.sbom import sealed_bill
 from lockgate.registry.contract import OutputField
 from lockgate.registry.messages import RegisterVersion
 from lockgate.registry.package import BuiltPackage, open_package
@@ -55,7 +57,6 @@ from lockgate.registry.state import VersionState
 from lockgate.workshop.assembly import assemble_runner, environment_of
 from lockgate.workshop.config import ModelTable
 from lockgate.workshop.git import commit_of
-from lockgate.workshop.papers import attach_bill, security_limits
 from lockgate.workshop.premises import Premises
 from lockgate.workshop.served import served_features, views_online
 from lockgate.workshop.unpacked import SideCache, rows_for
@@ -230,10 +231,20 @@ class Workshop:
             "perf.slices": gates.slice_limits,
             "model.parity": {"tolerance": gates.parity.tolerance},
             "latency": {"p99_us": gates.latency.p99_us},
-            "security.deps": security_limits(
-                self.premises.config.security, self.sources.advisories, self.premises.clock.now()
-            ),
+            "security.deps": self._security_limits(),
             "dossier.complete": {"tier": self.table.tier},
+        }
+
+    def _security_limits(self) -> dict[str, Any] | None:
+        table, data = self.premises.config.security, self.sources.advisories
+        if table is None:
+            return None
+        too_old = is_too_old(data, table.advisories, table.max_age_days, self.premises.clock.now())
+        return {
+            "advisories": table.advisories,
+            "digest": None if data is None else sha256(data),
+            "severity": table.severity,
+            "older_than_days": table.max_age_days if too_old else None,
         }
 
     @property
@@ -394,7 +405,8 @@ class Workshop:
 
     def _attach(self, hub: Hub, version: str, package: Digest) -> None:
         known: VersionAnswer = hub.ask(ExplainVersion(version=version))
-        command = attach_bill(self.premises, version, package, known.attestations)
+        store, signer = self.premises.blobs, self.premises.signer
+        command = sealed_bill(self.premises.ids.new(), version, package, known.attestations, store, signer)
         if command is not None:
             self._tell(hub, command)
 

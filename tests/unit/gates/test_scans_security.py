@@ -21,7 +21,7 @@ from lockgate.gates.scans.advisories import (
     newest,
     parse_advisories,
 )
-from lockgate.gates.scans.security import AdvisoryFile, security_deps, security_format
+from lockgate.gates.scans.security import AdvisoryFile, is_too_old, security_deps, security_format
 from lockgate.registry.content.lock import Pinned
 from lockgate.registry.package import ModelForm
 
@@ -245,3 +245,23 @@ def test_format_that_cannot_read_a_file_is_an_error() -> None:
 
     assert security_format(damaged, FORMS).verdict == "error"
     assert security_format(list, FORMS).verdict == "error"
+
+
+DAY_US = 24 * 3600 * 1_000_000
+NOVEMBER_20 = 1_795_132_800_000_000
+
+
+@pytest.mark.parametrize(
+    ("days", "limit", "too_old"), [(0, 1, False), (30, 30, False), (32, 30, True), (400, None, False)]
+)
+def test_the_age_of_the_file_is_that_of_its_newest_record(
+    days: int, limit: int | None, too_old: bool
+) -> None:
+    data = canonical([notice(), notice(id="EX-0", modified="2020-01-01T00:00:00Z")])
+    assert is_too_old(data, "osv.json", limit, NOVEMBER_20 + days * DAY_US) is too_old
+
+
+def test_what_is_not_dated_or_not_readable_is_too_old_and_what_is_not_there_is_not() -> None:
+    assert is_too_old(canonical([notice(modified="")]), "osv.json", 30, NOVEMBER_20)
+    assert is_too_old(b"?", "osv.json", 30, NOVEMBER_20)
+    assert not is_too_old(None, "osv.json", 30, NOVEMBER_20)

@@ -37,7 +37,7 @@ def test_pins_are_read_with_hashes_and_markers_under_normal_names() -> None:
         "./wheels/numpy.whl",
         f"numpy @ {SECRET_PLACE}/numpy.whl",
         "numpy==2.0,<3",
-        f"--find-links {SECRET_PLACE}",
+        f"--no-index {SECRET_PLACE}",
         "name = 'numpy'",
         "numpy==2.0 \\",
     ],

@@ -10,10 +10,13 @@ not take place, which is an error and never a pass.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
 
 import msgspec
 
+from lockgate.core.clock import Micros
 from lockgate.core.digests import Digest, sha256
+from lockgate.core.errors import LockgateError
 from lockgate.gates.evidence import ANYTHING, Evidence, MissingInput, Subject, guarded, record
 from lockgate.gates.messages import Verdict
 from lockgate.gates.scans.advisories import LEVELS, Advisory, Hole, Severity, holes, newest, parse_advisories
@@ -23,6 +26,7 @@ from lockgate.registry.package import FormatRefused, ModelForm, check_form
 
 FORMAT, DEPS = "security.format", "security.deps"
 _N_SHOWN = 20
+_DAY_US = 24 * 3600 * 1_000_000
 
 
 class AdvisoryFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -164,3 +168,18 @@ def _told(
 def _shown(sentences: Sequence[str]) -> tuple[str, ...]:
     more = len(sentences) - _N_SHOWN
     return (*sentences[:_N_SHOWN], *((f"and {more:,} more",) if more > 0 else ()))
+
+
+def is_too_old(data: bytes | None, path: str, max_age_days: int | None, now: Micros) -> bool:
+    """Whether the newest record lies further back than allowed. What is not dated is; of what is not there no age is
+    known.
+
+    Evidence takes up this answer and no age: it must not change with the hour it is made at.
+    """
+    if data is None or max_age_days is None:
+        return False
+    try:
+        written = datetime.fromisoformat(f"{newest(parse_advisories(data, where=path))}T00:00:00+00:00")
+    except (LockgateError, ValueError):
+        return True
+    return now - int(written.timestamp()) * 1_000_000 > (max_age_days + 1) * _DAY_US

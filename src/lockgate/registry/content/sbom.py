@@ -8,14 +8,28 @@ licence is guessed and no supplier made up. There is no time and no host in it: 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from lockgate.core.digests import Digest
+from lockgate.core.blobs import BlobStore
+from lockgate.core.digests import Digest, sha256
+from lockgate.core.errors import NotFound
+from lockgate.core.names import parse_version
 from lockgate.core.version import VERSION_OF_LOCKGATE
-from lockgate.registry.content.lock import Pinned
+from lockgate.registry.content.lock import LockUnreadable, Pinned, parse_lock
 from lockgate.registry.contract import ModelContract
-from lockgate.registry.package import Package
+from lockgate.registry.messages import AttachAttestation
+from lockgate.registry.package import ENVIRONMENT_PATH, BuiltPackage, Package, open_package
+from lockgate.registry.ports import Signer, Verifier
+from lockgate.registry.signing import (
+    PAYLOAD_TYPE,
+    SBOM_PREDICATE,
+    open_attestation,
+    seal,
+    statement_bytes,
+    store_signature,
+)
+from lockgate.registry.state import Attestation
 
 SPEC_VERSION = "1.6"
 _ALGORITHMS = {
@@ -25,6 +39,10 @@ _ALGORITHMS = {
     "sha384": "SHA-384",
     "sha512": "SHA-512",
 }
+
+
+class NoBill(NotFound):
+    code = "registry.no-bill-of-materials"
 
 
 def bill_of_materials(package: Package, lock: Sequence[Pinned], *, version: str) -> dict[str, Any]:
@@ -166,3 +184,56 @@ def _hash(digest: str) -> dict[str, str]:
 
 def _properties(values: dict[str, str]) -> list[dict[str, str]]:
     return [{"name": f"lockgate:{name}", "value": value} for name, value in values.items() if value]
+
+
+def sealed_bill(
+    command_id: str,
+    version: str,
+    package: Digest,
+    known: Sequence[Attestation],
+    blobs: BlobStore,
+    signer: Callable[[], Signer],
+) -> AttachAttestation | None:
+    """Make and sign the bill of materials of a version and keep it beside the package; the command that says so.
+
+    None when exactly this bill is attached already, and when the lock cannot be read: a bill without the third-party
+    code would be a wrong one, and the gate `security.deps` tells of the lock.
+
+    Args:
+        known: what is attached to the version.
+        signer: asked only when there is something to sign.
+    """
+    opened = open_package(package, blobs)
+    try:
+        lock = parse_lock(opened.read(ENVIRONMENT_PATH, blobs))
+    except LockUnreadable:
+        return None
+    bill = bill_of_materials(opened, lock, version=str(parse_version(version).version))
+    words = statement_bytes(package, opened.config.model, SBOM_PREDICATE, bill)
+    if sha256(words) in [one.statement for one in known]:
+        return None
+    built = BuiltPackage(digest=package, manifest=blobs.get(package), blobs={})
+    envelope = seal(words, PAYLOAD_TYPE, signer())
+    stored = store_signature(built.descriptor, envelope, blobs, SBOM_PREDICATE)
+    return AttachAttestation(
+        id=command_id, version=version, predicate_type=SBOM_PREDICATE, envelope=stored.envelope
+    )
+
+
+def attested_bill(
+    known: Sequence[Attestation], version: str, blobs: BlobStore, verifiers: Sequence[Verifier]
+) -> dict[str, Any]:
+    """The bill of materials that was attached to a version last.
+
+    Raises:
+        NoBill: there is none.
+        SignatureInvalid: no trusted key signed it.
+    """
+    bills = [one for one in known if one.predicate_type == SBOM_PREDICATE]
+    if not bills:
+        raise NoBill(
+            f"{version} has no bill of materials",
+            remedy="lockgate train attaches one, once the environment lock can be read",
+            version=version,
+        )
+    return open_attestation(blobs.get(bills[-1].envelope), verifiers).statement.predicate

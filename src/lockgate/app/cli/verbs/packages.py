@@ -14,10 +14,10 @@ from lockgate.app.cli.session import Session, verb
 from lockgate.core.digests import short
 from lockgate.core.names import parse_endpoint, parse_version
 from lockgate.hub.messages import ExplainVersion, VersionAnswer
+from lockgate.registry.content.sbom import attested_bill
 from lockgate.registry.difference import differences
 from lockgate.registry.package import GOLDEN_PATH, decode_golden
 from lockgate.registry.signing import verify_any
-from lockgate.workshop.papers import attested_bill
 from lockgate.workshop.rebuild import rebuild
 
 
