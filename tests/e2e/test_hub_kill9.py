@@ -43,7 +43,7 @@ def open_world(store: Path) -> HubWorld:
 def verified(store: Path) -> HubWorld:
     """The store as the next process finds it; its audit holds."""
     world = open_world(store)
-    answer = audit.verify(world.journal, (), None)
+    answer = audit.verify(world.journal, (), ())
     assert answer.ok, answer.findings
     return world
 
@@ -175,7 +175,7 @@ def test_an_audit_beside_busy_writers_raises_no_false_alarm(tmp_path: Path) -> N
     writers = [start(path, "declare", name, n_each) for name in ("left", "right")]
     seen = []
     while any(writer.poll() is None for writer in writers):
-        answer = audit.verify(world.journal, (), None)
+        answer = audit.verify(world.journal, (), ())
         assert answer.ok, answer.findings
         seen.append(answer.events)
     for writer in writers:
@@ -183,4 +183,4 @@ def test_an_audit_beside_busy_writers_raises_no_false_alarm(tmp_path: Path) -> N
         assert writer.returncode == 0
     assert seen == sorted(seen)
     assert len(set(seen)) > 2
-    assert audit.verify(world.journal, (), None).events == 2 * n_each
+    assert audit.verify(world.journal, (), ()).events == 2 * n_each

@@ -355,7 +355,7 @@ def test_damage_below_sql_is_noticed(tmp_path: Path) -> None:
     file.write_bytes(data)
     try:
         store = SqliteStore(file)
-        answer = audit.verify(SqliteJournal(store), (), None)
+        answer = audit.verify(SqliteJournal(store), (), ())
     except (Corrupt, sqlite3.DatabaseError):
         return
     assert not answer.ok

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from lockgate.adapters.blobs.directory import DirectoryBlobs
+from lockgate.adapters.identity.checkpoints import read_key
 from lockgate.adapters.identity.keys import (
     FileKey,
     PublicKey,
@@ -48,6 +49,7 @@ class Control(Deciding):
             run=layout.run,
             sink=open_sinks(self.config.audit.sinks, base=layout.root),
             checkpoint_key=lambda: self._key_file(self.config.audit.checkpoint_key, "audit.checkpoint_key"),
+            earlier_keys=[read_key(one, base=layout.root) for one in self.config.audit.earlier_keys],
             lacking=features_lacking(layout),
         )
 

@@ -20,7 +20,7 @@ from lockgate.app.system import SystemClock, SystemIds
 from lockgate.core.blobs import BlobStore
 from lockgate.core.digests import Digest
 from lockgate.core.documents import DocumentKind
-from lockgate.core.journal import sign_checkpoint
+from lockgate.core.journal import NoteVerifier, sign_checkpoint
 from lockgate.core.messages import Command
 from lockgate.delivery.advance import standing_plan
 from lockgate.delivery.messages import PromoteVersion, Served
@@ -73,6 +73,7 @@ class Deciding:
         run: the run directory of a data plane on this machine; without one, effects wait for whoever has it.
         sink: where signed heads of the journal go.
         checkpoint_key: where the key is that signs them.
+        earlier_keys: those that signed checkpoints before this one did.
         lacking: what a package would miss of the features it reads by key, if it answered now.
     """
 
@@ -85,6 +86,7 @@ class Deciding:
         run: Path | None,
         sink: CheckpointSink,
         checkpoint_key: Callable[[], Path],
+        earlier_keys: Sequence[NoteVerifier] = (),
         lacking: Callable[[Digest], str | None] = lambda package: None,
     ) -> None:
         self.clock = SystemClock()
@@ -98,14 +100,14 @@ class Deciding:
         self.target = None if run is None else LocalTarget(run)
         targets = {} if self.target is None else {"local": self.target}
         self.effects = EffectRunner(self.outbox, targets, self.clock, vet=self._vet)
-        notes = NotesOnDemand(lambda: CheckpointKey(checkpoint_key()).public)
+        self.note_keys = (NotesOnDemand(lambda: CheckpointKey(checkpoint_key()).public), *earlier_keys)
         self._questions = Questions(
             self.journal,
             self.outbox,
             self.clock,
             observe=lambda endpoint: None if self.target is None else self.target.observe(endpoint),
             lacking=lacking,
-            checkpoints=(sink, notes),
+            checkpoints=(sink, self.note_keys),
             last_used=self.usage.last_used,
         )
         self.effects.confirm = self.hub_for(CONTROLLER).execute

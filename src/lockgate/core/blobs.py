@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
+from lockgate.core.clock import Micros
 from lockgate.core.digests import Digest
 from lockgate.core.errors import Corrupt, NotFound, Unavailable
 
@@ -56,4 +57,27 @@ class BlobStore(Protocol):
 
     def delete(self, digest: Digest) -> None:
         """Remove a blob; nothing happens when it is not there."""
+        ...
+
+
+class KeptBlob(NamedTuple):
+    """A blob as a listing knows it. `put_at` is when it was last put, also when it was there already."""
+
+    digest: Digest
+    n_bytes: int
+    put_at: Micros
+
+
+class SweptBlobs(BlobStore, Protocol):
+    """A blob store from which what nobody needs any more can be taken away while others go on putting.
+
+    Whoever puts a blob may rely on it for as long as a sweep spares what is young: putting it again renews it.
+    """
+
+    def kept(self) -> Iterator[KeptBlob]:
+        """All blobs, in no particular order."""
+        ...
+
+    def discard(self, digest: Digest, before: Micros) -> bool:
+        """Remove the blob unless it was put at `before` or later; whether this call removed it."""
         ...

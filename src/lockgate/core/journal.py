@@ -28,6 +28,7 @@ from lockgate.core.errors import Corrupt
 GENESIS = bytes(32)
 ORIGIN = "lockgate/journal"
 _BLOCK = 1024
+_ED25519 = b"\x01"
 
 
 class JournalAltered(Corrupt):
@@ -56,9 +57,12 @@ EMPTY_HEAD = Head(0, GENESIS, ())
 
 
 class Checkpoint(NamedTuple):
+    """A signed head. `key` is the verifier key of whoever signed it, `NAME+HASH+KEY` (C2SP signed-note)."""
+
     size: int
     root: bytes
     note: str
+    key: str = ""
 
 
 class NoteKey(Protocol):
@@ -77,6 +81,10 @@ class NoteVerifier(Protocol):
     def verify(self, message: bytes, signature: bytes) -> bool: ...
 
     def public_bytes(self) -> bytes: ...
+
+
+NoteVerifiers = NoteVerifier | Sequence[NoteVerifier]
+"""The keys of which one must have signed a note."""
 
 
 def link(previous: bytes, body: bytes) -> bytes:
@@ -265,15 +273,35 @@ def sign_checkpoint(head: Head, key: NoteKey) -> Checkpoint:
     """A signed note over size and root (C2SP tlog-checkpoint, ed25519 signature type 0x01)."""
     text = f"{ORIGIN}\n{head.seq}\n{base64.b64encode(root(head.frontier)).decode()}\n"
     signature = base64.b64encode(_key_hash(key.name, key.public_bytes()) + key.sign(text.encode())).decode()
-    return Checkpoint(head.seq, root(head.frontier), f"{text}\n\u2014 {key.name} {signature}\n")
+    note = f"{text}\n\u2014 {key.name} {signature}\n"
+    return Checkpoint(head.seq, root(head.frontier), note, verifier_key(key))
 
 
-def open_checkpoint(note: str, verifier: NoteVerifier) -> Checkpoint:
-    """Read a note back and check its signature.
+def verifier_key(key: NoteKey | NoteVerifier) -> str:
+    """A public key in one line, `NAME+HASH+KEY`, as tools for signed notes take it."""
+    raw = key.public_bytes()
+    return f"{key.name}+{_key_hash(key.name, raw).hex()}+{base64.b64encode(_ED25519 + raw).decode()}"
+
+
+def open_checkpoint(note: str, verifier: NoteVerifiers) -> Checkpoint:
+    """Read a note back and check its signature; of several keys, one must have signed it.
 
     Raises:
         JournalAltered: the note is malformed, or no signature of `verifier` is on it.
     """
+    verifiers = verifier if isinstance(verifier, Sequence) else (verifier,)
+    for each in verifiers:
+        opened = _opened(note, each)
+        if opened is not None:
+            return opened
+    raise JournalAltered(
+        "a checkpoint carries no valid signature of this journal's key",
+        remedy="compare the checkpoint file with its copy in the second sink",
+        key=", ".join(each.name for each in verifiers),
+    )
+
+
+def _opened(note: str, verifier: NoteVerifier) -> Checkpoint | None:
     text, _, signatures = note.partition("\n\n")
     expected = _key_hash(verifier.name, verifier.public_bytes())
     for line in signatures.splitlines():
@@ -285,16 +313,13 @@ def open_checkpoint(note: str, verifier: NoteVerifier) -> Checkpoint:
             signed = raw[:4] == expected and verifier.verify((text + "\n").encode(), raw[4:])
             origin, size, encoded = text.split("\n")
             if signed and origin == ORIGIN:
-                return Checkpoint(int(size), base64.b64decode(encoded, validate=True), note)
+                claimed = base64.b64decode(encoded, validate=True)
+                return Checkpoint(int(size), claimed, note, verifier_key(verifier))
         except ValueError:
             # Signed or not, these are not the three lines of a checkpoint.
             continue
-    raise JournalAltered(
-        "a checkpoint carries no valid signature of this journal's key",
-        remedy="compare the checkpoint file with its copy in the second sink",
-        key=verifier.name,
-    )
+    return None
 
 
 def _key_hash(name: str, public: bytes) -> bytes:
-    return hashlib.sha256(name.encode() + b"\n\x01" + public).digest()[:4]
+    return hashlib.sha256(name.encode() + b"\n" + _ED25519 + public).digest()[:4]

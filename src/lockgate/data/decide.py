@@ -12,7 +12,7 @@ from lockgate.data.messages import (
     RecordSnapshot,
     SnapshotTaken,
 )
-from lockgate.data.state import DATASET, SNAPSHOT
+from lockgate.data.state import DATASET, SNAPSHOT, SnapshotState
 
 
 def needs_snapshot(command: RecordSnapshot, docs: Docs) -> tuple[DocRef, ...]:
@@ -31,6 +31,8 @@ def record_snapshot(docs: Docs, command: RecordSnapshot, context: Context) -> De
                 message=f"the snapshot belongs to dataset {known.dataset}, not {command.dataset}",
             )
         )
+    if known is not None and known.state == "erased":
+        return _erased(known)
     if known is not None and dataset is not None and dataset.latest == command.snapshot:
         return Decision(())
     return Decision(
@@ -62,6 +64,8 @@ def record_contract_check(docs: Docs, command: RecordContractCheck, context: Con
                 remedy="lockgate snapshot",
             )
         )
+    if known.state == "erased":
+        return _erased(known)
     state = "broken" if command.violations else "kept"
     if (known.contract, known.state, known.violations) == (command.contract, state, command.violations):
         return Decision(())
@@ -78,4 +82,17 @@ def record_contract_check(docs: Docs, command: RecordContractCheck, context: Con
         )
     return Decision(
         (ContractKept(dataset=command.dataset, snapshot=command.snapshot, contract=command.contract),)
+    )
+
+
+def _erased(known: SnapshotState) -> Refusal:
+    """Rows that had to go do not come back by being extracted again."""
+    return refuse(
+        Reason(
+            rule="data.snapshot-erased",
+            message=f"these are the rows of {known.dataset} that were erased; they may not come back",
+            measured="erased",
+            evidence=known.snapshot,
+            remedy="take at the source what was to be erased, then lockgate snapshot",
+        )
     )

@@ -38,6 +38,21 @@ class RecordContractCheck(Command, frozen=True, kw_only=True, tag="data.record-c
         return Scope(namespace=self.dataset.partition("/")[0])
 
 
+class EraseSnapshot(Command, frozen=True, kw_only=True, tag="data.erase-snapshot"):
+    """Give up the rows of a snapshot for good, because somebody in them has the right to it.
+
+    That it was there, what was made of it and why it went stays on record; `reason` does too, so it names no person.
+    """
+
+    permission: ClassVar[str] = "registry.erase"
+    snapshot: Digest
+    dataset: str
+    reason: str
+
+    def scope(self) -> Scope:
+        return Scope(namespace=self.dataset.partition("/")[0])
+
+
 class SnapshotTaken(Event, frozen=True, kw_only=True, tag="data.snapshot-taken/1"):
     dataset: str
     snapshot: Digest
@@ -68,3 +83,12 @@ class ContractBroken(Event, frozen=True, kw_only=True, tag="data.contract-broken
 
     def summary(self) -> str:
         return f"snapshot {short(self.snapshot)} of {self.dataset} breaks its contract: {self.violations[0]}"
+
+
+class SnapshotErased(Event, frozen=True, kw_only=True, tag="data.snapshot-erased/1"):
+    dataset: str
+    snapshot: Digest
+    reason: str
+
+    def summary(self) -> str:
+        return f"the rows of snapshot {short(self.snapshot)} of {self.dataset} erased: {self.reason}"

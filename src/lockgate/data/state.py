@@ -10,11 +10,20 @@ from lockgate.core.clock import Micros
 from lockgate.core.digests import Digest
 from lockgate.core.documents import Columns, DocumentKind
 from lockgate.core.messages import Event, Stamp
-from lockgate.data.messages import ContractBroken, ContractKept, SnapshotTaken
+from lockgate.data.messages import ContractBroken, ContractKept, SnapshotErased, SnapshotTaken
+
+
+class Erasure(msgspec.Struct, frozen=True, kw_only=True):
+    reason: str
+    erased_at: Micros
+    erased_by: str
 
 
 class SnapshotState(msgspec.Struct, frozen=True, kw_only=True):
-    """One immutable snapshot: where it came from, where it lies, whether it keeps its contract."""
+    """One immutable snapshot: where it came from, where it lies, whether it keeps its contract.
+
+    An erased one stays on record without its rows.
+    """
 
     snapshot: Digest
     dataset: str
@@ -24,8 +33,9 @@ class SnapshotState(msgspec.Struct, frozen=True, kw_only=True):
     transformation: Digest
     storage: str
     contract: Digest | None = None
-    state: Literal["unchecked", "kept", "broken"] = "unchecked"
+    state: Literal["unchecked", "kept", "broken", "erased"] = "unchecked"
     violations: tuple[str, ...] = ()
+    erasure: Erasure | None = None
 
 
 class DatasetState(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,7 +46,7 @@ class DatasetState(msgspec.Struct, frozen=True, kw_only=True):
     n_snapshots: int
 
 
-_SNAPSHOT_EVENTS = (SnapshotTaken, ContractKept, ContractBroken)
+_SNAPSHOT_EVENTS = (SnapshotTaken, ContractKept, ContractBroken, SnapshotErased)
 
 
 def _snapshot_keys(event: Event) -> tuple[str, ...]:
@@ -57,6 +67,9 @@ def _fold_snapshot(body: SnapshotState | None, event: Event, stamp: Stamp) -> Sn
             storage=event.storage,
         )
     assert body is not None
+    if isinstance(event, SnapshotErased):
+        erasure = Erasure(reason=event.reason, erased_at=stamp.at, erased_by=stamp.actor)
+        return msgspec.structs.replace(body, state="erased", erasure=erasure)
     if isinstance(event, ContractKept):
         return msgspec.structs.replace(body, contract=event.contract, state="kept", violations=())
     assert isinstance(event, ContractBroken)
@@ -69,6 +82,7 @@ SNAPSHOT = DocumentKind(
     keys=_snapshot_keys,
     fold=_fold_snapshot,
     columns=lambda body: Columns(body.dataset, body.state, body.snapshot),
+    fold_version=2,
 )
 
 

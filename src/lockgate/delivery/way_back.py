@@ -36,13 +36,20 @@ from lockgate.delivery.state import (
 )
 from lockgate.registry import decide as registry
 from lockgate.registry.decide import known_version, model_of, wrong_state
-from lockgate.registry.messages import QuarantineVersion, RejectVersion, VersionRetired
-from lockgate.registry.state import VERSION
+from lockgate.registry.messages import (
+    CollectPackage,
+    PackageCollected,
+    QuarantineVersion,
+    RejectVersion,
+    VersionRetired,
+)
+from lockgate.registry.state import MODEL, VERSION, VersionState
 from lockgate.traffic.capture import CaptureMode
 from lockgate.traffic.plan import Fallback
 
 # How long a target may take to flip between versions it keeps loaded.
 FLIP_PATIENCE_S = 5.0
+_DAY_US = 86_400_000_000
 
 
 def publish(
@@ -206,7 +213,7 @@ def take_back(
 
 
 def needs_everywhere(
-    command: RetireVersion | QuarantineVersion | RejectVersion, docs: Docs
+    command: RetireVersion | QuarantineVersion | RejectVersion | CollectPackage, docs: Docs
 ) -> tuple[DocRef, ...]:
     """The version, and every endpoint of its model."""
     every = DocRef(ENVIRONMENT.name, "*")
@@ -227,13 +234,9 @@ def _endpoints(docs: Docs, model: str) -> list[tuple[EnvironmentState, EndpointS
     return found
 
 
-def retire_version(docs: Docs, command: RetireVersion, context: Context) -> Decision | Refusal:
-    version = known_version(docs, command.version)
-    if isinstance(version, Refusal):
-        return version
-    if version.state not in ("candidate", "validated"):
-        return wrong_state(version, "retired")
-    reasons = [
+def _uses(docs: Docs, version: VersionState) -> tuple[Reason, ...]:
+    """The endpoints that still need a version."""
+    return tuple(
         Reason(
             rule="delivery.in-use",
             message=f"{endpoint.endpoint} serves it, is about to, or may fall back to it",
@@ -243,10 +246,70 @@ def retire_version(docs: Docs, command: RetireVersion, context: Context) -> Deci
             use is not None and use.served.version == version.version
             for use in (endpoint.live, endpoint.previous, endpoint.rollout)
         )
+    )
+
+
+def retire_version(docs: Docs, command: RetireVersion, context: Context) -> Decision | Refusal:
+    version = known_version(docs, command.version)
+    if isinstance(version, Refusal):
+        return version
+    if version.state not in ("candidate", "validated"):
+        return wrong_state(version, "retired")
+    if reasons := _uses(docs, version):
+        return Refusal(reasons=reasons)
+    return Decision((VersionRetired(version=command.version, reason=command.reason),))
+
+
+def needs_collect(command: CollectPackage, docs: Docs) -> tuple[DocRef, ...]:
+    return (*needs_everywhere(command, docs), DocRef(MODEL.name, str(model_of(command.version))))
+
+
+def collect_package(docs: Docs, command: CollectPackage, context: Context) -> Decision | Refusal:
+    """Give up the bytes of a version that ended, unless an endpoint may need it, somebody holds it, or the next version
+    is to be compared with it."""
+    version = known_version(docs, command.version)
+    if isinstance(version, Refusal):
+        return version
+    if version.collected_at is not None:
+        return Decision(())
+    model = docs.get(MODEL, version.model)
+    days = None if version.ended_at is None else (context.now - version.ended_at) / _DAY_US
+    reasons = list(_uses(docs, version))
+    if version.state not in ("rejected", "retired"):
+        reasons += wrong_state(version, "collected").reasons
+    elif command.term_days < 0 or days is None or days < command.term_days:
+        reasons.append(
+            Reason(
+                rule="registry.term",
+                message=f"the term of {version.version} has not run out",
+                measured="unknown"
+                if days is None
+                else f"{max(days, 0):.1f} days since it was {version.state}",
+                limit=f"{command.term_days} days",
+            )
+        )
+    reasons += [
+        Reason(
+            rule="registry.held",
+            message=f"{version.version} is held for {hold.matter} by {hold.held_by}: {hold.reason}",
+            remedy=f"lockgate hold {version.version} --lift --matter {hold.matter}",
+        )
+        for hold in version.holds
     ]
+    if model is not None and model.latest == version.version:
+        reasons.append(
+            Reason(
+                rule="registry.latest",
+                message=f"the next version of {version.model} is compared with it",
+                measured="newest version",
+            )
+        )
     if reasons:
         return Refusal(reasons=tuple(reasons))
-    return Decision((VersionRetired(version=command.version, reason=command.reason),))
+    collected = PackageCollected(
+        version=version.version, package=version.package, term_days=command.term_days
+    )
+    return Decision((collected,))
 
 
 def quarantine_version(docs: Docs, command: QuarantineVersion, context: Context) -> Decision | Refusal:

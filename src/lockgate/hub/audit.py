@@ -10,15 +10,17 @@ from __future__ import annotations
 import gc
 import hashlib
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import NamedTuple, Union
 
 import msgspec
 
-from lockgate.core.errors import Corrupt
-from lockgate.core.journal import GENESIS, Head, NoteVerifier, Tree, open_checkpoint
+from lockgate.core.errors import Corrupt, NotFound
+from lockgate.core.journal import GENESIS, Checkpoint, Head, NoteVerifiers, Tree, leaf, open_checkpoint
 from lockgate.core.messages import Event, Stamp
+from lockgate.governance import proof
+from lockgate.governance.proof import ConsistencyProof, InclusionProof, prove_inclusion
 from lockgate.hub.kernel import Folded
 from lockgate.hub.messages import AuditAnswer
 from lockgate.hub.ports import Edge, Journal, StoredDocument, StoredEntry
@@ -39,6 +41,14 @@ _DECODER = msgspec.json.Decoder(_Read)
 
 class EntryUnreadable(Corrupt):
     code = "journal.entry-unreadable"
+
+
+class NoSuchEntry(NotFound):
+    code = "journal.no-such-entry"
+
+
+class NoSuchCheckpoint(NotFound):
+    code = "journal.no-such-checkpoint"
 
 
 def read_entry(stored: StoredEntry) -> tuple[Event, Stamp]:
@@ -74,7 +84,7 @@ def pages(journal: Journal, after: int = 0, until: int | None = None) -> Iterato
 
 
 def verify(
-    journal: Journal, notes: Sequence[str], verifier: NoteVerifier | None, *, documents: bool = True
+    journal: Journal, notes: Sequence[str], verifier: NoteVerifiers, *, documents: bool = True
 ) -> AuditAnswer:
     """Check everything from nothing. Reads the whole journal once; memory is that of the documents.
 
@@ -111,10 +121,10 @@ class _Finding(NamedTuple):
 
 class _Check:
     def __init__(
-        self, journal: Journal, notes: Sequence[str], verifier: NoteVerifier | None, documents: bool
+        self, journal: Journal, notes: Sequence[str], verifier: NoteVerifiers, documents: bool
     ) -> None:
         self._journal = journal
-        self._notes = notes if verifier else ()
+        self._notes = notes
         self._verifier = verifier
         self._findings: list[_Finding] = []
         self._roots: dict[int, set[bytes]] = {}
@@ -141,7 +151,7 @@ class _Check:
             texts.append(f"the stored head is not that of entry {head.seq}")
         if self._folded is not None:
             for kind in KINDS:
-                differing = self._folded.compare(kind, _documents(self._journal, kind.name))
+                differing = self._folded.compare(kind, documents_of(self._journal, kind.name))
                 texts += [f"document {kind.name} {key} {what}" for key, what in differing]
             texts += _compare_edges(self._folded.edges, self._journal.edges())
         return AuditAnswer(
@@ -157,7 +167,6 @@ class _Check:
         """What is wrong with the notes themselves; those that are right say which root each size must have."""
         findings = []
         for number, note in enumerate(self._notes):
-            assert self._verifier is not None
             try:
                 checkpoint = open_checkpoint(note, self._verifier)
             except Corrupt as error:
@@ -212,7 +221,69 @@ class _Check:
         self._findings.append(_Finding(seq, rank, text))
 
 
-def _documents(journal: Journal, kind: str) -> Iterator[StoredDocument]:
+def prove_entry(
+    journal: Journal,
+    seq: int,
+    checkpoint: str,
+    notes: Sequence[str],
+    verifier: NoteVerifiers,
+    *,
+    is_seen: Callable[[Event], bool] = lambda event: True,
+) -> InclusionProof:
+    """A proof about one entry that holds without this store. Reads every entry that the checkpoint signs, once.
+
+    Args:
+        is_seen: whether whoever asks may read it.
+
+    Raises:
+        NoSuchCheckpoint, NoSuchEntry, NothingToProve, ProofFails.
+    """
+    with journal.snapshot():
+        chosen = _checkpoint(checkpoint, notes, verifier)
+        (stored,) = journal.entries(seq - 1, 1) or (None,)
+        if stored is None or stored.seq != seq or not is_seen(read_entry(stored)[0]):
+            raise NoSuchEntry(
+                f"there is no entry {seq}, the journal has {journal.head().seq}",
+                remedy="lockgate audit log shows their numbers",
+                seq=seq,
+            )
+        return prove_inclusion(_leaves(journal, chosen.size), stored.body, seq, chosen)
+
+
+def prove_consistency(
+    journal: Journal, old: str, new: str, notes: Sequence[str], verifier: NoteVerifiers
+) -> ConsistencyProof:
+    """A proof about two checkpoints. Raises as `prove_entry` does."""
+    with journal.snapshot():
+        older, newer = _checkpoint(old, notes, verifier), _checkpoint(new, notes, verifier)
+        return proof.prove_consistency(_leaves(journal, newer.size), older, newer)
+
+
+def _leaves(journal: Journal, size: int) -> Iterator[bytes]:
+    return (leaf(body) for page in pages(journal, 0, size) for _, body, _ in page)
+
+
+def _checkpoint(named: str, notes: Sequence[str], verifier: NoteVerifiers) -> Checkpoint:
+    """The checkpoint that was named: by its size, by its own text, or the newest."""
+    if named and not named.isdecimal():
+        return open_checkpoint(named, verifier)
+    opened = []
+    for note in notes:
+        # One that does not hold is a finding of `verify`; here another is looked for.
+        with suppress(Corrupt):
+            opened.append(open_checkpoint(note, verifier))
+    fitting = [one for one in opened if not named or one.size == int(named)]
+    if not fitting:
+        wanted = f"of {named} entries" if named else "that holds"
+        raise NoSuchCheckpoint(
+            f"there is no checkpoint {wanted} among {len(notes)}",
+            remedy="leave it out for the newest, or give the file of one",
+            sizes=sorted({one.size for one in opened})[-10:],
+        )
+    return max(fitting, key=lambda one: one.size)
+
+
+def documents_of(journal: Journal, kind: str) -> Iterator[StoredDocument]:
     """All of a kind, page by page."""
     after: str | None = None
     while page := journal.documents(kind, after=after, limit=_PAGE):

@@ -16,6 +16,7 @@ from lockgate.delivery.messages import endpoint_scope
 from lockgate.delivery.state import EndpointState, ReleaseState, RolloutState
 from lockgate.gates.messages import EvidenceLine
 from lockgate.governance.policy import Seat
+from lockgate.governance.proof import ConsistencyProof, InclusionProof
 from lockgate.governance.state import Approval, PolicyState, ProposalState
 from lockgate.registry.messages import model_scope
 from lockgate.registry.state import Attestation, ImportState, ModelState, VersionState
@@ -376,10 +377,41 @@ class AuditAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class VerifyAudit(Query, frozen=True, kw_only=True, tag="hub.verify-audit"):
-    """Re-hash the chain, fold every document again and compare, check the signed checkpoints."""
+    """Re-hash the chain, fold every document again and compare, check the signed checkpoints.
+
+    `since` is a checkpoint that whoever asks has kept: what it signs must still be there. Without `documents`, only
+    chain, tree and checkpoints are looked at.
+    """
 
     permission: ClassVar[str] = "read.audit"
     answer: ClassVar[Any] = AuditAnswer
+    since: str = ""
+    documents: bool = True
+
+    def scope(self) -> Scope:
+        return Scope(within=True)
+
+
+class ProveEntry(Query, frozen=True, kw_only=True, tag="hub.prove-entry"):
+    """A proof that entry `seq` is in the journal that a checkpoint signs: one of that size, the note itself, or, left
+    empty, the newest."""
+
+    permission: ClassVar[str] = "read.audit"
+    answer: ClassVar[Any] = InclusionProof
+    seq: int
+    checkpoint: str = ""
+
+    def scope(self) -> Scope:
+        return Scope(within=True)
+
+
+class ProveConsistency(Query, frozen=True, kw_only=True, tag="hub.prove-consistency"):
+    """A proof that the journal of one checkpoint begins with that of another; each named as in `ProveEntry`."""
+
+    permission: ClassVar[str] = "read.audit"
+    answer: ClassVar[Any] = ConsistencyProof
+    old: str
+    new: str = ""
 
     def scope(self) -> Scope:
         return Scope(within=True)

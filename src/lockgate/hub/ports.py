@@ -6,7 +6,7 @@ and the outbox of effects. The contract suite `lockgate.testing.journal_suite` s
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
@@ -65,15 +65,21 @@ class OutboxRow(NamedTuple):
 
 
 class Commit(NamedTuple):
-    """All that one command changes."""
+    """All that one command changes.
+
+    Attributes:
+        entries: may be more than fit into memory; read once, in order.
+        receipts: further ones, of commands that were carried out elsewhere; read once.
+    """
 
     head: Head
-    entries: tuple[StoredEntry, ...]
+    entries: Iterable[StoredEntry]
     documents: tuple[StoredDocument, ...]
     edges: tuple[Edge, ...]
     effects: tuple[tuple[str, int, bytes], ...]
     command_id: str
     receipt: bytes
+    receipts: Iterable[tuple[str, bytes]] = ()
 
 
 class Transaction(Protocol):

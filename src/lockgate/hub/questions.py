@@ -12,7 +12,7 @@ from lockgate.core.clock import Clock, Micros
 from lockgate.core.digests import Digest
 from lockgate.core.documents import DocRef, DocumentKind
 from lockgate.core.errors import NotFound, did_you_mean
-from lockgate.core.journal import NoteVerifier
+from lockgate.core.journal import NoteVerifiers
 from lockgate.core.messages import Event, Query, Reason, Stamp
 from lockgate.core.names import parse_endpoint, parse_version
 from lockgate.delivery.messages import PromoteVersion
@@ -34,6 +34,7 @@ from lockgate.delivery.state import (
 from lockgate.gates.state import EVIDENCE, EvidenceState, evidence_key
 from lockgate.governance.judgement import approvers, bound_set, counting_approvals, empty_seats
 from lockgate.governance.policy import TierRule, quorum_of
+from lockgate.governance.proof import ConsistencyProof, InclusionProof
 from lockgate.governance.state import APPROVAL, POLICY, PROPOSAL, ApprovalState, approval_key
 from lockgate.hub import audit, within
 from lockgate.hub.authority import Session, Sight, embedded
@@ -58,6 +59,8 @@ from lockgate.hub.messages import (
     PackageVersionAnswer,
     PolicyAnswer,
     PolicyInForce,
+    ProveConsistency,
+    ProveEntry,
     Readiness,
     RolloutAnswer,
     RolloutLine,
@@ -127,7 +130,7 @@ class Questions:
         *,
         observe: Observe = _observe_nothing,
         lacking: Lacking = _lacking_nothing,
-        checkpoints: tuple[CheckpointSink, NoteVerifier] | None = None,
+        checkpoints: tuple[CheckpointSink, NoteVerifiers] | None = None,
         last_used: LastUsed = _last_used_never,
     ) -> None:
         self._journal = journal
@@ -144,12 +147,14 @@ class Questions:
             VersionOfPackage: self._version_of_package,
             PolicyInForce: self._policy,
             ShowRollout: self._rollout,
+            ProveConsistency: self._prove_consistency,
         }
         # These concern more than their scope names, and are cut to what the session sees.
         self._limited: dict[type[Query], Callable[[Any, Sight], Any]] = {
             Status: self._status,
             ChangesSince: self._changes,
             VerifyAudit: self._verify,
+            ProveEntry: self._prove_entry,
             Lineage: self._lineage,
             OwnAccess: self._own_access,
             ListAccess: self._access,
@@ -393,9 +398,25 @@ class Questions:
         return None if body is None else body.tier
 
     def _verify(self, query: VerifyAudit, sight: Sight) -> AuditAnswer:
-        sink, verifier = self._checkpoints or (None, None)
-        answer = audit.verify(self._journal, () if sink is None else sink.read(), verifier)
+        notes, verifier = self._notes()
+        kept = (query.since,) if query.since else ()
+        answer = audit.verify(self._journal, (*kept, *notes), verifier, documents=query.documents)
         return within.audit_within(answer, sight)
+
+    def _prove_entry(self, query: ProveEntry, sight: Sight) -> InclusionProof:
+        def is_seen(event: Event) -> bool:
+            return within.sees(sight, within.scope_of_event(event), self._tier)
+
+        return audit.prove_entry(self._journal, query.seq, query.checkpoint, *self._notes(), is_seen=is_seen)
+
+    def _prove_consistency(self, query: ProveConsistency) -> ConsistencyProof:
+        return audit.prove_consistency(self._journal, query.old, query.new, *self._notes())
+
+    def _notes(self) -> tuple[Sequence[str], NoteVerifiers]:
+        if self._checkpoints is None:
+            return (), ()
+        sink, verifiers = self._checkpoints
+        return sink.read(), verifiers
 
     def _lineage(self, query: Lineage, sight: Sight) -> LineageAnswer:
         """Walk the edges both ways from `ref`; the graph is small around any one thing."""

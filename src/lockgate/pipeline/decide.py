@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from lockgate.core.digests import Digest
 from lockgate.core.documents import DocRef, Docs
-from lockgate.core.messages import Context, Decision, Reason, Refusal
+from lockgate.core.messages import Context, Decision, Reason, Refusal, refuse
+from lockgate.data.messages import EraseSnapshot, SnapshotErased
 from lockgate.data.state import SNAPSHOT
 from lockgate.pipeline.messages import RecordRun, RunFinished
-from lockgate.pipeline.state import RUN
+from lockgate.pipeline.state import RUN, RunState
+from lockgate.registry.state import VERSION
 
 
 def needs_run(command: RecordRun, docs: Docs) -> tuple[DocRef, ...]:
@@ -55,3 +58,55 @@ def record_run(docs: Docs, command: RecordRun, context: Context) -> Decision | R
             ),
         )
     )
+
+
+def needs_erase(command: EraseSnapshot, docs: Docs) -> tuple[DocRef, ...]:
+    """The snapshot, every run, and the versions of the models that read it."""
+    every = DocRef(RUN.name, "*")
+    refs = [DocRef(SNAPSHOT.name, command.snapshot), every]
+    if docs.has(every):
+        models = {run.model for run in _readers(docs, command.snapshot)}
+        refs += [DocRef(VERSION.name, f"{model}@*") for model in sorted(models)]
+    return tuple(refs)
+
+
+def erase_snapshot(docs: Docs, command: EraseSnapshot, context: Context) -> Decision | Refusal:
+    """Give up a snapshot's rows, unless a version made of them is held. Versions that live go on, and can no longer be
+    built again."""
+    known = docs.get(SNAPSHOT, command.snapshot)
+    if known is None or known.dataset != command.dataset:
+        return refuse(
+            Reason(
+                rule="data.snapshot-unknown",
+                message=f"no such snapshot of {command.dataset} is recorded",
+                evidence=command.snapshot,
+                remedy="lockgate explain names the snapshots of a version",
+            )
+        )
+    if known.state == "erased":
+        return Decision(())
+    if not command.reason.strip():
+        return refuse(
+            Reason(rule="data.erasure-reason", message="an erasure needs a reason, without any name")
+        )
+    readers = _readers(docs, command.snapshot)
+    runs = {run.run for run in readers}
+    held = [
+        Reason(
+            rule="registry.held",
+            message=f"{version.version} was made of it and is held for {hold.matter}: {hold.reason}",
+            remedy="a hold and an erasure exclude each other: whoever held it must decide",
+        )
+        for model in sorted({run.model for run in readers})
+        for version in docs.all(VERSION, f"{model}@")
+        if version.run in runs
+        for hold in version.holds
+    ]
+    if held:
+        return Refusal(reasons=tuple(held))
+    erased = SnapshotErased(dataset=command.dataset, snapshot=command.snapshot, reason=command.reason)
+    return Decision((erased,))
+
+
+def _readers(docs: Docs, snapshot: Digest) -> tuple[RunState, ...]:
+    return tuple(run for run in docs.all(RUN, "") if snapshot in run.snapshots.values())

@@ -14,15 +14,21 @@ from lockgate.core.names import ModelName, VersionRef, check_full, parse_model, 
 from lockgate.registry.messages import (
     AttachAttestation,
     AttestationAttached,
+    BlobsSwept,
     DeclareModel,
+    HoldLifted,
+    HoldVersion,
+    LiftHold,
     LiftQuarantine,
     ModelDeclared,
     PackageImported,
     QuarantineLifted,
     QuarantineVersion,
     RecordImport,
+    RecordSweep,
     RegisterVersion,
     RejectVersion,
+    VersionHeld,
     VersionQuarantined,
     VersionRegistered,
     VersionRejected,
@@ -218,7 +224,7 @@ def _number(model: ModelState, asked: str | None, fact: PackageFact) -> semver.S
 
 
 def needs_version(
-    command: RejectVersion | QuarantineVersion | LiftQuarantine, docs: Docs
+    command: RejectVersion | QuarantineVersion | LiftQuarantine | HoldVersion | LiftHold, docs: Docs
 ) -> tuple[DocRef, ...]:
     return (DocRef(VERSION.name, command.version),)
 
@@ -334,6 +340,55 @@ def attach_attestation(docs: Docs, command: AttachAttestation, context: Context)
             ),
         )
     )
+
+
+def hold_version(docs: Docs, command: HoldVersion, context: Context) -> Decision | Refusal:
+    """Hold a version, alive or ended; one whose bytes are gone already cannot be kept any more."""
+    version = known_version(docs, command.version)
+    if isinstance(version, Refusal):
+        return version
+    if version.collected_at is not None:
+        return refuse(
+            Reason(
+                rule="registry.collected",
+                message=f"the package of {command.version} was collected, there is nothing left to hold",
+                measured="collected",
+            )
+        )
+    if not command.matter.strip() or not command.reason.strip():
+        return refuse(Reason(rule="registry.hold-reason", message="a hold names its matter and a reason"))
+    if any(hold.matter == command.matter for hold in version.holds):
+        return Decision(())
+    held = VersionHeld(version=command.version, matter=command.matter, reason=command.reason)
+    return Decision((held,))
+
+
+def lift_hold(docs: Docs, command: LiftHold, context: Context) -> Decision | Refusal:
+    version = known_version(docs, command.version)
+    if isinstance(version, Refusal):
+        return version
+    matters = [hold.matter for hold in version.holds]
+    if command.matter not in matters:
+        return refuse(
+            Reason(
+                rule="registry.not-held",
+                message=f"{command.version} is not held for {command.matter!r}",
+                measured=", ".join(matters) or "no hold",
+                remedy=f"lockgate explain {command.version}",
+            )
+        )
+    lifted = HoldLifted(version=command.version, matter=command.matter, reason=command.reason)
+    return Decision((lifted,))
+
+
+def needs_nothing(command: RecordSweep, docs: Docs) -> tuple[DocRef, ...]:
+    return ()
+
+
+def record_sweep(docs: Docs, command: RecordSweep, context: Context) -> Decision | Refusal:
+    if not command.digests:
+        return Decision(())
+    return Decision((BlobsSwept(digests=command.digests, n_bytes=command.n_bytes),))
 
 
 def model_of(version: str) -> ModelName:

@@ -175,6 +175,53 @@ class ModelDeclared1(Event, frozen=True, kw_only=True, tag="registry.model-decla
         return f"model {self.model} declared: tier {self.tier}, owner {self.owner}"
 
 
+class HoldVersion(Command, frozen=True, kw_only=True, tag="registry.hold-version"):
+    """Keep a version and all it rests on from being collected or erased, for the sake of `matter`."""
+
+    permission: ClassVar[str] = "registry.hold"
+    version: str
+    matter: str
+    reason: str
+
+    def scope(self) -> Scope:
+        return model_scope(self.version)
+
+
+class LiftHold(Command, frozen=True, kw_only=True, tag="registry.lift-hold"):
+    """End the hold of one matter; those of others go on."""
+
+    permission: ClassVar[str] = "registry.hold"
+    version: str
+    matter: str
+    reason: str
+
+    def scope(self) -> Scope:
+        return model_scope(self.version)
+
+
+class CollectPackage(Command, frozen=True, kw_only=True, tag="registry.collect-package"):
+    """Give up the bytes of a version whose life ended `term_days` ago or longer. Its number stays taken, and what was
+    recorded of it stays."""
+
+    permission: ClassVar[str] = "registry.collect"
+    version: str
+    term_days: int
+
+    def scope(self) -> Scope:
+        return model_scope(self.version)
+
+
+class RecordSweep(Command, frozen=True, kw_only=True, tag="registry.record-sweep"):
+    """State which blobs, that nothing needs any more, are about to be removed."""
+
+    permission: ClassVar[str] = "registry.collect"
+    digests: tuple[Digest, ...]
+    n_bytes: int
+
+    def scope(self) -> Scope:
+        return Scope()
+
+
 class ModelDeclared(Event, frozen=True, kw_only=True, tag="registry.model-declared/2"):
     model: str
     tier: Tier
@@ -301,3 +348,44 @@ class VersionRetired(Event, frozen=True, kw_only=True, tag="registry.version-ret
 
     def summary(self) -> str:
         return f"{self.version} retired: {self.reason}"
+
+
+class VersionHeld(Event, frozen=True, kw_only=True, tag="registry.version-held/1"):
+    version: str
+    matter: str
+    reason: str
+
+    def summary(self) -> str:
+        return f"{self.version} is held for {self.matter}: {self.reason}"
+
+
+class HoldLifted(Event, frozen=True, kw_only=True, tag="registry.hold-lifted/1"):
+    version: str
+    matter: str
+    reason: str
+
+    def summary(self) -> str:
+        return f"the hold of {self.version} for {self.matter} is lifted: {self.reason}"
+
+
+class PackageCollected(Event, frozen=True, kw_only=True, tag="registry.package-collected/1"):
+    """From now on nobody may count on the bytes of the package; they go with the next sweep."""
+
+    version: str
+    package: Digest
+    term_days: int
+
+    def summary(self) -> str:
+        return (
+            f"package {short(self.package)} of {self.version} collected, {self.term_days} days after its end"
+        )
+
+
+class BlobsSwept(Event, frozen=True, kw_only=True, tag="registry.blobs-swept/1"):
+    """Told before they are removed: what a crash leaves behind is there too much, never gone without a word."""
+
+    digests: tuple[Digest, ...]
+    n_bytes: int
+
+    def summary(self) -> str:
+        return f"{len(self.digests)} blobs of {self.n_bytes:,} bytes swept"

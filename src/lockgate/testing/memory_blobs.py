@@ -5,11 +5,13 @@ from __future__ import annotations
 import shutil
 import tempfile
 import threading
+import time
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
-from lockgate.core.blobs import BlobCorrupt, BlobMissing, StorageFull
+from lockgate.core.blobs import BlobCorrupt, BlobMissing, KeptBlob, StorageFull
+from lockgate.core.clock import Micros
 from lockgate.core.digests import Digest, sha256
 
 
@@ -22,6 +24,7 @@ class MemoryBlobs:
 
     def __init__(self, capacity_bytes: int | None = None) -> None:
         self._blobs: dict[Digest, bytes] = {}
+        self._put_at: dict[Digest, Micros] = {}
         self._capacity_bytes = capacity_bytes
         self._lock = threading.Lock()
         self._directory: Path | None = None
@@ -29,6 +32,7 @@ class MemoryBlobs:
     def put(self, data: bytes) -> Digest:
         digest = sha256(data)
         with self._lock:
+            self._put_at[digest] = time.time_ns() // 1000
             held = self._blobs.get(digest)
             if held is not None and sha256(held) == digest:
                 return digest
@@ -73,6 +77,21 @@ class MemoryBlobs:
     def delete(self, digest: Digest) -> None:
         with self._lock:
             self._blobs.pop(digest, None)
+
+    def kept(self) -> Iterator[KeptBlob]:
+        with self._lock:
+            return iter([KeptBlob(name, len(data), self._put_at[name]) for name, data in self._blobs.items()])
+
+    def discard(self, digest: Digest, before: Micros) -> bool:
+        with self._lock:
+            if digest not in self._blobs or self._put_at[digest] >= before:
+                return False
+            del self._blobs[digest]
+            return True
+
+    def age(self, digest: Digest, put_at: Micros) -> None:
+        """Let a blob have been put at another time."""
+        self._put_at[digest] = put_at
 
     def flip_byte(self, digest: Digest, position: int = 0) -> None:
         """Damage a blob as a bad disk would: one bit of the byte at `position` changes, the name stays."""

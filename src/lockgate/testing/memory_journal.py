@@ -71,6 +71,7 @@ class MemoryTransaction:
             store.n_outbox += 1
             store.outbox[store.n_outbox] = OutboxRow(store.n_outbox, subject, fence, body, 0)
         store.receipts[commit.command_id] = commit.receipt
+        store.receipts.update(commit.receipts)
 
 
 class MemoryJournal:

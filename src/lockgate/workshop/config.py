@@ -68,11 +68,12 @@ class SigningTable(_Table, frozen=True, kw_only=True):
 
 class AuditTable(_Table, frozen=True, kw_only=True):
     """The key that signs checkpoints, and where they go: a file, an object store, or several of these; all outside the
-    database.
+    database. `earlier_keys` are verifier keys (`lockgate audit key`), or PEM files, that signed checkpoints before.
     """
 
     checkpoint_key: str = "file:.lockgate/keys/checkpoint.pem"
     sink: str | tuple[str, ...] = "file:.lockgate/checkpoints"
+    earlier_keys: tuple[str, ...] = ()
 
     @property
     def sinks(self) -> tuple[str, ...]:

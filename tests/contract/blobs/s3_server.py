@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -16,6 +19,7 @@ class S3(ThreadingHTTPServer):
     """Keeps objects in memory.
 
     Attributes:
+        written: when each object was written, in seconds since 1970; now, for one that was put there by hand.
         heeds: the conditional headers that it keeps; the others it ignores, as some stores do.
         answers_with: a status and code for every write; None to work.
     """
@@ -25,6 +29,7 @@ class S3(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.objects: dict[str, bytes] = {}
+        self.written: dict[str, float] = {}
         self.heeds = {"If-None-Match", "If-Match"}
         self.answers_with: tuple[int, str] | None = None
         self.seen: list[str] = []
@@ -55,6 +60,10 @@ def etag(data: bytes) -> str:
     return f'"{hashlib.md5(data, usedforsecurity=False).hexdigest()}"'
 
 
+def _iso(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
+
+
 class _Handler(BaseHTTPRequestHandler):
     server: S3
 
@@ -75,6 +84,7 @@ class _Handler(BaseHTTPRequestHandler):
             if wanted is not None and (there is None or etag(there) != wanted):
                 return self._fail(412, "PreconditionFailed")
             self.server.objects[key] = data
+            self.server.written[key] = time.time()
         return self._answer(200, b"", {"ETag": etag(data)})
 
     def do_GET(self) -> None:
@@ -87,7 +97,9 @@ class _Handler(BaseHTTPRequestHandler):
             data = self.server.objects.get(key)
         if data is None:
             return self._fail(404, "NoSuchKey")
-        return self._answer(200, data, {"ETag": etag(data), "Last-Modified": "Mon, 05 Jan 2026 10:00:00 GMT"})
+        return self._answer(
+            200, data, {"ETag": etag(data), "Last-Modified": formatdate(self._written(key), usegmt=True)}
+        )
 
     do_HEAD = do_GET
 
@@ -103,12 +115,15 @@ class _Handler(BaseHTTPRequestHandler):
         start = f"{bucket}/{prefix}"
         entries = "".join(
             f"<Contents><Key>{escape(key.removeprefix(bucket + '/'))}</Key><Size>{len(data)}</Size>"
-            f"<LastModified>2026-01-05T10:00:00.000Z</LastModified><ETag>{escape(etag(data))}</ETag></Contents>"
+            f"<LastModified>{_iso(self._written(key))}</LastModified><ETag>{escape(etag(data))}</ETag></Contents>"
             for key, data in found
             if key.startswith(start)
         )
         body = f"<ListBucketResult><IsTruncated>false</IsTruncated>{entries}</ListBucketResult>"
         self._answer(200, body.encode(), {"Content-Type": "application/xml"})
+
+    def _written(self, key: str) -> float:
+        return self.server.written.get(key) or time.time()
 
     def _key(self) -> str:
         return unquote(urlsplit(self.path).path).strip("/")

@@ -5,6 +5,8 @@ import os
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,14 @@ import pytest
 from lockgate.adapters.blobs.directory import DirectoryBlobs, IndexDamaged, StoreUnreadable
 from lockgate.core.blobs import BlobCorrupt
 from lockgate.core.digests import Digest, sha256
-from lockgate.testing.blobs_suite import BlobStoreContract, Damage
+from lockgate.testing.blobs_suite import (
+    DAY,
+    LONG_AGO,
+    Age,
+    BlobStoreContract,
+    Damage,
+    SweptBlobsContract,
+)
 
 
 def _flip(file: Path) -> None:
@@ -37,6 +46,47 @@ class TestDirectoryBlobs(BlobStoreContract):
     @pytest.fixture
     def damage(self, make: DirectoryBlobs) -> Damage:
         return lambda digest: _flip(make.root / "blobs" / "sha256" / digest.removeprefix("sha256:"))
+
+
+class TestDirectoryBlobsAreSwept(SweptBlobsContract):
+    @pytest.fixture
+    def make(self, tmp_path: Path) -> DirectoryBlobs:
+        return DirectoryBlobs(tmp_path / "store")
+
+    @pytest.fixture
+    def age(self, make: DirectoryBlobs) -> Age:
+        return lambda digest, at: os.utime(_blob(make, digest), ns=(at * 1000, at * 1000))
+
+
+def _blob(store: DirectoryBlobs, digest: Digest) -> Path:
+    return store.root / "blobs" / "sha256" / digest.removeprefix("sha256:")
+
+
+def test_a_sweep_and_writers_at_once_lose_nothing_that_was_put(store: DirectoryBlobs) -> None:
+    """Every writer finds his blob old and there, or old and just gone; either way it is there when put has returned."""
+    data = [b"%d" % number for number in range(20)]
+    digests = [store.put(one) for one in data]
+    lost: list[Digest] = []
+
+    def write(turn: int) -> None:
+        mine = DirectoryBlobs(store.root)
+        for one in data:
+            digest = mine.put(one)
+            if not mine.has(digest):
+                lost.append(digest)
+
+    for _ in range(5):
+        # Aged first and swept while others put: what was renewed in between has to stay.
+        for digest in digests:
+            with suppress(FileNotFoundError):
+                os.utime(_blob(store, digest), ns=(LONG_AGO * 1000, LONG_AGO * 1000))
+        with ThreadPoolExecutor(4) as pool:
+            writing = [pool.submit(write, turn) for turn in range(3)]
+            swept = [pool.submit(store.discard, digest, LONG_AGO + DAY) for digest in digests]
+            for one in (*writing, *swept):
+                one.result()
+        assert lost == []
+        assert set(store.digests()) == set(digests)
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from lockgate.core.blobs import StorageFull
-from lockgate.testing.blobs_suite import BlobStoreContract, Damage
+from lockgate.testing.blobs_suite import Age, BlobStoreContract, Damage, SweptBlobsContract
 from lockgate.testing.memory_blobs import MemoryBlobs
 
 
@@ -15,6 +15,16 @@ class TestMemoryBlobs(BlobStoreContract):
     @pytest.fixture
     def damage(self, make: MemoryBlobs) -> Damage:
         return make.flip_byte
+
+
+class TestMemoryBlobsAreSwept(SweptBlobsContract):
+    @pytest.fixture
+    def make(self) -> MemoryBlobs:
+        return MemoryBlobs()
+
+    @pytest.fixture
+    def age(self, make: MemoryBlobs) -> Age:
+        return make.age
 
 
 def test_a_full_store_keeps_what_it_has() -> None:

@@ -26,7 +26,7 @@ from lockgate.core.blobs import BlobMissing, StorageFull
 from lockgate.core.digests import sha256
 from lockgate.core.errors import LockgateError
 from lockgate.core.journal import Checkpoint
-from lockgate.testing.blobs_suite import BlobStoreContract, Damage
+from lockgate.testing.blobs_suite import Age, BlobStoreContract, Damage, SweptBlobsContract
 
 SECRETS = {"env:ACCESS": "the-access-key", "env:SECRET": "the-secret-key"}
 
@@ -48,6 +48,19 @@ def store(server: S3, tmp_path: Path) -> ObjectBlobs:
 
 def key(digest: str) -> str:
     return f"models/team/blobs/sha256/{digest.removeprefix('sha256:')}"
+
+
+class TestObjectBlobsAreSwept(SweptBlobsContract):
+    @pytest.fixture
+    def make(self, store: ObjectBlobs) -> ObjectBlobs:
+        return store
+
+    @pytest.fixture
+    def age(self, make: ObjectBlobs, server: S3) -> Age:
+        def age(digest: str, at: int) -> None:
+            server.written[key(digest)] = at / 1_000_000
+
+        return age
 
 
 class TestObjectBlobs(BlobStoreContract):

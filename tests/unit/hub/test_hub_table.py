@@ -17,6 +17,7 @@ from lockgate.hub.authority import Session, embedded, may
 from lockgate.hub.messages import CommandRefused, DocumentsRefolded, Status, WhoAmI
 from lockgate.hub.questions import Questions
 from lockgate.hub.table import COMMANDS, EVENTS, HANDLERS, KINDS, QUERIES, UPCASTS
+from lockgate.registry.messages import BlobsSwept
 from lockgate.testing.clock import FakeClock
 from lockgate.testing.memory_journal import MemoryJournal, MemoryOutbox
 
@@ -127,7 +128,9 @@ def test_an_event_is_a_fact_of_the_past_in_one_line(event: type[Event]) -> None:
     room = event.__module__.split(".")[1]
     assert re.fullmatch(rf"{room}\.[a-z]+(-[a-z]+)*/[1-9][0-9]*", tag_of(event))
     words = re.findall(r"[A-Z][a-z]+", event.__name__)
-    assert any(word.endswith("ed") or word in {"Taken", "Kept", "Broken", "Went"} for word in words)
+    assert any(
+        word.endswith("ed") or word in {"Taken", "Kept", "Broken", "Went", "Held", "Swept"} for word in words
+    )
     assert not {"Updated", "Changed", "Modified", "Saved"} & set(words)
     summary = sample(event).summary()
     assert summary.strip() == summary
@@ -159,7 +162,7 @@ def test_every_event_leaves_a_document(event: type[Event]) -> None:
     assert type(read) not in UPCASTS
     touched = [(kind.name, key) for kind in KINDS for key in kind.keys(read)]
     edges = [edge for kind in KINDS for edge in kind.edges(read)]
-    assert bool(touched) == (event not in (CommandRefused, DocumentsRefolded))
+    assert bool(touched) == (event not in (CommandRefused, DocumentsRefolded, BlobsSwept))
     assert all(key and not key.endswith("*") for _, key in touched)
     assert all(all(part for part in edge) and ":" in edge[0] and ":" in edge[2] for edge in edges)
 
@@ -192,6 +195,7 @@ MATRIX: dict[str, frozenset[str]] = {
     "access.exchange-token": frozenset({"controller"}),
     "data.record-snapshot": frozenset({"author", "ci"}),
     "data.record-contract-check": frozenset({"author", "ci"}),
+    "data.erase-snapshot": frozenset({"security"}),
     "pipeline.record-run": frozenset({"author", "ci"}),
     "registry.declare-model": frozenset({"admin"}),
     "registry.register-version": frozenset({"author", "ci"}),
@@ -202,6 +206,10 @@ MATRIX: dict[str, frozenset[str]] = {
     "registry.reject-version": APPROVERS | {"security"},
     "registry.quarantine-version": frozenset({"incident", "security"}),
     "registry.lift-quarantine": frozenset({"incident", "security"}),
+    "registry.hold-version": frozenset({"approver:risk", "auditor"}),
+    "registry.lift-hold": frozenset({"approver:risk", "auditor"}),
+    "registry.collect-package": frozenset({"operator"}),
+    "registry.record-sweep": frozenset({"operator"}),
     "gates.record-evidence": frozenset({"validator"}),
     "governance.adopt-policy": frozenset({"admin"}),
     "governance.validate-version": frozenset({"validator"}),
@@ -237,6 +245,8 @@ MATRIX: dict[str, frozenset[str]] = {
     "hub.who-am-i": EVERYBODY,
     "hub.changes-since": frozenset({"auditor", "security"}),
     "hub.verify-audit": frozenset({"auditor", "security"}),
+    "hub.prove-entry": frozenset({"auditor", "security"}),
+    "hub.prove-consistency": frozenset({"auditor", "security"}),
 }
 """Who may send what, written a second time: a change of a role or a permission has to be made here too."""
 
@@ -308,6 +318,8 @@ CONFINED = {
     "hub.status",
     "hub.changes-since",
     "hub.verify-audit",
+    "hub.prove-entry",
+    "hub.prove-consistency",
     "hub.lineage",
     "hub.own-access",
     "hub.who-am-i",

@@ -3,12 +3,16 @@
     ROOT/oci-layout            the version marker of the layout
     ROOT/index.json            names for manifests (written by `tag`), replaced as a whole
     ROOT/blobs/sha256/<hex>    one read-only file per blob
+    ROOT/.sweep.lock           held while a blob is renewed, or removed for its age
     ROOT/.incoming/            files being written; whatever a killed process left is swept on the next open
 
 A `put` writes a file of its own under `.incoming`, fsyncs it, links it to its final name and fsyncs the
 directory. The link either exists with all bytes behind it or does not exist, and it never replaces a blob, so
 readers need no lock. A writer holds an flock on its file; the sweep removes only files nobody holds, which
 works across containers where process ids mean nothing.
+
+A blob's time is when it was last put; putting it again renews the time once it is an hour old. `discard` looks at the
+time and removes the file under a lock that a renewal waits for, so a blob that somebody has just put again stays.
 
 What is verified: `get` hashes on every read. `path` hashes once per process and file state (inode, mtime,
 size), because its readers map the file again and again.
@@ -20,6 +24,7 @@ import errno
 import fcntl
 import os
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -27,11 +32,13 @@ from typing import Any
 
 import msgspec
 
-from lockgate.core.blobs import BlobCorrupt, BlobMissing, StorageFull
+from lockgate.core.blobs import BlobCorrupt, BlobMissing, KeptBlob, StorageFull
+from lockgate.core.clock import Micros
 from lockgate.core.digests import Digest, canonical, check_digest, sha256
 from lockgate.core.errors import Corrupt, Unavailable
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_RENEW_AFTER_S = 3600.0
 _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 _REF_NAME = "org.opencontainers.image.ref.name"
 _INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
@@ -72,16 +79,16 @@ class DirectoryBlobs:
         digest = sha256(data)
         final = self._file(digest)
         with _storage_errors(self.root, digest=digest):
-            if self._is_whole(digest, final):
+            if self._is_whole(digest, final) and self._renew(digest, final):
                 return digest
             with self._incoming_file(data) as temporary:
                 state = _state(temporary)
                 try:
                     os.link(temporary, final)
                 except FileExistsError:
-                    if self._is_whole(digest, final):
+                    if self._is_whole(digest, final) and self._renew(digest, final):
                         return digest
-                    # The bytes under this name are damaged; ours hash to it, so they may take the place.
+                    # The bytes under this name are damaged, or another user's; ours hash to it and may take the place.
                     temporary.rename(final)
             _fsync_directory(self._blobs)
             self._verified[digest] = state
@@ -126,6 +133,26 @@ class DirectoryBlobs:
             with suppress(FileNotFoundError):
                 file.unlink()
                 _fsync_directory(self._blobs)
+
+    def kept(self) -> Iterator[KeptBlob]:
+        with _storage_errors(self.root):
+            for name in sorted(entry.name for entry in os.scandir(self._blobs)):
+                with suppress(FileNotFoundError):
+                    status = (self._blobs / name).stat()
+                    yield KeptBlob(f"sha256:{name}", status.st_size, status.st_mtime_ns // 1000)
+
+    def discard(self, digest: Digest, before: Micros) -> bool:
+        file = self._file(check_digest(digest))
+        with _storage_errors(self.root, digest=digest), self._sweep_lock(fcntl.LOCK_EX):
+            try:
+                if file.stat().st_mtime_ns // 1000 >= before:
+                    return False
+                file.unlink()
+            except FileNotFoundError:
+                return False
+            self._verified.pop(digest, None)
+            _fsync_directory(self._blobs)
+        return True
 
     def tag(self, name: str | None, descriptor: Mapping[str, Any]) -> None:
         """List a manifest in `index.json`, under `name` when one is given; a name moves, it is never doubled.
@@ -182,6 +209,31 @@ class DirectoryBlobs:
         _fsync_directory(self._blobs)
         self._verified[digest] = state
         return True
+
+    def _renew(self, digest: Digest, file: Path) -> bool:
+        """Make sure that no sweep takes a blob that was put again; false when it is gone, or not ours to renew."""
+        try:
+            with self._sweep_lock(fcntl.LOCK_SH):
+                if time.time() - file.stat().st_mtime > _RENEW_AFTER_S:
+                    os.utime(file)
+                    self._verified[digest] = _state(file)
+                return True
+        except (FileNotFoundError, PermissionError):
+            return False
+        except OSError as error:
+            # Nobody sweeps a store that cannot be written.
+            if error.errno == errno.EROFS:
+                return True
+            raise
+
+    @contextmanager
+    def _sweep_lock(self, how: int) -> Iterator[None]:
+        descriptor = os.open(self.root / ".sweep.lock", os.O_CREAT | os.O_RDONLY | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(descriptor, how)
+            yield
+        finally:
+            os.close(descriptor)
 
     @contextmanager
     def _incoming_file(self, data: bytes) -> Iterator[Path]:

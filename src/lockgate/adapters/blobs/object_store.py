@@ -18,10 +18,11 @@ from __future__ import annotations
 import os
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 from urllib.parse import parse_qsl, urlsplit
@@ -37,7 +38,8 @@ from obstore.exceptions import (
 from obstore.store import S3Store
 
 from lockgate.adapters.blobs.directory import DirectoryBlobs
-from lockgate.core.blobs import BlobCorrupt, BlobMissing, StorageFull
+from lockgate.core.blobs import BlobCorrupt, BlobMissing, KeptBlob, StorageFull
+from lockgate.core.clock import Micros
 from lockgate.core.digests import Digest, check_digest, sha256
 from lockgate.core.errors import Corrupt, Forbidden, Invalid, Unavailable, Unsupported, did_you_mean
 from lockgate.core.journal import Checkpoint
@@ -60,6 +62,7 @@ _CODE = re.compile(r"<Code>([A-Za-z]{1,60})</Code>")
 _STATUS = re.compile(r"status code: ([45]\d\d)")
 _FULL = frozenset({"507", "InsufficientStorage", "QuotaExceeded", "XMinioStorageFull"})
 _DIGITS = 20
+_RENEW_AFTER_US = 3_600_000_000
 
 Secret = Callable[[str, str], str]
 """Turns a reference to a secret, `env:NAME` or `file:PATH`, and where it stands into the secret."""
@@ -199,12 +202,28 @@ class Bucket:
 
     def names(self, folder: str) -> Iterator[str]:
         """What follows `folder` in the keys below it."""
+        return (name for name, _, _ in self.listing(folder))
+
+    def listing(self, folder: str) -> Iterator[tuple[str, int, Micros]]:
+        """As `names`, with the size of each object and when it was written."""
         start = self.prefix + folder
         with self._errors():
             for page in obstore.list(self.store, prefix=start.rstrip("/")):
                 for entry in page:
                     if entry["path"].startswith(start):
-                        yield entry["path"].removeprefix(start)
+                        yield (
+                            entry["path"].removeprefix(start),
+                            entry["size"],
+                            _micros(entry["last_modified"]),
+                        )
+
+    def written_at(self, key: str) -> Micros | None:
+        """When an object was last written; None when there is none."""
+        with self._errors():
+            try:
+                return _micros(obstore.head(self.store, self.prefix + key)["last_modified"])
+            except FileNotFoundError:
+                return None
 
     def require_conditional_writes(self) -> None:
         """Try it out, on an object of its own that goes again.
@@ -281,8 +300,11 @@ class ObjectBlobs:
                 # No condition here: whoever is faster writes the same bytes, for the key is their hash.
                 return self._remember(digest, self._bucket.upload(key, data))
             found = self._intact(digest)
-            if found is True:
+            if found is True and self._is_young(key):
                 return digest
+            if found is True:
+                # Written anew, so that no sweep takes it for something old.
+                found = self._verified[digest]
             if found:
                 # The bytes under this name are damaged; ours hash to it, so they may take the place.
                 healed = self._bucket.replace(key, data, found)
@@ -343,6 +365,23 @@ class ObjectBlobs:
             self._verified.pop(check_digest(digest), None)
         self._bucket.delete(_key(digest))
         self._cache.delete(digest)
+
+    def kept(self) -> Iterator[KeptBlob]:
+        for name, n_bytes, put_at in self._bucket.listing("blobs/sha256/"):
+            yield KeptBlob(f"sha256:{name}", n_bytes, put_at)
+
+    def discard(self, digest: Digest, before: Micros) -> bool:
+        """An object store cannot compare and remove in one step: a blob put again within the milliseconds between is
+        lost to its putter. A sweep spares what is young for a day, and a put renews what is older than an hour."""
+        put_at = self._bucket.written_at(_key(check_digest(digest)))
+        if put_at is None or put_at >= before:
+            return False
+        self.delete(digest)
+        return True
+
+    def _is_young(self, key: str) -> bool:
+        put_at = self._bucket.written_at(key)
+        return put_at is not None and time.time() * 1_000_000 - put_at < _RENEW_AFTER_US
 
     def _intact(self, digest: Digest) -> bool | str:
         """True when the object there hashes to its name, its ETag when not; False when there is none."""
@@ -464,6 +503,10 @@ def open_sink(url: str, secret: Secret) -> ObjectSink:
 
 def _key(digest: Digest) -> str:
     return f"blobs/sha256/{digest.removeprefix('sha256:')}"
+
+
+def _micros(at: datetime) -> Micros:
+    return round(at.timestamp() * 1_000_000)
 
 
 def _code(error: Exception) -> str:

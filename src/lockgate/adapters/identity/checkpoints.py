@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import errno
 import fcntl
 import os
@@ -9,9 +11,9 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from lockgate.adapters.identity.keys import CheckpointKey, CheckpointPublicKey
+from lockgate.adapters.identity.keys import CheckpointKey, CheckpointPublicKey, unreadable
 from lockgate.core.errors import LockgateError, Unavailable
-from lockgate.core.journal import Checkpoint
+from lockgate.core.journal import Checkpoint, verifier_key
 from lockgate.hub.ports import CheckpointSink
 
 KEY_NAME = "lockgate-journal"
@@ -28,16 +30,35 @@ class CheckpointNotEverywhere(Unavailable):
 class NotePublic:
     """A checkpoint public key in the form that notes want."""
 
-    name = KEY_NAME
-
-    def __init__(self, key: CheckpointPublicKey) -> None:
+    def __init__(self, key: CheckpointPublicKey, name: str = KEY_NAME) -> None:
         self._key = key
+        self.name = name
 
     def public_bytes(self) -> bytes:
         return self._key.raw
 
     def verify(self, message: bytes, signature: bytes) -> bool:
         return self._key.verify(message, signature)
+
+
+def read_key(text: str, *, base: Path = Path()) -> NotePublic:
+    """A key that notes are checked with: a verifier key `NAME+HASH+KEY`, or the path of a public key in PEM.
+
+    Raises:
+        KeyMissing, KeyUnreadable: it is neither.
+    """
+    name, plus, rest = text.partition("+")
+    number, second, encoded = rest.partition("+")
+    if not (plus and second):
+        return NotePublic(CheckpointPublicKey.from_file(base / text))
+    try:
+        raw = base64.b64decode(encoded, validate=True)
+        read = NotePublic(CheckpointPublicKey.from_raw(raw[1:], where=text), name)
+    except binascii.Error as error:
+        raise unreadable(text, "no base64") from error
+    if verifier_key(read) != f"{name}+{number}+{encoded}":
+        raise unreadable(text, "its parts do not belong together, so it was not copied as it was")
+    return read
 
 
 class NotePrivate:
@@ -76,7 +97,11 @@ class FileSink:
         descriptor = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "rb+", buffering=0) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            whole = len(_whole(file.read()))
+            kept = _whole(file.read())
+            if checkpoint.size < _last_size(kept):
+                # Another process has signed a later head meanwhile, which says all that this one would.
+                return
+            whole = len(kept)
             file.truncate(whole)
             if file.write(note) != len(note):
                 file.truncate(whole)
@@ -92,9 +117,7 @@ class FileSink:
 
     def last_size(self) -> int:
         """The number of entries that the last note knows; 0 when there is none, or none that can be read."""
-        notes = self.read()
-        lines = notes[-1].split("\n") if notes else []
-        return int(lines[1]) if len(lines) > 1 and _NUMBER.fullmatch(lines[1]) else 0
+        return _last_size(_whole(self._path.read_bytes())) if self._path.exists() else 0
 
 
 class Sinks:
@@ -148,6 +171,12 @@ class Sinks:
         if name not in self._opened:
             self._opened[name] = self._places[name]()
         return self._opened[name]
+
+
+def _last_size(whole: bytes) -> int:
+    *_, last = [b"", *whole.split(_SEPARATOR)[-2:-1]]
+    lines = last.decode(errors="replace").split("\n")
+    return int(lines[1]) if len(lines) > 1 and _NUMBER.fullmatch(lines[1]) else 0
 
 
 def _whole(data: bytes) -> bytes:

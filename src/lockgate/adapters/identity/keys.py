@@ -54,9 +54,9 @@ class PublicKey:
         try:
             key = serialization.load_pem_public_key(pem)
         except (ValueError, UnsupportedAlgorithm) as error:
-            raise _unreadable(where, "no public key in PEM form") from error
+            raise unreadable(where, "no public key in PEM form") from error
         if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
-            raise _unreadable(where, "not a P-256 key")
+            raise unreadable(where, "not a P-256 key")
         return cls(key)
 
     @classmethod
@@ -123,10 +123,18 @@ class CheckpointPublicKey:
         try:
             key = serialization.load_pem_public_key(pem)
         except (ValueError, UnsupportedAlgorithm) as error:
-            raise _unreadable(where, "no public key in PEM form") from error
+            raise unreadable(where, "no public key in PEM form") from error
         if not isinstance(key, ed25519.Ed25519PublicKey):
-            raise _unreadable(where, "not an ed25519 key")
+            raise unreadable(where, "not an ed25519 key")
         return cls(key)
+
+    @classmethod
+    def from_raw(cls, raw: bytes, *, where: str = "the key") -> CheckpointPublicKey:
+        """Raises `KeyUnreadable` for anything but the 32 bytes of one."""
+        try:
+            return cls(ed25519.Ed25519PublicKey.from_public_bytes(raw))
+        except ValueError as error:
+            raise unreadable(where, "not an ed25519 key") from error
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str]) -> CheckpointPublicKey:
@@ -150,7 +158,7 @@ class CheckpointKey:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         key = _load_private(Path(path))
         if not isinstance(key, ed25519.Ed25519PrivateKey):
-            raise _unreadable(str(path), "not an ed25519 key")
+            raise unreadable(str(path), "not an ed25519 key")
         self._key = key
         self.public = CheckpointPublicKey(key.public_key())
         self.key_id = self.public.key_id
@@ -214,12 +222,12 @@ def _parse_private(pem: bytes, where: str) -> object:
     try:
         return serialization.load_pem_private_key(pem, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise _unreadable(where, "no unencrypted private key in PEM form") from error
+        raise unreadable(where, "no unencrypted private key in PEM form") from error
 
 
 def _p256(key: object, where: str) -> ec.EllipticCurvePrivateKey:
     if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
-        raise _unreadable(where, "not a P-256 key")
+        raise unreadable(where, "not a P-256 key")
     return key
 
 
@@ -231,7 +239,7 @@ def _read(path: Path) -> bytes:
             f"no key file {path}", remedy="give the path of a PEM file", file=str(path)
         ) from error
     except PermissionError as error:
-        raise _unreadable(str(path), "this user may not read it") from error
+        raise unreadable(str(path), "this user may not read it") from error
 
 
 def _key_id(key: _Public) -> str:
@@ -243,7 +251,7 @@ def _public_pem(key: _Public) -> bytes:
     return key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
-def _unreadable(where: str, why: str) -> KeyUnreadable:
+def unreadable(where: str, why: str) -> KeyUnreadable:
     return KeyUnreadable(
         f"{where}: {why}", remedy="give a PEM file that `generate_key` could have written", file=where
     )

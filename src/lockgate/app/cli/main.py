@@ -47,7 +47,7 @@ VERBS: dict[str, Verb] = {
     "lineage": Verb("read", f"{_CLI}.verbs.show:lineage", "From snapshot to endpoint, and back."),
     "diff": Verb("read", f"{_CLI}.verbs.packages:diff", "What changed between two versions."),
     "package": Verb("read", f"{_CLI}.verbs.packages:package", "Show, verify or export a package."),
-    "audit": Verb("read", f"{_CLI}.verbs.show:audit", "The journal: read it, verify it."),
+    "audit": Verb("read", f"{_CLI}.verbs.audit:audit", "The journal: read it, verify it, prove it."),
     "plan": Verb("read", f"{_CLI}.verbs.build:plan", "What would run, and why."),
     "contract": Verb("read", f"{_CLI}.verbs.build:contract", "Hold the datasets to their contracts."),
     "features": Verb("read", f"{_CLI}.verbs.build:features", "The feature definitions and their hashes."),
@@ -61,6 +61,7 @@ VERBS: dict[str, Verb] = {
         f"{_CLI}.verbs.features:materialize",
         "Bring the features that serving reads by key up to date.",
     ),
+    "export": Verb("change", f"{_CLI}.verbs.audit:export_all", "The registry with its history, in one file."),
     "import": Verb("change", f"{_CLI}.verbs.imports:imports", "Bring in what was made elsewhere."),
     "judge": Verb("change", f"{_CLI}.verbs.judging:judge", "Make evidence on a version."),
     "approve": Verb(

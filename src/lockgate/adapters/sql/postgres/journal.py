@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain, islice
 
 import psycopg
 
@@ -31,7 +32,8 @@ _EFFECTS = b"""
     INSERT INTO outbox (subject, fence, body) SELECT subject, fence, body
     FROM unnest(%s::text[], %s::bigint[], %s::bytea[]) WITH ORDINALITY AS effect (subject, fence, body, n) ORDER BY n
 """
-_RECEIPT = b"INSERT INTO receipts VALUES (%s, %s)"
+_RECEIPTS = b"INSERT INTO receipts SELECT * FROM unnest(%s::text[], %s::bytea[])"
+_BATCH = 2000
 
 
 class PostgresTransaction:
@@ -75,8 +77,8 @@ class PostgresTransaction:
         head = commit.head
         with self._connection.pipeline():
             run = self._connection.execute
-            if commit.entries:
-                run(_EVENTS, _columns(commit.entries))
+            for entries in _batches(commit.entries):
+                run(_EVENTS, _columns(entries))
             run(_HEAD, (head.seq, head.hash, b"".join(head.frontier)))
             if commit.documents:
                 run(_DOCUMENTS, _columns(commit.documents))
@@ -84,7 +86,8 @@ class PostgresTransaction:
                 run(_EDGES, _columns(commit.edges))
             if commit.effects:
                 run(_EFFECTS, _columns(commit.effects))
-            run(_RECEIPT, (commit.command_id, commit.receipt))
+            for receipts in _batches(chain(((commit.command_id, commit.receipt),), commit.receipts)):
+                run(_RECEIPTS, _columns(receipts))
             run(b"COMMIT")
 
 
@@ -167,6 +170,13 @@ class PostgresJournal:
 
 def _columns(rows: Sequence[tuple[object, ...]]) -> tuple[list[object], ...]:
     return tuple(list(column) for column in zip(*rows, strict=True))
+
+
+def _batches(rows: Iterable[tuple[object, ...]]) -> Iterator[list[tuple[object, ...]]]:
+    """A whole history may come in one commit; it passes through, some rows at a time."""
+    stream = iter(rows)
+    while batch := list(islice(stream, _BATCH)):
+        yield batch
 
 
 def _refuse_nul(commit: Commit, place: str) -> None:

@@ -52,6 +52,7 @@ class SqliteTransaction:
         run.executemany("INSERT OR IGNORE INTO edges VALUES (?, ?, ?)", commit.edges)
         run.executemany("INSERT INTO outbox (subject, fence, body) VALUES (?, ?, ?)", commit.effects)
         run.execute("INSERT INTO receipts VALUES (?, ?)", (commit.command_id, commit.receipt))
+        run.executemany("INSERT INTO receipts VALUES (?, ?)", commit.receipts)
         run.execute("COMMIT")
 
 

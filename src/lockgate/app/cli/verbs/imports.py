@@ -18,9 +18,55 @@ from lockgate.registry.messages import DeclareModel, RecordImport, RegisterVersi
 _READERS = "lockgate.adapters.imports.mlflow_sources"
 
 
-@click.group(name="import")
+class _Sources(click.Group):
+    """`import FILE` is short for `import archive FILE`."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        named = args and args[0] not in self.commands and not args[0].startswith("-")
+        return super().resolve_command(ctx, ["archive", *args] if named else args)
+
+
+@click.group(name="import", cls=_Sources)
 def imports() -> None:
-    """Bring in what was made elsewhere: an MLflow model."""
+    """Bring in what was made elsewhere: the archive of a registry, an MLflow model."""
+
+
+@verb
+@click.argument("file", metavar="FILE")
+@click.option("--key", metavar="KEY", help="The verifier key that signed it, when it is not this project's.")
+@click.option("--unsigned", is_flag=True, help="Also when no checkpoint signs its last entries.")
+def archive(session: Session, file: str, key: str | None, unsigned: bool) -> None:
+    """Make this empty store what the archive's was: same history, same digests, same roots.
+
+    Everything is checked before anything is written. Interrupted, it goes on when it is started again.
+
+    Example: lockgate import registry.tar --key lockgate-journal+...
+    """
+    session.work_here()
+    control, archives = session.control, "lockgate.adapters.archives.read"
+    given = resolve("lockgate.adapters.identity.checkpoints:read_key")(key) if key else None
+    with resolve(f"{archives}:opened")(Path(file)) as opened:
+        checked = resolve(f"{archives}:import_archive")(
+            opened,
+            control.journal,
+            control.blobs,
+            control.sink,
+            [given] if given else control.note_keys,
+            actor=session.actor,
+            now=control.clock.now(),
+            unsigned=unsigned,
+        )
+    control.republish()
+    session.seal()
+    lines = [f"{checked.events} entries, {checked.blobs} blobs: head {opened.head.hash.hex()[:16]}"]
+    if given:
+        lines.append(
+            f'  to check its checkpoints later, in lockgate.toml: [audit] earlier_keys = ["{checked.key}"]'
+        )
+    lines += [f"  was under way, its plan is lost: lockgate rollback {name}" for name in checked.stranded]
+    session.answer(checked, "\n".join(lines))
 
 
 @verb
@@ -106,4 +152,5 @@ def _reader(session: Session, source: str, server: str | None, credential: str |
     return resolve(f"{_READERS}:ServerSource")(server, source, secret)
 
 
+imports.add_command(archive)
 imports.add_command(mlflow)

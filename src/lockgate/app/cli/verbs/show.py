@@ -1,4 +1,4 @@
-"""Verbs that read: status, explain, evidence, lineage, audit."""
+"""Verbs that read: status, explain, evidence, lineage."""
 
 from __future__ import annotations
 
@@ -7,17 +7,12 @@ from typing import Any
 import click
 import msgspec
 
-from lockgate.app.cli.main import Exit
 from lockgate.app.cli.session import Session, verb
 from lockgate.core.clock import iso
 from lockgate.core.digests import short
 from lockgate.core.names import parse_endpoint, parse_version
 from lockgate.gates.messages import EvidenceLine
 from lockgate.hub.messages import (
-    AuditAnswer,
-    ChangeLine,
-    ChangesAnswer,
-    ChangesSince,
     DrillLine,
     EndpointLine,
     ExplainVersion,
@@ -29,7 +24,6 @@ from lockgate.hub.messages import (
     StandingAnswer,
     Status,
     StatusAnswer,
-    VerifyAudit,
     VersionAnswer,
 )
 from lockgate.registry.messages import Origin
@@ -276,58 +270,3 @@ def lineage(session: Session, ref: str) -> None:
     answer = session.ask(Lineage(ref=key))
     rows = [f"{edge.source}  --{edge.kind}-->  {edge.target}" for edge in answer.edges]
     session.answer(answer, "\n".join(rows) or f"nothing is connected with {key}")
-
-
-@click.group()
-def audit() -> None:
-    """The journal: read it, verify it."""
-
-
-@verb
-@click.option(
-    "--since",
-    type=click.IntRange(min=0),
-    help="The first events after this number; default: the newest events.",
-)
-@click.option(
-    "--limit", type=click.IntRange(min=1), default=200, show_default=True, help="At most this many."
-)
-def log(session: Session, since: int | None, limit: int) -> None:
-    """What happened: the newest events, oldest first."""
-    if since is None:
-        known: ChangesAnswer = session.ask(ChangesSince(limit=0))
-        since = max(0, known.head - limit)
-    changes, head = _changes(session, since, limit)
-    rows = [f"{one.seq:>6}  {when(one.at)}  {one.actor:<20} {one.summary}" for one in changes]
-    if since and rows:
-        rows.insert(0, f"{since} older: lockgate audit log --since 0")
-    nothing = f"nothing happened after {since}" if since else "nothing happened yet"
-    session.answer({"changes": changes, "head": head, "older": since}, "\n".join(rows) or nothing)
-
-
-def _changes(session: Session, since: int, limit: int) -> tuple[list[ChangeLine], int]:
-    """Up to `limit` events after `since` and the number of the last of all; a hub answers with some at a time."""
-    changes: list[ChangeLine] = []
-    while True:
-        after = changes[-1].seq if changes else since
-        page: ChangesAnswer = session.ask(ChangesSince(seq=after, limit=limit - len(changes)))
-        changes += page.changes
-        if not page.changes or len(changes) >= limit:
-            return changes, page.head
-
-
-@verb
-def verify(session: Session) -> None:
-    """Re-hash the chain, fold every document again, check the signed checkpoints. Exit 7 when altered."""
-    hub = session.deciding
-    answer: AuditAnswer = hub.ask(VerifyAudit())
-    verdict = "ok" if answer.ok else "ALTERED"
-    rows = [f"{verdict}: {answer.events} events, {answer.checkpoints} checkpoints, head {answer.head[:16]}"]
-    rows += [f"  {finding}" for finding in answer.findings]
-    session.answer(answer, "\n".join(rows))
-    if not answer.ok:
-        raise Exit(7)
-
-
-audit.add_command(log)
-audit.add_command(verify)
