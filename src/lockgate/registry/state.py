@@ -20,8 +20,8 @@ from lockgate.core.documents import Columns, DocumentKind
 from lockgate.core.messages import Event, Stamp
 from lockgate.registry.messages import (
     AttestationAttached,
-    KeyRevoked,
     HoldLifted,
+    KeyRevoked,
     ModelDeclared,
     Origin,
     PackageCollected,

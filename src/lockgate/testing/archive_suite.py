@@ -80,7 +80,12 @@ class ArchiveContract:
     def place(self, make: Callable[[], Store]) -> Callable[[], Place]:
         def new() -> Place:
             store, sink = make(), MemoryCheckpoints()
-            return Place(store, MemoryBlobs(), sink, HubWorld(*store, checkpoints=(sink, self.key)))
+            return Place(
+                store,
+                MemoryBlobs(),
+                sink,
+                HubWorld(store.journal, store.outbox, checkpoints=(sink, self.key)),
+            )
 
         return new
 
