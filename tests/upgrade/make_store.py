@@ -149,8 +149,11 @@ def world_of(store: Path) -> HubWorld:
 
 
 def answers(world: HubWorld) -> dict[str, Any]:
-    """The answers to `QUESTIONS` as plain JSON."""
-    return {name: json.loads(canonical(world.ask(query))) for name, query in QUESTIONS.items()}
+    """The answers to `QUESTIONS` as plain JSON. A list held whole versions once; now each is asked for by itself."""
+    found = {name: json.loads(canonical(world.ask(query))) for name, query in QUESTIONS.items()}
+    for line in found["versions"]["versions"]:
+        line |= json.loads(canonical(world.ask(ExplainVersion(version=line["version"])).version))
+    return found
 
 
 def make(directory: Path) -> None:

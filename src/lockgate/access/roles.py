@@ -80,6 +80,8 @@ ROLES: Mapping[str, Mapping[str, frozenset[str]]] = MappingProxyType(
         "controller": _role("read", "delivery.confirm", "access.vouch"),
     }
 )
+BRINGING = (*_MAKING, "gates.record", "registry.import")
+"""Whoever holds one of these names bytes in commands, and may bring them."""
 CONTROLLER = "controller"
 PEOPLES_ROLES = frozenset(ROLES) - {CONTROLLER}
 ADMIN = "admin"

@@ -36,6 +36,10 @@ class BlobStore(Protocol):
         """Store `data`; returns its digest. Raises `StorageFull` when there is no room."""
         ...
 
+    def put_file(self, path: str) -> Digest:
+        """Store the bytes of a file, never all of them in memory; returns their digest. The file may be taken over."""
+        ...
+
     def get(self, digest: Digest) -> bytes:
         """The bytes, verified. Raises `BlobMissing`, or `BlobCorrupt` naming the digest."""
         ...
@@ -56,7 +60,7 @@ class BlobStore(Protocol):
         ...
 
     def delete(self, digest: Digest) -> None:
-        """Remove a blob; nothing happens when it is not there."""
+        """Remove a blob; nothing happens when it is not there. Raises `Unsupported` where others decide that."""
         ...
 
 

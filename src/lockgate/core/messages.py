@@ -46,10 +46,14 @@ class Command(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", forbi
 
 
 class Query(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", forbid_unknown_fields=True):
-    """Base of all queries. `answer` is the type of what comes back."""
+    """Base of all queries. `answer` is the type of what comes back.
+
+    `of_journal` says that the answer depends on the journal alone: while the head stands, so does the answer.
+    """
 
     permission: ClassVar[str] = ""
     answer: ClassVar[Any] = None
+    of_journal: ClassVar[bool] = False
 
     def scope(self) -> Scope:
         raise NotImplementedError

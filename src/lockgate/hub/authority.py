@@ -7,11 +7,12 @@ claimed name all the same. A hub for a team brings proven identities through the
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Literal
 
 import msgspec
 
-from lockgate.access.roles import CONTROLLER, PEOPLES_ROLES, Grant, everywhere, holders
+from lockgate.access.roles import CONTROLLER, PEOPLES_ROLES, ROLES, Grant, everywhere, holders
 from lockgate.core.errors import Forbidden
 from lockgate.core.messages import Command, Query, Reason, Refusal, Scope, refuse, tag_of
 
@@ -69,6 +70,13 @@ class Sight:
         return bool(scope.namespace) and any(
             grant.covers(self._permission, scope, tier) for grant in self.session.grants
         )
+
+
+def holds(session: Session, permissions: Collection[str]) -> bool:
+    """Whether any grant gives one of the permissions, over whatever it is granted for."""
+    return any(
+        permission in ROLES.get(grant.role, {}) for grant in session.grants for permission in permissions
+    )
 
 
 def may(session: Session, message: Command | Query, tier: str | None = None) -> Refusal | None:

@@ -141,10 +141,14 @@ class LocalHub:
         self._carry_out = carry_out
         self._at = at
 
-    def ask(self, query: Query) -> Any:
+    def authorise(self, query: Query) -> None:
+        """Raises `NotAllowed` when the session may not ask that."""
         denied = may(self.session, query, self._tier(query))
         if denied is not None:
             raise NotAllowed(denied.reasons[0].message, remedy="ask for the role", actor=self.session.actor)
+
+    def ask(self, query: Query) -> Any:
+        self.authorise(query)
         if isinstance(query, WhoAmI):
             return self._who()
         return self._answer(query, self.session)

@@ -196,14 +196,34 @@ class ExplainVersion(Query, frozen=True, kw_only=True, tag="hub.explain-version"
         return model_scope(self.version) if self.version else endpoint_scope(self.endpoint)
 
 
+class VersionLine(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of a list; `hub.explain-version` tells the rest."""
+
+    version: str
+    state: str
+    package: Digest
+
+
 class VersionsAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    versions: tuple[VersionState, ...]
+    """One page, its lines in the order of their numbers; pages follow one another in the order of the names as text.
+
+    `next` is what to ask `after` for the next page; None at the end.
+    """
+
+    versions: tuple[VersionLine, ...]
+    next: str | None = None
 
 
 class ListVersions(Query, frozen=True, kw_only=True, tag="hub.list-versions"):
+    """The versions of a model, of one state if it is named: those after `after`, at most `limit` and 1,000 at once."""
+
     permission: ClassVar[str] = "read"
     answer: ClassVar[Any] = VersionsAnswer
+    of_journal: ClassVar[bool] = True
     model: str
+    after: str = ""
+    limit: int = 1_000
+    state: str = ""
 
     def scope(self) -> Scope:
         return model_scope(self.model)
@@ -254,6 +274,7 @@ class PackageVersionAnswer(msgspec.Struct, frozen=True, kw_only=True):
 class VersionOfPackage(Query, frozen=True, kw_only=True, tag="hub.version-of-package"):
     permission: ClassVar[str] = "read"
     answer: ClassVar[Any] = PackageVersionAnswer
+    of_journal: ClassVar[bool] = True
     model: str
     package: Digest
 
@@ -273,6 +294,7 @@ class PolicyInForce(Query, frozen=True, kw_only=True, tag="hub.policy-in-force")
 
     permission: ClassVar[str] = "read"
     answer: ClassVar[Any] = PolicyAnswer
+    of_journal: ClassVar[bool] = True
     namespace: str
 
     def scope(self) -> Scope:
@@ -354,6 +376,7 @@ class ChangesSince(Query, frozen=True, kw_only=True, tag="hub.changes-since"):
 
     permission: ClassVar[str] = "read.audit"
     answer: ClassVar[Any] = ChangesAnswer
+    of_journal: ClassVar[bool] = True
     seq: int = 0
     limit: int = 200
 
@@ -432,6 +455,7 @@ class Lineage(Query, frozen=True, kw_only=True, tag="hub.lineage"):
 
     permission: ClassVar[str] = "read"
     answer: ClassVar[Any] = LineageAnswer
+    of_journal: ClassVar[bool] = True
     ref: str
 
     def scope(self) -> Scope:

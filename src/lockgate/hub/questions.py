@@ -72,6 +72,7 @@ from lockgate.hub.messages import (
     TokenLine,
     VerifyAudit,
     VersionAnswer,
+    VersionLine,
     VersionOfPackage,
     VersionsAnswer,
 )
@@ -83,6 +84,7 @@ from lockgate.registry.trust import revoked_only
 from lockgate.traffic.observed import Observed
 
 MAX_CHANGES = 1000
+MAX_LINES = 1000
 # How many events are looked at for one answer to somebody who sees few of them.
 _MAX_LOOKED_AT = 10_000
 
@@ -190,7 +192,8 @@ class Questions:
     def _named(self, kind: DocumentKind[D], key: str) -> D:
         body = self._get(kind, key)
         if body is None:
-            known = [_shown(kind.name, one.key) for one in self._journal.documents(kind.name)]
+            stored = self._journal.documents(kind.name, bodies=False)
+            known = [_shown(kind.name, one.key) for one in stored]
             shown = _shown(kind.name, key)
             raise UnknownName(
                 f"there is no {kind.name} {shown}", remedy=did_you_mean(shown, known), name=shown
@@ -332,8 +335,22 @@ class Questions:
 
     def _versions(self, query: ListVersions) -> VersionsAnswer:
         self._named(MODEL, query.model)
-        versions = self._all(VERSION, parent=query.model)
-        return VersionsAnswer(versions=tuple(sorted(versions, key=lambda one: parse_version(one.version))))
+        limit = min(max(query.limit, 1), MAX_LINES)
+        # One more than asked for tells whether there is a next page.
+        found = self._journal.documents(
+            VERSION.name,
+            parent=query.model,
+            state=query.state or None,
+            after=query.after or None,
+            limit=limit + 1,
+            bodies=False,
+        )
+        page = found[:limit]
+        lines = [VersionLine(version=one.key, state=one.state, package=one.digest) for one in page]
+        return VersionsAnswer(
+            versions=tuple(sorted(lines, key=lambda line: parse_version(line.version))),
+            next=page[-1].key if len(found) > limit else None,
+        )
 
     def _version_of_package(self, query: VersionOfPackage) -> PackageVersionAnswer:
         claim = self._get(CLAIM, claim_key(query.model, query.package))

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
 from lockgate.core.blobs import BlobCorrupt, BlobMissing, BlobStore, SweptBlobs
 from lockgate.core.clock import Micros
 from lockgate.core.digests import BadDigest, Digest, sha256
+from lockgate.core.errors import Unsupported
 
 _ABSENT = sha256(b"never put")
 Damage = Callable[[Digest], None]
@@ -19,7 +21,9 @@ LONG_AGO, DAY = 1_700_000_000_000_000, 86_400_000_000
 
 
 class BlobStoreContract:
-    """Override both fixtures."""
+    """Override both fixtures; `deletes` is false for a store whose blobs somebody else removes."""
+
+    deletes: ClassVar[bool] = True
 
     @pytest.fixture
     def make(self) -> BlobStore:
@@ -41,6 +45,23 @@ class BlobStoreContract:
         assert Path(make.path(digest)).read_bytes() == data
         assert make.has(digest)
         assert list(make.digests()) == [digest]
+
+    @pytest.mark.parametrize("data", [b"", bytes(range(256)) * 16384], ids=["empty", "4 MiB"])
+    def test_a_file_is_put_as_its_bytes_are(self, make: BlobStore, tmp_path: Path, data: bytes) -> None:
+        for name in ("one", "two"):
+            (tmp_path / name).write_bytes(data)
+            assert make.put_file(str(tmp_path / name)) == sha256(data)
+        assert make.get(sha256(data)) == data
+        assert list(make.digests()) == [sha256(data)]
+
+    def test_a_file_of_the_original_bytes_heals(
+        self, make: BlobStore, damage: Damage, tmp_path: Path
+    ) -> None:
+        digest = make.put(b"hello")
+        damage(digest)
+        (tmp_path / "whole").write_bytes(b"hello")
+        assert make.put_file(str(tmp_path / "whole")) == digest
+        assert make.get(digest) == b"hello"
 
     def test_putting_twice_is_putting_once(self, make: BlobStore) -> None:
         assert make.put(b"hello") == make.put(b"hello")
@@ -87,6 +108,11 @@ class BlobStoreContract:
     def test_deleting(self, make: BlobStore) -> None:
         digest = make.put(b"hello")
         make.path(digest)
+        if not self.deletes:
+            with pytest.raises(Unsupported):
+                make.delete(digest)
+            assert make.get(digest) == b"hello"
+            return
         make.delete(digest)
         make.delete(digest)
         assert not make.has(digest)

@@ -31,6 +31,7 @@ from lockgate.hub.messages import (
     StatusAnswer,
     VerifyAudit,
     VersionAnswer,
+    VersionLine,
     VersionOfPackage,
     WhoAmI,
     WhoAmIAnswer,
@@ -200,6 +201,32 @@ class HubContract:
         versions = story.ask(ListVersions(model=MODEL_NAME)).versions
         assert [one.version for one in versions] == [f"{MODEL_NAME}@1.0.{n}" for n in range(12)]
         assert story.ask(VerifyAudit()).ok
+
+    def test_a_list_is_read_page_by_page(self, story: Story) -> None:
+        for number in range(12):
+            accepted(story.register(number))
+        accepted(story.do("sam", QuarantineVersion(id="q", version=f"{MODEL_NAME}@1.0.7", reason="x")))
+        whole = story.ask(ListVersions(model=MODEL_NAME))
+        names = [line.version for line in whole.versions]
+        assert (names, whole.next) == ([f"{MODEL_NAME}@1.0.{n}" for n in range(12)], None)
+        assert whole.versions[0].package == named_digest("package", 0)
+        seen: set[VersionLine] = set()
+        after: str | None = ""
+        n_pages = 0
+        while after is not None:
+            page = story.ask(ListVersions(model=MODEL_NAME, after=after, limit=5))
+            assert not seen & set(page.versions)
+            seen |= set(page.versions)
+            after, n_pages = page.next, n_pages + 1
+        assert (seen, n_pages) == (set(whole.versions), 3)
+        assert story.ask(ListVersions(model=MODEL_NAME, limit=12)).next is None
+        only = story.ask(ListVersions(model=MODEL_NAME, state="quarantined"))
+        assert [(line.version, line.state) for line in only.versions] == [
+            (f"{MODEL_NAME}@1.0.7", "quarantined")
+        ]
+        for limit in (-1, 0, 2**63):
+            assert story.ask(ListVersions(model=MODEL_NAME, limit=limit)).versions[0] == whole.versions[0]
+        assert story.ask(ListVersions(model=MODEL_NAME, after="zzz")).versions == ()
 
     def test_a_rollout_goes_forward_on_proof_and_back_on_harm(self, story: Story) -> None:
         """The verdict is the hub's own, over a wire as here."""

@@ -44,6 +44,9 @@ class MemoryBlobs:
             self._blobs[digest] = bytes(data)
         return digest
 
+    def put_file(self, path: str) -> Digest:
+        return self.put(Path(path).read_bytes())
+
     def get(self, digest: Digest) -> bytes:
         data = self._blobs.get(digest)
         if data is None:

@@ -21,7 +21,7 @@ from lockgate.adapters.sql.step_cache import SqliteStepCache
 from lockgate.core.digests import Digest, canonical, sha256
 from lockgate.core.errors import Invalid, NotFound
 from lockgate.core.messages import Receipt
-from lockgate.core.names import ModelName
+from lockgate.core.names import ModelName, parse_version
 from lockgate.core.version import VERSION_OF_LOCKGATE
 from lockgate.data.messages import RecordContractCheck, RecordSnapshot
 from lockgate.features.definition import Definitions
@@ -38,6 +38,7 @@ from lockgate.hub.messages import (
     Standing,
     StandingAnswer,
     VersionAnswer,
+    VersionLine,
     VersionOfPackage,
     VersionsAnswer,
 )
@@ -479,11 +480,16 @@ class Workshop:
 
     def _newest_trained(self, hub: Hub, imported: str) -> VersionState:
         """What an imported version is judged by: the rows of the newest one that was trained here."""
-        versions: VersionsAnswer = hub.ask(ListVersions(model=str(self.name)))
-        for one in reversed(versions.versions):
-            known: VersionAnswer = hub.ask(ExplainVersion(version=one.version))
+        lines: list[VersionLine] = []
+        after: str | None = ""
+        while after is not None:
+            page: VersionsAnswer = hub.ask(ListVersions(model=str(self.name), after=after))
+            lines += page.versions
+            after = page.next
+        for line in sorted(lines, key=lambda line: parse_version(line.version), reverse=True):
+            known: VersionAnswer = hub.ask(ExplainVersion(version=line.version))
             if known.imported is None:
-                return one
+                return known.version
         raise NothingToJudgeBy(
             f"{imported} was imported, and no version of {self.name.shown} was trained here: "
             "there are no rows to judge it by",

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from lockgate.adapters.blobs import directory
 from lockgate.adapters.blobs.directory import DirectoryBlobs, IndexDamaged, StoreUnreadable
 from lockgate.core.blobs import BlobCorrupt
 from lockgate.core.digests import Digest, sha256
@@ -118,11 +119,11 @@ def test_path_hashes_once_per_state_of_the_file(
 ) -> None:
     digest = store.put(b"hello")
     fresh = DirectoryBlobs(store.root)
-    reads: list[Digest] = []
-    get = fresh.get
-    monkeypatch.setattr(fresh, "get", lambda name: reads.append(name) or get(name))
+    hashed: list[str] = []
+    real = directory._hash
+    monkeypatch.setattr(directory, "_hash", lambda file: hashed.append(file.name) or real(file))
     assert fresh.path(digest) == fresh.path(digest)
-    assert reads == [digest]
+    assert hashed == [digest.removeprefix("sha256:")]
     _flip(Path(store.path(digest)))
     with pytest.raises(BlobCorrupt):
         fresh.path(digest)
@@ -130,7 +131,7 @@ def test_path_hashes_once_per_state_of_the_file(
 
 def test_leftovers_of_a_killed_writer_are_swept_and_a_living_one_is_left_alone(store: DirectoryBlobs) -> None:
     (store.root / ".incoming" / "1-dead").write_bytes(b"half")
-    with store._incoming_file(b"being written") as living:
+    with store._incoming_file([b"being written"]) as living:
         DirectoryBlobs(store.root)
         assert [path.name for path in (store.root / ".incoming").iterdir()] == [living.name]
     assert list((store.root / ".incoming").iterdir()) == []

@@ -13,9 +13,10 @@ import msgspec
 import pytest
 
 from lockgate.access.roles import everywhere
+from lockgate.adapters.http.gate import Authenticate, Limits
 from lockgate.adapters.hubs.http import HttpHub
 from lockgate.app.http.problems import STATUS, first_level, problem, status_of
-from lockgate.app.http.server import MAX_BODY_BYTES, Authenticate, HubServer, by_claimed_name, create_app
+from lockgate.app.http.server import HubServer, by_claimed_name, create_app
 from lockgate.core import errors
 from lockgate.core.errors import (
     Bug,
@@ -170,7 +171,7 @@ def test_every_error_of_the_program_has_a_status_and_a_kind() -> None:
             assert first_level(error) in FIRST_LEVEL
             assert (status_of(error) >= 500) == (
                 first_level(error) in (Unsupported, Unavailable, Corrupt, Bug)
-            ) or (status_of(error) in (405, 415))
+            ) or (status_of(error) in (405, 408, 415, 429))
 
 
 @pytest.fixture
@@ -308,7 +309,7 @@ def test_only_json_is_taken(client: httpx.Client, media_type: str) -> None:
 
 
 def test_a_body_has_a_limit(client: httpx.Client) -> None:
-    large = b" " * (MAX_BODY_BYTES + 1)
+    large = b" " * (Limits().body_bytes + 1)
     refused(client.post("/v1/execute", content=large), 413, "http.body-too-large")
     refused(client.post("/v1/execute", content=iter([large])), 413, "http.body-too-large")
 

@@ -22,10 +22,11 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,7 @@ _RENEW_AFTER_S = 3600.0
 _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 _REF_NAME = "org.opencontainers.image.ref.name"
 _INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
+_CHUNK_BYTES = 1 << 20
 _FileState = tuple[int, int, int]
 
 
@@ -81,18 +83,42 @@ class DirectoryBlobs:
         with _storage_errors(self.root, digest=digest):
             if self._is_whole(digest, final) and self._renew(digest, final):
                 return digest
-            with self._incoming_file(data) as temporary:
-                state = _state(temporary)
-                try:
-                    os.link(temporary, final)
-                except FileExistsError:
-                    if self._is_whole(digest, final) and self._renew(digest, final):
-                        return digest
-                    # The bytes under this name are damaged, or another user's; ours hash to it and may take the place.
-                    temporary.rename(final)
-            _fsync_directory(self._blobs)
-            self._verified[digest] = state
+            with self._incoming_file((data,)) as temporary:
+                self._place(temporary, digest, final)
         return digest
+
+    def put_file(self, path: str) -> Digest:
+        source = Path(path)
+        with _storage_errors(self.root):
+            digest = _hash(source)
+            final = self._file(digest)
+            if self._is_whole(digest, final) and self._renew(digest, final):
+                return digest
+            if source.stat().st_dev == self._blobs.stat().st_dev:
+                # As if written just now: a sweep takes what is old and nobody names yet.
+                os.utime(source)
+                source.chmod(0o444)
+                _fsync_file(source)
+                self._place(source, digest, final)
+                return digest
+            with self._incoming_file(_chunks(source)) as temporary:
+                if _hash(temporary) != digest:
+                    raise _corrupt(digest, source)
+                self._place(temporary, digest, final)
+        return digest
+
+    def _place(self, whole: Path, digest: Digest, final: Path) -> None:
+        """Give a durable file that hashes to `digest` its name."""
+        state = _state(whole)
+        try:
+            os.link(whole, final)
+        except FileExistsError:
+            if self._is_whole(digest, final) and self._renew(digest, final):
+                return
+            # The bytes under this name are damaged, or another user's; ours hash to it and may take the place.
+            whole.rename(final)
+        _fsync_directory(self._blobs)
+        self._verified[digest] = state
 
     def get(self, digest: Digest) -> bytes:
         file = self._file(check_digest(digest))
@@ -114,7 +140,8 @@ class DirectoryBlobs:
             except FileNotFoundError:
                 raise _missing(digest, self.root) from None
             if self._verified.get(digest) != state:
-                self.get(digest)
+                if _hash(file) != digest:
+                    raise _corrupt(digest, file)
                 self._verified[digest] = state
         return str(file)
 
@@ -175,7 +202,7 @@ class DirectoryBlobs:
                 if other != entry and (name is None or _ref_name(other) != name)
             ]
             index = {"schemaVersion": 2, "mediaType": _INDEX_TYPE, "manifests": [*kept, entry]}
-            with self._incoming_file(canonical(index)) as temporary:
+            with self._incoming_file((canonical(index),)) as temporary:
                 temporary.rename(self.root / "index.json")
             _fsync_directory(self.root)
 
@@ -189,7 +216,7 @@ class DirectoryBlobs:
     def _create(self) -> None:
         self._blobs.mkdir(parents=True, exist_ok=True)
         self._incoming.mkdir(exist_ok=True)
-        with self._incoming_file(_LAYOUT) as temporary, suppress(FileExistsError):
+        with self._incoming_file((_LAYOUT,)) as temporary, suppress(FileExistsError):
             os.link(temporary, self.root / "oci-layout")
         _fsync_directory(self._blobs)
         _fsync_directory(self._blobs.parent)
@@ -201,7 +228,7 @@ class DirectoryBlobs:
             state = _state(file)
             if self._verified.get(digest) == state:
                 return True
-            if sha256(file.read_bytes()) != digest:
+            if _hash(file) != digest:
                 return False
         except FileNotFoundError:
             return False
@@ -236,14 +263,15 @@ class DirectoryBlobs:
             os.close(descriptor)
 
     @contextmanager
-    def _incoming_file(self, data: bytes) -> Iterator[Path]:
-        """A file of our own holding `data`, fsynced; gone afterwards unless it was renamed."""
+    def _incoming_file(self, chunks: Iterable[bytes]) -> Iterator[Path]:
+        """A file of our own holding `chunks`, fsynced; gone afterwards unless it was renamed."""
         self._incoming.mkdir(exist_ok=True)
         path, descriptor = self._claim()
         try:
-            rest = memoryview(data)
-            while rest:
-                rest = rest[os.write(descriptor, rest) :]
+            for chunk in chunks:
+                rest = memoryview(chunk)
+                while rest:
+                    rest = rest[os.write(descriptor, rest) :]
             os.fchmod(descriptor, 0o444)
             os.fsync(descriptor)
             yield path
@@ -351,6 +379,25 @@ def _ref_name(entry: Mapping[str, Any]) -> str | None:
 def _state(file: Path) -> _FileState:
     status = file.stat()
     return status.st_ino, status.st_mtime_ns, status.st_size
+
+
+def _chunks(file: Path) -> Iterator[bytes]:
+    with file.open("rb") as source:
+        while chunk := source.read(_CHUNK_BYTES):
+            yield chunk
+
+
+def _hash(file: Path) -> Digest:
+    with file.open("rb") as source:
+        return f"sha256:{hashlib.file_digest(source, 'sha256').hexdigest()}"
+
+
+def _fsync_file(file: Path) -> None:
+    descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _fsync_directory(directory: Path) -> None:

@@ -15,6 +15,7 @@ is still handed out; when the store says the blob is gone, the file goes too.
 
 from __future__ import annotations
 
+import mmap
 import os
 import re
 import threading
@@ -316,6 +317,14 @@ class ObjectBlobs:
             store=self._bucket.where,
             digest=digest,
         )
+
+    def put_file(self, path: str) -> Digest:
+        with Path(path).open("rb") as file:
+            if not os.fstat(file.fileno()).st_size:
+                return self.put(b"")
+            # Mapped: pages that were read may go again, however large the file.
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                return self.put(cast("bytes", data))
 
     def get(self, digest: Digest) -> bytes:
         found = self._bucket.read(_key(check_digest(digest)))

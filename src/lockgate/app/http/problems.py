@@ -7,12 +7,16 @@ tells nothing of its inside; the log does.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
 import msgspec
 
+from lockgate.adapters.http.blobs import RangeUnsatisfiable
+from lockgate.adapters.http.gate import BodyTooLarge, SenderTooSlow, TooManyRequests
+from lockgate.adapters.http.messages import ContentTypeRefused
 from lockgate.core.errors import (
     Bug,
     Conflict,
@@ -37,34 +41,8 @@ class MethodRefused(Unsupported):
     code = "http.method-refused"
 
 
-class ContentTypeRefused(Unsupported):
-    code = "http.content-type"
-
-
-class BodyTooLarge(Invalid):
-    code = "http.body-too-large"
-
-
-class MessageMalformed(Invalid):
-    """The body is no JSON, or not of the shape that its `type` promises."""
-
-    code = "http.message-malformed"
-
-
-class UnknownMessage(Invalid):
-    """The `type` of the body names no command, or no query."""
-
-    code = "http.unknown-message"
-
-
 class ActorMissing(Invalid):
     code = "http.actor-missing"
-
-
-class HostRefused(Forbidden):
-    """The request was sent to another name than this machine's own; a web page may be behind it."""
-
-    code = "http.host-refused"
 
 
 class RequestRefused(Invalid):
@@ -89,11 +67,16 @@ STATUS: Mapping[type[LockgateError], int] = MappingProxyType(
         Bug: 500,
         Unauthenticated: 401,
         MethodRefused: 405,
+        SenderTooSlow: 408,
         BodyTooLarge: 413,
         ContentTypeRefused: 415,
+        RangeUnsatisfiable: 416,
+        TooManyRequests: 429,
     }
 )
 """Every first-level class, and the leaves for which HTTP has a word of its own."""
+
+_UNREAD = frozenset({408, 413})
 
 _TITLES: Mapping[type[LockgateError], str] = MappingProxyType(
     {
@@ -121,7 +104,17 @@ def status_of(error: LockgateError) -> int:
 
 def headers_of(error: LockgateError) -> dict[str, str]:
     """What HTTP wants said beside the document."""
-    return {"WWW-Authenticate": "Bearer"} if isinstance(error, Unauthenticated) else {}
+    headers: dict[str, str] = {}
+    if isinstance(error, Unauthenticated):
+        headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(error, Unavailable):
+        headers["Retry-After"] = str(max(1, math.ceil(error.facts.get("retry_after_s", 1))))
+    if "offset" in error.facts:
+        headers["Upload-Offset"] = str(error.facts["offset"])
+    if status_of(error) in _UNREAD:
+        # What is left of the body is not worth reading.
+        headers["Connection"] = "close"
+    return headers
 
 
 def problem(error: LockgateError) -> tuple[int, bytes]:

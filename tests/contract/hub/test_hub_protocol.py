@@ -1,0 +1,394 @@
+"""The protocol around the messages: a path each, conditional reads, changes as they happen, limits, its description."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+from lockgate.access.roles import everywhere
+from lockgate.adapters.http.gate import Buckets, Limits, Tally
+from lockgate.adapters.hubs.http import HttpHub
+from lockgate.app.http.server import Behind, HubServer, by_claimed_name, create_app
+from lockgate.core.digests import sha256
+from lockgate.core.errors import Unavailable
+from lockgate.core.messages import tag_of
+from lockgate.hub.authority import Session
+from lockgate.hub.messages import ChangesSince, Status
+from lockgate.hub.table import COMMANDS, QUERIES
+from lockgate.registry.messages import DeclareModel
+from lockgate.testing.hub_world import MODEL_NAME, HubWorld, Story, accepted
+
+LIMITS = Limits(body_s=0.5, request_s=5.0, n_commands=2, n_waiting=2, n_watchers=2, body_bytes=20_000)
+
+
+class Served:
+    """A hub over one world, with everything behind it."""
+
+    def __init__(self, world: HubWorld, limits: Limits = LIMITS) -> None:
+        self.world = world
+        self.n_answers = 0
+        ready = threading.Event()
+        self.app = create_app(
+            self._hub, by_claimed_name, limits=limits, behind=Behind(head=lambda: world.journal.head().seq)
+        )
+        self.server = HubServer(self.app, 0, ready=lambda port: ready.set())
+        self._thread = threading.Thread(target=self.server.run)
+        self._thread.start()
+        assert ready.wait(30)
+        self.client = httpx.Client(
+            base_url=self.server.url, headers={"Lockgate-Actor": "ann"}, trust_env=False, timeout=30
+        )
+
+    def _hub(self, session: Session) -> Any:
+        self.n_answers += 1
+        roles = everywhere({"viewer"}) if session.actor == "vic" else session.grants
+        return self.world.hub_for(Session(actor=session.actor, grants=roles, claimed=True))
+
+    def close(self) -> None:
+        self.client.close()
+        self.server.stop()
+        self._thread.join(30)
+        assert not self._thread.is_alive()
+
+
+@pytest.fixture
+def served(sqlite_world: HubWorld) -> Iterator[Served]:
+    served = Served(sqlite_world)
+    yield served
+    served.close()
+
+
+@pytest.fixture
+def generous(sqlite_world: HubWorld) -> Iterator[Served]:
+    served = Served(sqlite_world, Limits(actor_per_s=1e6, actor_burst=10**6))
+    yield served
+    served.close()
+
+
+def declare(number: int) -> dict[str, Any]:
+    return {"id": f"c{number}", "model": f"main/m{number}", "tier": "low", "owner": "o", "purpose": "p"}
+
+
+def refused(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
+    assert (response.status_code, response.json().get("code")) == (status, code), response.text
+    document: dict[str, Any] = response.json()
+    return document
+
+
+def test_the_protocol_is_described_and_the_description_is_valid(served: Served) -> None:
+    answer = served.client.get("/v1/openapi.json", headers={"Lockgate-Actor": ""})
+    document = answer.json()
+    OpenAPIV31SpecValidator(document).validate()
+    operations = {
+        operation["operationId"]: operation
+        for path in document["paths"].values()
+        for operation in path.values()
+    }
+    for message in (*COMMANDS, *QUERIES):
+        tag = tag_of(message)
+        told = operations[tag] if tag in operations else operations[f"{tag}/post"]
+        assert told["summary"], f"{message.__name__} has no docstring"
+        assert told["description"] == inspect.getdoc(message)
+        assert told["x-lockgate-permission"] == message.permission
+        assert {"200", "400", "401", "403", "404", "409", "413", "429", "503"} <= told["responses"].keys()
+    again = served.client.get("/v1/openapi.json", headers={"If-None-Match": answer.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+
+
+def test_every_route_is_described(served: Served) -> None:
+    described = served.client.get("/v1/openapi.json").json()["paths"]
+    for route in served.app.routes:
+        path = route.path.replace("{digest:str}", "{digest}")
+        if path.endswith("/{tag:str}"):
+            assert any(one.startswith(path.removesuffix("{tag:str}")) for one in described)
+        else:
+            assert path in described
+
+
+def test_a_command_has_a_path_of_its_own_and_may_bring_its_id_as_a_header(served: Served) -> None:
+    path, body = "/v1/commands/registry.declare-model", declare(1)
+    first = served.client.post(path, json=body)
+    assert first.json()["events"][0]["model"] == "main/m1"
+    del body["id"]
+    again = served.client.post(path, json=body, headers={"Idempotency-Key": "c1"})
+    assert again.json() == first.json()
+    typed = {**body, "type": "registry.declare-model"}
+    assert (
+        served.client.post("/v1/execute", json=typed, headers={"Idempotency-Key": "c1"}).json()
+        == first.json()
+    )
+    reply = served.client.post(path, json=declare(1), headers={"Idempotency-Key": "other"})
+    refused(reply, 400, "http.idempotency-key")
+    refused(served.client.post(path, json=body), 400, "http.message-malformed")
+    unknown = served.client.post("/v1/commands/registry.declare-modell", json=body)
+    assert "registry.declare-model" in refused(unknown, 404, "http.unknown-operation")["remedy"]
+    refused(served.client.post("/v1/commands/hub.status", json={}), 404, "http.unknown-operation")
+    assert served.world.journal.head().seq == 1
+
+
+def test_a_query_is_read_by_its_url(served: Served) -> None:
+    story = Story(served.world.hub)
+    story.found()
+    accepted(story.register("one"))
+    path = "/v1/queries/hub.list-versions"
+    page = served.client.get(path, params={"model": MODEL_NAME, "limit": "5", "state": "candidate"}).json()
+    assert [line["version"] for line in page["versions"]] == [f"{MODEL_NAME}@1.0.0"]
+    asked = served.client.post(path, json={"model": MODEL_NAME})
+    assert asked.json()["versions"] == page["versions"]
+    for params in ({"model": MODEL_NAME, "limit": "many"}, {"model": MODEL_NAME, "lmit": "1"}, {}):
+        refused(served.client.get(path, params=params), 400, "http.message-malformed")
+    refused(served.client.get(path, params={"model": "main/other"}), 404, "hub.unknown-name")
+
+
+def test_an_answer_that_has_not_changed_is_not_made_again(served: Served) -> None:
+    story = Story(served.world.hub)
+    story.found()
+    path, params = "/v1/queries/hub.changes-since", {"limit": "3"}
+    first = served.client.get(path, params=params)
+    etag = first.headers["etag"]
+    assert etag == f'"{sha256(first.content)}"'
+    asked: list[int] = []
+    entries = served.world.journal.entries
+    served.world.journal.entries = lambda after, limit: asked.append(after) or entries(after, limit)  # type: ignore
+    for known in (etag, f'"x", {etag}', f"W/{etag}"):
+        again = served.client.get(path, params=params, headers={"If-None-Match": known})
+        assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", etag)
+    assert asked == []
+    # Whoever may not ask is not told that nothing has changed, either.
+    reply = served.client.get(path, params=params, headers={"If-None-Match": etag, "Lockgate-Actor": "vic"})
+    refused(reply, 403, "hub.not-allowed")
+    accepted(story.register("one"))
+    changed = served.client.get(path, params=params, headers={"If-None-Match": etag})
+    assert (changed.status_code, changed.json()["head"]) == (200, first.json()["head"] + 1)
+
+
+def test_an_answer_about_the_world_is_made_anew_and_still_has_its_etag(served: Served) -> None:
+    Story(served.world.hub).found()
+    first = served.client.get("/v1/queries/hub.status")
+    again = served.client.get("/v1/queries/hub.status", headers={"If-None-Match": first.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    other = served.client.get("/v1/queries/hub.status", headers={"If-None-Match": '"sha256:other"'})
+    assert other.json() == first.json()
+
+
+def events(response: httpx.Response) -> Iterator[dict[str, str]]:
+    event: dict[str, str] = {}
+    for line in response.iter_lines():
+        if not line:
+            if "data" in event:
+                yield event
+            event = {}
+        elif not line.startswith(":"):
+            name, _, value = line.partition(": ")
+            event[name] = value
+
+
+def test_changes_are_told_as_they_happen_and_a_listener_goes_on_where_it_was(generous: Served) -> None:
+    story = Story(generous.world.hub)
+    story.found()
+    head = generous.world.journal.head().seq
+    with generous.client.stream("GET", "/v1/changes") as response:
+        assert response.headers["content-type"].startswith("text/event-stream")
+        told = events(response)
+        accepted(story.register("one"))
+        event = next(told)
+        assert (int(event["id"]), event["event"]) == (head + 1, "registry.version-registered/1")
+        assert json.loads(event["data"])["summary"]
+    accepted(story.register("two"))
+    for where in ({"headers": {"Last-Event-ID": str(head)}}, {"params": {"after": str(head)}}):
+        with generous.client.stream("GET", "/v1/changes", **where) as response:  # type: ignore[arg-type]
+            told = events(response)
+            assert [int(next(told)["id"]) for _ in range(2)] == [head + 1, head + 2]
+    whole = generous.world.ask(ChangesSince(limit=1000)).changes
+    with generous.client.stream("GET", "/v1/changes", params={"after": "0"}) as response:
+        told = events(response)
+        assert [json.loads(next(told)["data"]) for _ in whole] == msgspec.to_builtins(list(whole))
+
+
+def test_whoever_may_not_read_the_audit_does_not_listen(served: Served) -> None:
+    reply = served.client.get("/v1/changes", headers={"Lockgate-Actor": "vic"})
+    refused(reply, 403, "hub.not-allowed")
+    for position in ("-1", "abc", "1" * 30):
+        reply = served.client.get("/v1/changes", headers={"Last-Event-ID": position})
+        refused(reply, 400, "http.bad-event-id")
+
+
+def test_streams_are_bounded_and_end_when_the_hub_stops(sqlite_world: HubWorld) -> None:
+    served = Served(sqlite_world)
+    with (
+        served.client.stream("GET", "/v1/changes") as one,
+        served.client.stream("GET", "/v1/changes") as two,
+    ):
+        lines = [response.iter_lines() for response in (one, two)]
+        assert [next(each) for each in lines] == ["retry: 2000"] * 2
+        refused(served.client.get("/v1/changes"), 503, "http.busy")
+        served.server.stop()
+        assert [list(each) for each in lines] == [[""], [""]]
+    served.close()
+
+
+def test_who_asks_too_often_is_told_when_to_come_again(sqlite_world: HubWorld) -> None:
+    served = Served(sqlite_world, Limits(actor_per_s=0.5, actor_burst=3))
+    try:
+        answers = [served.client.get("/v1/queries/hub.status") for _ in range(4)]
+        assert [one.status_code for one in answers] == [200, 200, 200, 429]
+        document = refused(answers[3], 429, "http.too-many-requests")
+        assert (document["kind"], document["retryable"]) == ("unavailable", True)
+        assert 0 < int(answers[3].headers["retry-after"]) <= 2
+        other = served.client.get("/v1/queries/hub.status", headers={"Lockgate-Actor": "bob"})
+        assert other.status_code == 200
+        with HttpHub(served.server.url, actor="ann") as hub:
+            # Less than a few seconds are waited for.
+            assert hub.ask(Status()).endpoints == {}
+    finally:
+        served.close()
+
+
+def test_guessing_costs_more_than_asking(sqlite_world: HubWorld) -> None:
+    served = Served(sqlite_world, Limits(address_per_s=0.001, address_burst=25))
+    try:
+        nobody = {"Lockgate-Actor": ""}
+        answers = [served.client.get("/v1/queries/hub.status", headers=nobody).status_code for _ in range(4)]
+        assert answers == [400, 400, 400, 429]
+        assert sqlite_world.journal.head().seq == 0
+    finally:
+        served.close()
+
+
+def test_a_bucket_fills_again_and_never_above_its_burst() -> None:
+    now = [0.0]
+    buckets = Buckets(2.0, 3, lambda: now[0])
+    assert [buckets.take("a") for _ in range(3)] == [0, 0, 0]
+    assert buckets.take("a") == 0.5
+    assert buckets.take("b") == 0
+    now[0] += 0.5
+    assert [buckets.take("a"), buckets.take("a")] == [0, 0.5]
+    now[0] += 1000
+    assert [buckets.take("a") for _ in range(4)] == [0, 0, 0, 0.5]
+    buckets.charge("a", 100)
+    assert buckets.take("a") == 2.0
+    for number in range(20_000):
+        buckets.take(str(number))
+    assert len(buckets._levels) == 10_000
+
+
+def test_what_is_counted_is_kept_once() -> None:
+    tally = Tally()
+    tally.add("x", 2)
+    counts = tally.unkept()
+    tally.add("x")
+    tally.kept(counts)
+    assert (tally.unkept(), tally.counts()) == ({"x": 1}, {"x": 3})
+
+
+def test_a_queue_that_is_full_refuses_instead_of_growing(sqlite_world: HubWorld) -> None:
+    served = Served(sqlite_world)
+    begun, go_on = threading.Barrier(3), threading.Event()
+
+    def hold(step: str) -> None:
+        if step == "received" and not go_on.is_set():
+            begun.wait(30)
+            go_on.wait(30)
+
+    sqlite_world.at = hold
+    send = lambda number: served.client.post("/v1/commands/registry.declare-model", json=declare(number))  # noqa: E731
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            first = [pool.submit(send, number) for number in range(2)]
+            begun.wait(30)
+            waiting = [pool.submit(send, number) for number in range(2, 4)]
+            while served.client.get("/v1/metrics").text.count('lane="commands"} 4') == 0:
+                pass
+            busy = send(9)
+            document = refused(busy, 503, "http.busy")
+            assert (document["retryable"], busy.headers["retry-after"]) == (True, "1")
+            # Questions do not queue behind commands.
+            assert served.client.get("/v1/queries/hub.status").status_code == 200
+            go_on.set()
+            assert [one.result().status_code for one in (*first, *waiting)] == [200] * 4
+    finally:
+        go_on.set()
+        served.close()
+
+
+def test_an_answer_that_takes_too_long_is_not_waited_for_and_the_command_is_found_by_its_id(
+    sqlite_world: HubWorld, eventually: Callable[..., Any]
+) -> None:
+    served = Served(sqlite_world, Limits(request_s=0.2))
+    go_on = threading.Event()
+    sqlite_world.at = lambda step: None if step != "received" else bool(go_on.wait(30)) and None
+    try:
+        reply = served.client.post("/v1/commands/registry.declare-model", json=declare(1))
+        document = refused(reply, 503, "http.took-too-long")
+        assert document["retryable"]
+        go_on.set()
+        eventually(lambda: sqlite_world.journal.head().seq == 1)
+        assert served.client.post("/v1/commands/registry.declare-model", json=declare(1)).json()["head"] == 1
+        assert sqlite_world.journal.head().seq == 1
+    finally:
+        go_on.set()
+        served.close()
+
+
+def raw(served: Served, request: bytes) -> bytes:
+    with socket.create_connection(("127.0.0.1", served.server.port)) as connection:
+        connection.sendall(request)
+        answer = b""
+        while chunk := connection.recv(65_536):
+            answer += chunk
+        return answer
+
+
+def test_a_sender_that_does_not_go_on_is_let_go(served: Served) -> None:
+    head = b"POST /v1/ask HTTP/1.1\r\nHost: localhost\r\nLockgate-Actor: ann\r\nContent-Type: application/json\r\n"
+    begun = time.monotonic()
+    answer = raw(served, head + b"Content-Length: 100\r\n\r\n{")
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b"http.sender-too-slow" in answer
+    assert time.monotonic() - begun < 10
+    answer = raw(served, head + b"Content-Length: 1000000\r\n\r\n{")
+    assert answer.startswith(b"HTTP/1.1 413 ")
+
+
+def test_what_was_counted_is_for_those_who_may_read_the_audit(served: Served) -> None:
+    served.client.get("/v1/queries/hub.status", headers={"Host": "evil.example"})
+    served.client.get("/v1/queries/hub.status", headers={"Lockgate-Actor": ""})
+    text = served.client.get("/v1/metrics").text
+    assert 'lockgate_hub_counted_total{what="refused.host"} 1' in text
+    assert 'lockgate_hub_counted_total{what="refused.unauthenticated"} 1' in text
+    assert "lockgate_hub_journal_entries 0" in text
+    assert served.world.journal.head().seq == 0, "no stranger writes into the journal"
+    refused(served.client.get("/v1/metrics", headers={"Lockgate-Actor": "vic"}), 403, "hub.not-allowed")
+
+
+def test_health_says_when_the_store_does_not_answer(served: Served, eventually: Callable[..., Any]) -> None:
+    assert served.client.get("/v1/health").json() == {"status": "ok", "protocol": "lockgate.hub/1"}
+
+    class Down(Unavailable):
+        code = "journal.down"
+
+    def head() -> Any:
+        raise Down("a secret place", remedy="x")
+
+    served.world.journal.head = head  # type: ignore[method-assign]
+    answer = eventually(lambda: (one := served.client.get("/v1/health")).status_code == 503 and one)
+    assert answer.json() == {"status": "unavailable", "protocol": "lockgate.hub/1", "store": "journal.down"}
+
+
+def test_declared_by_url_or_body_it_is_the_same_command(served: Served) -> None:
+    """A retry may come by the other door."""
+    with HttpHub(served.server.url, actor="ann") as hub:
+        first = hub.execute(DeclareModel(**declare(5)))
+    again = served.client.post("/v1/commands/registry.declare-model", json=declare(5))
+    assert again.json()["head"] == first.head
