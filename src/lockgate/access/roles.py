@@ -36,7 +36,13 @@ def _role(*permissions: str, **bound: str) -> Mapping[str, frozenset[str]]:
 # Whoever holds any role may read, and may hold tokens of his own.
 _BASIC = ("read", "access.token")
 _MAKING = ("data.write", "pipeline.write", "registry.register", "governance.document")
-_APPROVING = (*_BASIC, "registry.reject", "governance.waive", "governance.review")
+
+
+def _approver(role: str, *more: str) -> Mapping[str, frozenset[str]]:
+    """Who approves in the name of a role waives in its name too, and in that of no other."""
+    shared = (*_BASIC, "registry.reject", "governance.review", *more)
+    return _role(*shared, governance_approve=role, governance_waive=role)
+
 
 ROLES: Mapping[str, Mapping[str, frozenset[str]]] = MappingProxyType(
     {
@@ -46,10 +52,10 @@ ROLES: Mapping[str, Mapping[str, frozenset[str]]] = MappingProxyType(
         # A service account that builds, and brings on what is free to try; its grant names the environments.
         "ci": _role(*_BASIC, *_MAKING, "delivery.promote"),
         "validator": _role(*_BASIC, "gates.record", "governance.validate"),
-        "approver:owner": _role(*_APPROVING, governance_approve="owner"),
-        "approver:product": _role(*_APPROVING, "governance.sign-off", governance_approve="product"),
-        "approver:risk": _role(*_APPROVING, "registry.hold", governance_approve="risk"),
-        "approver:validation": _role(*_APPROVING, governance_approve="validation"),
+        "approver:owner": _approver("owner"),
+        "approver:product": _approver("product", "governance.sign-off"),
+        "approver:risk": _approver("risk", "registry.hold"),
+        "approver:validation": _approver("validation"),
         "operator": _role(
             *_BASIC, "delivery.promote", "delivery.rollback", "registry.retire", "registry.collect"
         ),

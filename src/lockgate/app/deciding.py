@@ -23,7 +23,7 @@ from lockgate.core.documents import DocumentKind
 from lockgate.core.journal import NoteVerifier, sign_checkpoint
 from lockgate.core.messages import Command
 from lockgate.delivery.advance import standing_plan
-from lockgate.delivery.messages import PromoteVersion, Served
+from lockgate.delivery.messages import PromoteVersion, ReleaseInEmergency, Served
 from lockgate.delivery.plan import plan_of
 from lockgate.delivery.rollout import EndpointSettings
 from lockgate.delivery.state import ENDPOINT, ENVIRONMENT, ON_A_STEP, ROLLOUT, SETTINGS, release_key
@@ -141,7 +141,10 @@ class Deciding:
                 known = self.journal.document(MODEL.name, command.model)
                 latest = (known.digest or None) if known is not None else None
                 return {PACKAGE_FACT: package_fact(command, self.blobs, self._trusted(None), latest)}
-            case PromoteVersion(version=key, environment=environment):
+            case (
+                PromoteVersion(version=key, environment=environment)
+                | ReleaseInEmergency(version=key, environment=environment)
+            ):
                 version = self._document(VERSION, key)
                 if version is not None:
                     return {TRUST_FACT: trust_fact(version, self.blobs, self._trusted(environment))}

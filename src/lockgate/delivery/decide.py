@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import cast
 
+import msgspec
+
 from lockgate.core.documents import DocRef, Docs
 from lockgate.core.messages import Context, Decision, Reason, Refusal, refuse
 from lockgate.core.names import check_full, check_part, parse_endpoint
@@ -25,26 +27,53 @@ from lockgate.delivery.messages import (
     EndpointDeclared,
     EnvironmentDeclared,
     PromoteVersion,
+    ReleaseInEmergency,
     ReleaseStarted,
     ReleaseWentLive,
     RollbackConfirmed,
     Served,
 )
-from lockgate.delivery.standing import needs_promote, standing_of
+from lockgate.delivery.rollout import RolloutPolicy
+from lockgate.delivery.standing import (
+    guards_of,
+    needs_promote,
+    standing_of,
+    way_back_of,
+    way_back_reasons,
+)
 from lockgate.delivery.state import (
+    DRILL,
     ENDPOINT,
     ENVIRONMENT,
+    RELEASE,
     EndpointState,
     EnvironmentState,
     Rollout,
 )
 from lockgate.delivery.way_back import call_off, capture_of, served_of, undo_rollback
-from lockgate.gates.state import EVIDENCE, evidence_key
-from lockgate.governance.decide import policy_of
-from lockgate.governance.judgement import approvers, bound_set, counting_approvals
-from lockgate.governance.state import APPROVAL, PolicyState, approval_key
-from lockgate.registry.decide import known_version, model_of
-from lockgate.registry.state import VERSION, VersionState
+from lockgate.governance.break_glass import expired, frozen_reasons, named_right
+from lockgate.governance.decide import bound_of, policy_of
+from lockgate.governance.judgement import (
+    WAITS_FOR_PEOPLE,
+    approvers,
+    by_a_person,
+    counting_approvals,
+    not_by_the_author,
+    ticket_reasons,
+)
+from lockgate.governance.messages import ConsumerSignedOff, ReleasePlanWritten, SignOff, WriteReleasePlan
+from lockgate.governance.release_plan import ReleasePlan, plan_reasons
+from lockgate.governance.state import (
+    APPROVAL,
+    BREAK_GLASS,
+    RELEASE_PLAN,
+    SIGN_OFF,
+    BreakGlassState,
+    PolicyState,
+    approval_key,
+)
+from lockgate.registry.decide import known_version, model_of, wrong_state
+from lockgate.registry.state import MODEL, VERSION, VersionState
 from lockgate.registry.trust import (
     TRUST_FACT,
     TrustFact,
@@ -122,42 +151,41 @@ def declare_endpoint(docs: Docs, command: DeclareEndpoint, context: Context) -> 
 
 def promote_version(docs: Docs, command: PromoteVersion, context: Context) -> Decision | Refusal:
     """Start a release when nothing stands in its way; otherwise name everything that does."""
-    version = known_version(docs, command.version)
-    if isinstance(version, Refusal):
-        return version
-    environment = _environment(docs, command.environment)
-    if isinstance(environment, Refusal):
-        return environment
-    policy = policy_of(docs, model_of(command.version).namespace)
-    if isinstance(policy, Refusal):
-        return policy
-    endpoint = docs.get(ENDPOINT, f"{command.environment}/{version.model}")
-    if endpoint is None or endpoint.removed_at is not None:
-        return refuse(
-            Reason(
-                rule="delivery.endpoint-unknown",
-                message=f"endpoint {command.environment}/{version.model} is "
-                + ("not declared" if endpoint is None else "removed"),
-                remedy="declare it in lockgate.toml: consumers, dashboards and the fallback of a first release",
-            )
-        )
+    known = _known(docs, command.version, command.environment)
+    if isinstance(known, Refusal):
+        return known
+    version, environment, endpoint, policy = known
+    model = docs.get(MODEL, version.model)
+    assert model is not None, "a version's model is declared before it"
     fact = cast(TrustFact, context.facts[TRUST_FACT])
+    found = standing_of(docs, command.version, environment, endpoint, policy, context.now)
     if _is_live(endpoint, version) and not endpoint.rollout:
         if endpoint.live is not None and endpoint.live.served.signatures == version.signatures:
             return Decision(())
         # The same bytes, vouched for anew: nothing is let in that was not let in before.
-        standing = load_reasons(version, fact, revoked(docs))
+        reasons = load_reasons(version, fact, revoked(docs))
     else:
-        standing = standing_of(docs, command.version, environment, endpoint, policy, context.now)
-        known = {reason.rule for reason in standing}
-        standing += [one for one in trust_reasons(version, fact, revoked(docs)) if one.rule not in known]
-    if standing:
-        waiting = all(reason.rule == "governance.approval" for reason in standing)
-        return Refusal(reasons=tuple(standing), waiting=waiting)
-    return _start_release(docs, command, version, environment, endpoint, policy)
+        rule, place = policy.policy.rule(model.tier), environment.environment
+        reasons = found.reasons + ticket_reasons(rule, environment.sensitivity, place, command.ticket)
+        told = {reason.rule for reason in reasons}
+        reasons += [one for one in trust_reasons(version, fact, revoked(docs)) if one.rule not in told]
+    if reasons:
+        waiting = all(reason.rule in WAITS_FOR_PEOPLE for reason in reasons)
+        return Refusal(reasons=tuple(reasons), waiting=waiting)
+    started = _started(docs, version, environment, endpoint, policy)
+    started = msgspec.structs.replace(
+        started,
+        ticket=command.ticket,
+        pull_request=command.pull_request,
+        waivers=tuple(dict.fromkeys(waived.waiver for waived in found.waived)),
+    )
+    # Without another version to be held against there is nothing to roll out over: a first release goes at once.
+    at_once = endpoint.live is None or _is_live(endpoint, version)
+    stepwise = None if at_once else settings_of(docs, endpoint.endpoint).rollout
+    return _set_out(docs, environment, endpoint, started, stepwise)
 
 
-def promotion_is_stale(docs: Docs, command: PromoteVersion, context: Context) -> bool:
+def promotion_is_stale(docs: Docs, command: PromoteVersion | ReleaseInEmergency, context: Context) -> bool:
     """Whether the facts about the version's signatures were made before its newest signature."""
     return trust_is_stale(docs.get(VERSION, command.version), context)
 
@@ -182,50 +210,227 @@ def _environment(docs: Docs, name: str) -> EnvironmentState | Refusal:
     )
 
 
-def _start_release(
+def _started(
     docs: Docs,
-    command: PromoteVersion,
     version: VersionState,
     environment: EnvironmentState,
     endpoint: EndpointState,
     policy: PolicyState,
-) -> Decision:
-    intrinsic = docs.get(EVIDENCE, evidence_key(command.version))
-    relative = docs.get(EVIDENCE, evidence_key(command.version, command.environment))
-    bound = bound_set(intrinsic, relative)
-    given = docs.get(APPROVAL, approval_key(command.version, command.environment))
-    approvals = counting_approvals(version, given, bound, policy.digest)
-    served = Served(version=version.version, package=version.package, signatures=version.signatures)
-    settings = settings_of(docs, endpoint.endpoint)
-    # Without another version to be held against there is nothing to roll out over: a first release goes at once.
-    again = _is_live(endpoint, version)
-    stepwise = None if endpoint.live is None or again else settings.rollout
-    started = ReleaseStarted(
+) -> ReleaseStarted:
+    """The start of the next release to an endpoint, with what is known of the version there."""
+    name = environment.environment
+    bound = bound_of(docs, version.version, name)
+    given = docs.get(APPROVAL, approval_key(version.version, name))
+    plan = docs.get(RELEASE_PLAN, approval_key(version.version, name))
+    return ReleaseStarted(
         endpoint=endpoint.endpoint,
         release=endpoint.n_releases + 1,
         generation=endpoint.generation + 1,
-        strategy="direct" if stepwise is None else "canary",
-        served=served,
-        ticket=command.ticket,
-        approved_by=approvers(approvals),
+        strategy="direct",
+        served=Served(version=version.version, package=version.package, signatures=version.signatures),
+        ticket="",
+        pull_request="",
+        approved_by=approvers(counting_approvals(version, given, bound, policy.digest)),
         evidence_set=bound,
         policy=policy.digest,
+        plan=None if plan is None else plan.plan.digest,
+        waivers=(),
+        break_glass="",
     )
+
+
+def _set_out(
+    docs: Docs,
+    environment: EnvironmentState,
+    endpoint: EndpointState,
+    started: ReleaseStarted,
+    stepwise: RolloutPolicy | None,
+) -> Decision:
+    """The decision that starts a release: by steps, or at once."""
+    settings = settings_of(docs, endpoint.endpoint)
+    again = endpoint.live is not None and endpoint.live.served.package == started.served.package
     if stepwise is not None:
-        planned = begin(endpoint, settings, stepwise, started.release, served)
+        started = msgspec.structs.replace(started, strategy="canary")
+        planned = begin(endpoint, settings, stepwise, started.release, started.served)
         effect = step_plan(environment, endpoint, planned, 0, started.generation, LOAD_PATIENCE_S)
         return Decision((started, planned), (effect,))
     effect = ApplyPlan(
         subject=endpoint.endpoint,
         fence=started.generation,
         target=environment.target,
-        live=served,
+        live=started.served,
         previous=served_of(endpoint.previous if again else endpoint.live),
         fallback=endpoint.fallback,
         patience_s=LOAD_PATIENCE_S,
         capture=settings.capture,
     )
     return Decision((started,), (effect,))
+
+
+def needs_emergency(command: ReleaseInEmergency, docs: Docs) -> tuple[DocRef, ...]:
+    """What a promotion would need, and every release there was to the endpoint."""
+    promotion = PromoteVersion(id="", version=command.version, environment=command.environment)
+    releases = DocRef(RELEASE.name, f"{command.environment}/{model_of(command.version)}#*")
+    return (*needs_promote(promotion, docs), releases)
+
+
+def release_in_emergency(docs: Docs, command: ReleaseInEmergency, context: Context) -> Decision | Refusal:
+    """At once and past the policy: what was live there before by one person's right, else by that of two."""
+    known = _known(docs, command.version, command.environment)
+    if isinstance(known, Refusal):
+        return known
+    version, environment, endpoint, policy = known
+    right = named_right(docs, version.model, command.environment, command.number)
+    if isinstance(right, Refusal):
+        return right
+    if endpoint.live is not None and endpoint.live.served.package == version.package and not endpoint.rollout:
+        return Decision(())
+    reasons = _emergency_reasons(docs, version, endpoint, right, context)
+    reasons += way_back_reasons(environment, endpoint)
+    if reasons:
+        waiting = all(reason.rule == "governance.second-person" for reason in reasons)
+        return Refusal(reasons=tuple(reasons), waiting=waiting)
+    started = _started(docs, version, environment, endpoint, policy)
+    started = msgspec.structs.replace(started, ticket=right.incident, break_glass=right.name)
+    return _set_out(docs, environment, endpoint, started, None)
+
+
+def _emergency_reasons(
+    docs: Docs, version: VersionState, endpoint: EndpointState, right: BreakGlassState, context: Context
+) -> list[Reason]:
+    reasons = by_a_person(context) + expired(right, context.now)
+    if context.actor not in (right.broken_by, right.seconded_by):
+        reasons.append(
+            Reason(
+                rule="governance.break-glass-terms",
+                message=f"{right.name} is not {context.actor}'s",
+                measured=context.actor,
+                limit=right.broken_by + (f" or {right.seconded_by}" if right.seconded_by else ""),
+                remedy=f"lockgate break-glass {endpoint.endpoint} --second {right.name}",
+            )
+        )
+    fact = cast(TrustFact, context.facts[TRUST_FACT])
+    reasons += trust_reasons(version, fact, revoked(docs))
+    releases = docs.all(RELEASE, f"{endpoint.endpoint}#")
+    was_live = any(one.live_at is not None and one.package == version.package for one in releases)
+    allowed = ("candidate", "validated") if was_live else ("validated",)
+    if version.state not in allowed:
+        reasons.append(
+            Reason(
+                rule="registry.state",
+                message=f"{version.version} is {version.state}",
+                measured=version.state,
+                limit=" or ".join(allowed),
+            )
+        )
+    if was_live:
+        return reasons
+    if not right.seconded_by:
+        reasons.append(
+            Reason(
+                rule="governance.second-person",
+                message=f"{version.version} was never live on {endpoint.endpoint}: that takes two people",
+                measured=f"{right.broken_by} alone",
+                limit="two people",
+                remedy=f"lockgate break-glass {endpoint.endpoint} --second {right.name} --as NAME",
+            )
+        )
+    return reasons + frozen_reasons(docs.all(BREAK_GLASS, f"{version.model}#"), context.now)
+
+
+def _known(
+    docs: Docs, key: str, name: str
+) -> tuple[VersionState, EnvironmentState, EndpointState, PolicyState] | Refusal:
+    """The version, where it is to go, and the policy in force; or which of them nobody knows."""
+    version = known_version(docs, key)
+    if isinstance(version, Refusal):
+        return version
+    environment = _environment(docs, name)
+    if isinstance(environment, Refusal):
+        return environment
+    policy = policy_of(docs, model_of(key).namespace)
+    if isinstance(policy, Refusal):
+        return policy
+    endpoint = docs.get(ENDPOINT, f"{name}/{version.model}")
+    if endpoint is None or endpoint.removed_at is not None:
+        return refuse(
+            Reason(
+                rule="delivery.endpoint-unknown",
+                message=f"endpoint {name}/{version.model} is "
+                + ("not declared" if endpoint is None else "removed"),
+                remedy="declare it in lockgate.toml: consumers, dashboards and the fallback of a first release",
+            )
+        )
+    return version, environment, endpoint, policy
+
+
+def needs_written(command: WriteReleasePlan | SignOff, docs: Docs) -> tuple[DocRef, ...]:
+    return needs_promote(
+        PromoteVersion(id="", version=command.version, environment=command.environment), docs
+    )
+
+
+def write_release_plan(docs: Docs, command: WriteReleasePlan, context: Context) -> Decision | Refusal:
+    """The risks as they were written, with the way back and its last rehearsal as the journal knows them."""
+    known = _known(docs, command.version, command.environment)
+    if isinstance(known, Refusal):
+        return known
+    version, _, endpoint, _ = known
+    if version.state not in ("candidate", "validated"):
+        return wrong_state(version, "planned for")
+    guards = guards_of(docs, endpoint.endpoint)
+    reasons = plan_reasons(command.risks, guards, parse_endpoint(endpoint.endpoint).shown)
+    if reasons:
+        return Refusal(reasons=tuple(reasons))
+    drill = docs.get(DRILL, endpoint.endpoint)
+    figures = drill.figures if drill is not None and drill.figures and drill.figures.passed else None
+    plan = ReleasePlan(
+        risks=command.risks,
+        back_to=way_back_of(endpoint),
+        drilled_at=drill.finished_at if drill is not None and figures else None,
+        drilled_ms=figures.first_p99_us / 1000 if figures else None,
+        note=command.note,
+    )
+    before = docs.get(RELEASE_PLAN, approval_key(command.version, command.environment))
+    if before is not None and before.plan.digest == plan.digest:
+        return Decision(())
+    return Decision(
+        (ReleasePlanWritten(version=command.version, environment=command.environment, plan=plan),)
+    )
+
+
+def sign_off(docs: Docs, command: SignOff, context: Context) -> Decision | Refusal:
+    """A consumer's agreement, told by a person who did not make the version."""
+    known = _known(docs, command.version, command.environment)
+    if isinstance(known, Refusal):
+        return known
+    version, _, endpoint, _ = known
+    reasons = by_a_person(context) + not_by_the_author(context, version, "sign it off")
+    if command.consumer not in endpoint.consumers:
+        reasons.append(
+            Reason(
+                rule="governance.consumer-unknown",
+                message=f"{command.consumer} is no consumer of {endpoint.endpoint}",
+                measured=command.consumer,
+                limit=", ".join(endpoint.consumers) or "none is declared",
+                remedy="declare consumers under the endpoint in lockgate.toml",
+            )
+        )
+    if reasons:
+        return Refusal(reasons=tuple(reasons))
+    before = docs.get(SIGN_OFF, approval_key(command.version, command.environment))
+    if before is not None and command.consumer in {one.consumer for one in before.signed}:
+        return Decision(())
+    return Decision(
+        (
+            ConsumerSignedOff(
+                version=command.version,
+                environment=command.environment,
+                consumer=command.consumer,
+                comment=command.comment,
+            ),
+        )
+    )
 
 
 def needs_advance(command: AdvanceRollout, docs: Docs) -> tuple[DocRef, ...]:
@@ -257,7 +462,7 @@ def move_on(docs: Docs, command: AdvanceRollout, context: Context) -> Decision |
         assert not isinstance(environment, Refusal) and not isinstance(policy, Refusal)
         standing = [
             reason
-            for reason in standing_of(docs, version, environment, endpoint, policy, context.now)
+            for reason in standing_of(docs, version, environment, endpoint, policy, context.now).reasons
             if reason.rule != "delivery.rollout-active"
         ]
     return advance_rollout(docs, command, context, standing)

@@ -10,6 +10,7 @@ from lockgate.core.digests import Digest
 from lockgate.core.messages import Command, Effect, Event, Scope
 from lockgate.delivery.rollout import EndpointSettings, RolloutPolicy, Stage
 from lockgate.delivery.verdict import Look, Verdict
+from lockgate.governance.messages import environment_scope
 from lockgate.governance.policy import Sensitivity
 from lockgate.registry.messages import model_scope
 from lockgate.traffic.capture import CaptureMode
@@ -108,10 +109,22 @@ class PromoteVersion(Command, frozen=True, kw_only=True, tag="delivery.promote-v
     version: str
     environment: str
     ticket: str = ""
+    pull_request: str = ""
 
     def scope(self) -> Scope:
-        scope = model_scope(self.version)
-        return Scope(namespace=scope.namespace, model=scope.model, environment=self.environment)
+        return environment_scope(self.version, self.environment)
+
+
+class ReleaseInEmergency(Command, frozen=True, kw_only=True, tag="delivery.release-in-emergency"):
+    """Release a version at once, by the emergency right `number`, whatever the policy says."""
+
+    permission: ClassVar[str] = "governance.break-glass"
+    version: str
+    environment: str
+    number: int
+
+    def scope(self) -> Scope:
+        return environment_scope(self.version, self.environment)
 
 
 class ConfirmPlan(Command, frozen=True, kw_only=True, tag="delivery.confirm-plan"):
@@ -318,8 +331,8 @@ class EndpointConfigured(Event, frozen=True, kw_only=True, tag="delivery.endpoin
         return f"{self.endpoint} releases {how}, features by {self.settings.features}"
 
 
-class ReleaseStarted(Event, frozen=True, kw_only=True, tag="delivery.release-started/1"):
-    """A version is on its way to an endpoint; `generation` names the plan that will carry it."""
+class ReleaseStarted1(Event, frozen=True, kw_only=True, tag="delivery.release-started/1"):
+    """A start from before releases had plans, waivers and pull requests."""
 
     endpoint: str
     release: int
@@ -334,6 +347,59 @@ class ReleaseStarted(Event, frozen=True, kw_only=True, tag="delivery.release-sta
     def summary(self) -> str:
         ticket = f", ticket {self.ticket}" if self.ticket else ""
         return f"release {self.release} of {self.served.version} to {self.endpoint} started{ticket}"
+
+
+class ReleaseStarted(Event, frozen=True, kw_only=True, tag="delivery.release-started/2"):
+    """A version is on its way to an endpoint; `generation` names the plan of routing that will carry it.
+
+    Attributes:
+        evidence_set: what was approved: the evidence, and the release plan when there is one.
+        plan: the release plan's digest.
+        waivers: by which failed gates were passed over, `W-3`.
+        break_glass: the emergency right that it went by; empty for a promotion.
+    """
+
+    endpoint: str
+    release: int
+    generation: int
+    strategy: Strategy
+    served: Served
+    ticket: str
+    pull_request: str
+    approved_by: tuple[str, ...]
+    evidence_set: Digest
+    policy: Digest
+    plan: Digest | None
+    waivers: tuple[str, ...]
+    break_glass: str
+
+    def summary(self) -> str:
+        ticket = f", ticket {self.ticket}" if self.ticket else ""
+        waived = f", allowed by waiver {', '.join(self.waivers)}" if self.waivers else ""
+        broken = f", by break-glass {self.break_glass}" if self.break_glass else ""
+        return (
+            f"release {self.release} of {self.served.version} to {self.endpoint} started"
+            f"{ticket}{waived}{broken}"
+        )
+
+
+def started_of_old(old: ReleaseStarted1) -> ReleaseStarted:
+    """The event in today's shape."""
+    return ReleaseStarted(
+        endpoint=old.endpoint,
+        release=old.release,
+        generation=old.generation,
+        strategy=old.strategy,
+        served=old.served,
+        ticket=old.ticket,
+        pull_request="",
+        approved_by=old.approved_by,
+        evidence_set=old.evidence_set,
+        policy=old.policy,
+        plan=None,
+        waivers=(),
+        break_glass="",
+    )
 
 
 class RolloutPlanned(Event, frozen=True, kw_only=True, tag="delivery.rollout-planned/1"):

@@ -55,6 +55,16 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     min_events: int = 20
     bound: float = 0.0
 
+    def shows(self, name: GuardName) -> str:
+        """What this guard would show of a new version, in words."""
+        match name:
+            case "errors":
+                return "it fails to answer where the version before answers"
+            case "latency":
+                return f"more of its answers take over {self.bound / 1000:g} ms"
+            case "labels":
+                return f"more of its answers turn out wrong by over {self.bound:g}"
+
 
 class RolloutPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The way of every release of an endpoint that follows another one.

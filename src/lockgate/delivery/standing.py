@@ -2,21 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from lockgate.core.clock import Micros
 from lockgate.core.documents import DocRef, Docs
 from lockgate.core.messages import Reason
+from lockgate.core.names import parse_endpoint, parse_version
 from lockgate.delivery.messages import PromoteVersion, Served
-from lockgate.delivery.state import ENDPOINT, ENVIRONMENT, SETTINGS, EndpointState, EnvironmentState
-from lockgate.gates.state import EVIDENCE, EvidenceState, evidence_key
+from lockgate.delivery.state import (
+    DRILL,
+    ENDPOINT,
+    ENVIRONMENT,
+    SETTINGS,
+    EndpointState,
+    EnvironmentState,
+    ReleaseState,
+    RolloutState,
+)
+from lockgate.gates.state import EVIDENCE, evidence_key
+from lockgate.governance.break_glass import frozen_reasons
 from lockgate.governance.judgement import (
+    DAY_US,
+    Waived,
     age_reasons,
     approval_reasons,
     baseline_reasons,
     bound_set,
     gate_reasons,
     limit_reasons,
+    pass_over,
+    reaching,
 )
 from lockgate.governance.policy import TierRule, quorum_of
-from lockgate.governance.state import APPROVAL, POLICY, PolicyState, approval_key
+from lockgate.governance.release_plan import Mishap, plan_reasons
+from lockgate.governance.state import (
+    APPROVAL,
+    BREAK_GLASS,
+    POLICY,
+    RELEASE_PLAN,
+    SIGN_OFF,
+    WAIVER,
+    PlanState,
+    PolicyState,
+    approval_key,
+)
 from lockgate.registry.decide import model_of
 from lockgate.registry.state import MODEL, VERSION, VersionState
 from lockgate.registry.trust import EVERY_KEY, revocation_reasons, revoked
@@ -36,6 +66,11 @@ def needs_promote(command: PromoteVersion, docs: Docs) -> tuple[DocRef, ...]:
         DocRef(ENDPOINT.name, f"{command.environment}/{model}"),
         DocRef(SETTINGS.name, f"{command.environment}/{model}"),
         EVERY_KEY,
+        DocRef(DRILL.name, f"{command.environment}/{model}"),
+        DocRef(RELEASE_PLAN.name, approval_key(command.version, command.environment)),
+        DocRef(SIGN_OFF.name, approval_key(command.version, command.environment)),
+        DocRef(WAIVER.name, f"{model}#*"),
+        DocRef(BREAK_GLASS.name, f"{model}#*"),
     ]
     if docs.has(every):
         below = _steps_below(docs.all(ENVIRONMENT, ""), command.environment)
@@ -51,34 +86,50 @@ def _steps_below(ladder: tuple[EnvironmentState, ...], environment: str) -> tupl
     return tuple(step for step in lower if step.order == next_lower)
 
 
+class Findings(NamedTuple):
+    """What stands in the way; empty when it is free. `waived` is what would, had nobody passed over it for a time."""
+
+    reasons: list[Reason]
+    waived: list[Waived]
+
+
 def standing_of(
     docs: Docs,
     key: str,
     environment: EnvironmentState,
     endpoint: EndpointState,
     policy: PolicyState,
-    now: int,
-) -> list[Reason]:
-    """Everything that still stands between a version and an environment; empty when the way is free."""
+    now: Micros,
+) -> Findings:
+    """Everything that still stands between a version and an environment."""
     version = docs.get(VERSION, key)
     model = None if version is None else docs.get(MODEL, version.model)
     assert version is not None and model is not None
-    rule = policy.policy.rule(model.tier)
-    intrinsic = docs.get(EVIDENCE, evidence_key(key))
-    relative = docs.get(EVIDENCE, evidence_key(key, environment.environment))
+    rule, sensitivity = policy.policy.rule(model.tier), environment.sensitivity
+    name = environment.environment
+    intrinsic, relative = docs.get(EVIDENCE, evidence_key(key)), docs.get(EVIDENCE, evidence_key(key, name))
+    plan = docs.get(RELEASE_PLAN, approval_key(key, name))
     reasons = _life_reasons(version, environment)
     reasons += revocation_reasons(version.version, version.signed_by, revoked(docs))
     reasons += _ladder_reasons(docs, version, environment)
-    reasons += _evidence_reasons(rule, environment, endpoint, intrinsic, relative, key, now)
+    judged = _evidence_reasons(docs, rule, environment, endpoint, version, policy, now)
+    reasons += judged.reasons
+    if sensitivity in rule.release_plan:
+        reasons += _plan_reasons(docs, key, endpoint, plan)
     reasons += approval_reasons(
         version,
-        docs.get(APPROVAL, approval_key(key, environment.environment)),
-        bound=bound_set(intrinsic, relative),
+        docs.get(APPROVAL, approval_key(key, name)),
+        bound=bound_set(intrinsic, relative, plan),
         policy=policy.digest,
-        quorum=quorum_of(policy.policy, model.tier, model.kpi, environment.sensitivity),
-        environment=environment.environment,
+        quorum=quorum_of(policy.policy, model.tier, model.kpi, sensitivity),
+        environment=name,
     )
-    return reasons + _way_back_reasons(environment, endpoint)
+    if sensitivity in policy.policy.sign_off:
+        reasons += _sign_off_reasons(docs, version, environment, endpoint)
+    if sensitivity != "open":
+        reasons += frozen_reasons(docs.all(BREAK_GLASS, f"{version.model}#"), now)
+    reasons += _drill_reasons(docs, rule.drill_max_age_days.get(sensitivity), endpoint, now)
+    return Findings(reasons + way_back_reasons(environment, endpoint), judged.waived)
 
 
 def _life_reasons(version: VersionState, environment: EnvironmentState) -> list[Reason]:
@@ -118,32 +169,125 @@ def _not_there(version: VersionState, below: EnvironmentState, served: Served | 
 
 
 def _evidence_reasons(
+    docs: Docs,
     rule: TierRule,
     environment: EnvironmentState,
     endpoint: EndpointState,
-    intrinsic: EvidenceState | None,
-    relative: EvidenceState | None,
-    key: str,
-    now: int,
-) -> list[Reason]:
+    version: VersionState,
+    policy: PolicyState,
+    now: Micros,
+) -> Findings:
     if environment.sensitivity == "open":
-        return []
+        return Findings([], [])
+    name, key = environment.environment, version.version
     wanted = rule.relative.get(environment.sensitivity, ())
-    judge = f"lockgate judge {key} --for {environment.environment}"
-    judge_alone = f"lockgate judge {key}"
-    reasons = gate_reasons(rule.gates, intrinsic, remedy=judge_alone)
-    reasons += limit_reasons(rule.limits, rule.gates, intrinsic, remedy=judge_alone)
-    reasons += age_reasons(intrinsic, rule, now)
-    if wanted:
-        live = endpoint.live.served.package if endpoint.live else None
-        reasons += gate_reasons(wanted, relative, remedy=judge)
-        reasons += limit_reasons(rule.limits, wanted, relative, remedy=judge)
-        reasons += baseline_reasons(relative, live, environment.environment)
-        reasons += age_reasons(relative, rule, now)
+    order = {step.environment: step.order for step in docs.all(ENVIRONMENT, "")}
+    waivers = reaching(docs.all(WAIVER, f"{version.model}#"), name, order)
+    live = endpoint.live.served.package if endpoint.live else None
+    found = Findings([], [])
+    for gates, environment_of, asked in ((rule.gates, "", True), (wanted, name, bool(wanted))):
+        if not asked:
+            continue
+        evidence = docs.get(EVIDENCE, evidence_key(key, environment_of))
+        judge = f"lockgate judge {key}" + (f" --for {name}" if environment_of else "")
+        reasons = gate_reasons(gates, evidence, remedy=judge)
+        reasons += limit_reasons(rule.limits, gates, evidence, remedy=judge)
+        left, waived = pass_over(reasons, evidence, waivers, version, policy.policy, now)
+        if environment_of:
+            left += baseline_reasons(evidence, live, name)
+        found = Findings([*found.reasons, *left, *age_reasons(evidence, rule, now)], [*found.waived, *waived])
+    return found
+
+
+def way_back_of(endpoint: EndpointState) -> str:
+    """Where a rollback of the next release would lead, in the words of a release plan."""
+    return "fallback" if endpoint.live is None else endpoint.live.served.version
+
+
+def guards_of(docs: Docs, endpoint: str) -> Mapping[str, str]:
+    """The guards that watch releases to an endpoint, each with what it would show."""
+    known = docs.get(SETTINGS, endpoint)
+    rollout = None if known is None else known.settings.rollout
+    return (
+        {} if rollout is None else {name: rollout.guards[name].shows(name) for name in sorted(rollout.guards)}
+    )
+
+
+def _plan_reasons(docs: Docs, key: str, endpoint: EndpointState, plan: PlanState | None) -> list[Reason]:
+    """A plan there must be, about the way back as it is now, with signals that still exist."""
+    environment = parse_endpoint(endpoint.endpoint).environment
+    remedy = f"lockgate release-plan {key} --for {environment}"
+    if plan is None:
+        return [
+            Reason(
+                rule="governance.release-plan",
+                message=f"{environment} asks for a release plan: what could fail, and what would show it",
+                measured="none",
+                remedy=remedy,
+            )
+        ]
+    reasons = plan_reasons(plan.plan.risks, guards_of(docs, endpoint.endpoint), endpoint.endpoint)
+    back = way_back_of(endpoint)
+    if plan.plan.back_to != back:
+        reasons.append(
+            Reason(
+                rule="governance.release-plan",
+                message="the release plan is about another way back than there is now",
+                measured=plan.plan.back_to,
+                limit=back,
+                remedy=remedy,
+            )
+        )
     return reasons
 
 
-def _way_back_reasons(environment: EnvironmentState, endpoint: EndpointState) -> list[Reason]:
+def _sign_off_reasons(
+    docs: Docs, version: VersionState, environment: EnvironmentState, endpoint: EndpointState
+) -> list[Reason]:
+    """Who reads an endpoint agrees to a version that may break them."""
+    if endpoint.live is None:
+        return []
+    live, new = parse_version(endpoint.live.served.version).version, parse_version(version.version).version
+    if new.major <= live.major:
+        return []
+    known = docs.get(SIGN_OFF, approval_key(version.version, environment.environment))
+    signed = {one.consumer for one in known.signed} if known else set()
+    return [
+        Reason(
+            rule="governance.sign-off",
+            message=f"{consumer} reads {endpoint.endpoint} and has not agreed to a new major version",
+            measured=f"{live} -> {new}",
+            limit="agreement of every consumer",
+            evidence=version.package,
+            remedy=f"lockgate sign-off {version.version} --for {environment.environment} "
+            f"--consumer {consumer} --as NAME",
+        )
+        for consumer in endpoint.consumers
+        if consumer not in signed
+    ]
+
+
+def _drill_reasons(docs: Docs, days: int | None, endpoint: EndpointState, now: Micros) -> list[Reason]:
+    """The way back was rehearsed lately. Before a second version was live there is none to rehearse."""
+    if days is None or endpoint.previous is None:
+        return []
+    drill = docs.get(DRILL, endpoint.endpoint)
+    passed = drill is not None and drill.figures is not None and drill.figures.passed
+    at = drill.finished_at if drill is not None and passed else None
+    if at is not None and now - at <= days * DAY_US:
+        return []
+    return [
+        Reason(
+            rule="governance.drill-age",
+            message=f"the way back of {endpoint.endpoint} was not rehearsed lately",
+            measured="never with success" if at is None else f"{(now - at) // DAY_US} days ago",
+            limit=f"{days} days",
+            remedy=f"lockgate drill rollback {endpoint.endpoint}",
+        )
+    ]
+
+
+def way_back_reasons(environment: EnvironmentState, endpoint: EndpointState) -> list[Reason]:
     if endpoint.rollout is not None:
         return [
             Reason(
@@ -163,3 +307,22 @@ def _way_back_reasons(environment: EnvironmentState, endpoint: EndpointState) ->
             )
         ]
     return []
+
+
+def mishaps_of(ended: Sequence[tuple[ReleaseState, RolloutState | None]]) -> list[Mishap]:
+    """What has gone wrong on an endpoint, newest first; its releases come in their order."""
+    found = []
+    for release, rollout in reversed(ended):
+        if release.state not in ("failed", "rolled_back"):
+            continue
+        verdict = None if rollout is None else rollout.verdict
+        failed = [guard for guard in (verdict.guards if verdict else ()) if guard.outcome == "fail"]
+        found.append(
+            Mishap(
+                version=parse_version(release.version).shown,
+                how="was taken back" if release.state == "rolled_back" else "did not get there",
+                why=" ".join(release.detail.split()),
+                guards=tuple(guard.guard for guard in failed),
+            )
+        )
+    return found

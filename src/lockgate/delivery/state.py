@@ -143,6 +143,10 @@ class ReleaseState(msgspec.Struct, frozen=True, kw_only=True):
     live_at: Micros | None = None
     ended_at: Micros | None = None
     detail: str = ""
+    pull_request: str = ""
+    plan: Digest | None = None
+    waivers: tuple[str, ...] = ()
+    break_glass: str = ""
 
 
 ENVIRONMENT = DocumentKind(
@@ -459,6 +463,10 @@ def _fold_release(body: ReleaseState | None, event: Event, stamp: Stamp) -> Rele
             policy=event.policy,
             started_at=stamp.at,
             started_by=stamp.actor,
+            pull_request=event.pull_request,
+            plan=event.plan,
+            waivers=event.waivers,
+            break_glass=event.break_glass,
         )
     assert body is not None
     change = msgspec.structs.replace
@@ -480,12 +488,23 @@ def _fold_release(body: ReleaseState | None, event: Event, stamp: Stamp) -> Rele
     return change(body, state="rolled_back", ended_at=stamp.at, detail=event.reason)
 
 
+def _release_edges(event: Event) -> tuple[tuple[str, str, str], ...]:
+    """A release is found by its ticket and by its pull request."""
+    if not isinstance(event, ReleaseStarted):
+        return ()
+    release = f"release:{release_key(event.endpoint, event.release)}"
+    named = (("ticket", event.ticket), ("pull-request", event.pull_request))
+    return tuple((f"{kind}:{name}", "asked_for", release) for kind, name in named if name)
+
+
 RELEASE = DocumentKind(
     name="release",
     type=ReleaseState,
     keys=_release_keys,
     fold=_fold_release,
+    fold_version=2,
     columns=lambda body: Columns(body.endpoint, body.state, body.package),
+    edges=_release_edges,
 )
 
 

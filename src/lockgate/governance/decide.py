@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lockgate.core.digests import Digest
 from lockgate.core.documents import DocRef, Docs
 from lockgate.core.messages import Context, Decision, Reason, Refusal, refuse
 from lockgate.core.names import check_part
@@ -9,9 +10,12 @@ from lockgate.gates.state import EVIDENCE, evidence_key
 from lockgate.governance.judgement import (
     age_reasons,
     bound_set,
+    by_a_person,
     counting_approvals,
     gate_reasons,
     limit_reasons,
+    not_by_the_author,
+    pass_over,
 )
 from lockgate.governance.laxity import laxer
 from lockgate.governance.messages import (
@@ -27,7 +31,16 @@ from lockgate.governance.messages import (
     VersionApproved,
     VersionDeclined,
 )
-from lockgate.governance.state import APPROVAL, POLICY, PROPOSAL, ApprovalState, PolicyState, approval_key
+from lockgate.governance.state import (
+    APPROVAL,
+    POLICY,
+    PROPOSAL,
+    RELEASE_PLAN,
+    WAIVER,
+    ApprovalState,
+    PolicyState,
+    approval_key,
+)
 from lockgate.registry.decide import known_version, model_of, wrong_state
 from lockgate.registry.messages import VersionValidated
 from lockgate.registry.state import MODEL, VERSION, VersionState
@@ -83,7 +96,7 @@ def consent_to_policy(docs: Docs, command: ConsentToPolicy, context: Context) ->
                 remedy="lockgate policy show",
             )
         )
-    reasons = _by_a_person(context)
+    reasons = by_a_person(context)
     if context.actor == proposal.proposed_by:
         reasons.append(
             Reason(
@@ -128,6 +141,7 @@ def needs_validate(command: ValidateVersion, docs: Docs) -> tuple[DocRef, ...]:
         DocRef(MODEL.name, str(model)),
         DocRef(EVIDENCE.name, evidence_key(command.version)),
         DocRef(POLICY.name, model.namespace),
+        DocRef(WAIVER.name, f"{model}#*"),
     )
 
 
@@ -147,6 +161,9 @@ def validate_version(docs: Docs, command: ValidateVersion, context: Context) -> 
     judge = f"lockgate judge {command.version}"
     reasons = gate_reasons(rule.gates, evidence, remedy=judge)
     reasons += limit_reasons(rule.limits, rule.gates, evidence, remedy=judge)
+    # A waiver for any environment: where the version may then go, each promotion asks again.
+    waivers = docs.all(WAIVER, f"{version.model}#")
+    reasons, _ = pass_over(reasons, evidence, waivers, version, policy.policy, context.now)
     reasons += age_reasons(evidence, rule, context.now)
     if reasons:
         return Refusal(reasons=tuple(reasons))
@@ -166,6 +183,7 @@ def needs_approve(
         DocRef(EVIDENCE.name, evidence_key(command.version)),
         DocRef(EVIDENCE.name, evidence_key(command.version, command.environment)),
         DocRef(APPROVAL.name, approval_key(command.version, command.environment)),
+        DocRef(RELEASE_PLAN.name, approval_key(command.version, command.environment)),
         DocRef(POLICY.name, model_of(command.version).namespace),
     )
 
@@ -178,18 +196,8 @@ def approve_version(docs: Docs, command: ApproveVersion, context: Context) -> De
     version, policy, given = found
     if version.state != "validated":
         return wrong_state(version, "approved; only validated versions can be")
-    reasons = _by_a_person(context)
-    if context.actor == version.author:
-        reasons.append(
-            Reason(
-                rule="governance.separation-of-duties",
-                message=f"{context.actor} made {command.version} and cannot approve it",
-                measured=context.actor,
-                limit=f"not {version.author}",
-                remedy="ask somebody else: lockgate approve ... --as NAME",
-            )
-        )
-    bound = _bound(docs, command)
+    reasons = by_a_person(context) + not_by_the_author(context, version, "approve it")
+    bound = bound_of(docs, command.version, command.environment)
     reasons += _evidence_seen(command, bound)
     if reasons:
         return Refusal(reasons=tuple(reasons))
@@ -254,8 +262,8 @@ def decline_version(docs: Docs, command: DeclineVersion, context: Context) -> De
     version, policy, given = found
     if version.state not in ("candidate", "validated"):
         return wrong_state(version, "declined")
-    bound = _bound(docs, command)
-    reasons = _by_a_person(context) + _evidence_seen(command, bound)
+    bound = bound_of(docs, command.version, command.environment)
+    reasons = by_a_person(context) + _evidence_seen(command, bound)
     if reasons:
         return Refusal(reasons=tuple(reasons))
     about = (context.actor, command.role, bound, policy.digest)
@@ -289,10 +297,12 @@ def _about(
     return version, policy, docs.get(APPROVAL, approval_key(command.version, command.environment))
 
 
-def _bound(docs: Docs, command: ApproveVersion | DeclineVersion) -> str:
+def bound_of(docs: Docs, version: str, environment: str) -> Digest:
+    """What an approval of a version for an environment is bound to at this moment."""
     return bound_set(
-        docs.get(EVIDENCE, evidence_key(command.version)),
-        docs.get(EVIDENCE, evidence_key(command.version, command.environment)),
+        docs.get(EVIDENCE, evidence_key(version)),
+        docs.get(EVIDENCE, evidence_key(version, environment)),
+        docs.get(RELEASE_PLAN, approval_key(version, environment)),
     )
 
 
@@ -302,23 +312,9 @@ def _evidence_seen(command: ApproveVersion | DeclineVersion, bound: str) -> list
     return [
         Reason(
             rule="governance.evidence-changed",
-            message="the evidence is no longer what the approver saw",
+            message="the evidence, or the release plan, is no longer what the approver saw",
             measured=command.evidence_set,
             limit=bound,
             remedy=f"lockgate evidence {command.version} --for {command.environment}",
-        )
-    ]
-
-
-def _by_a_person(context: Context) -> list[Reason]:
-    if context.person:
-        return []
-    return [
-        Reason(
-            rule="governance.not-a-person",
-            message=f"{context.actor} is a service, and only people approve",
-            measured="service",
-            limit="person",
-            remedy="ask one of the approvers",
         )
     ]

@@ -5,24 +5,86 @@ Every function returns all reasons, never only the first, so that one look tells
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import get_args
+
+import msgspec
 
 from lockgate.core.clock import Micros
 from lockgate.core.digests import Digest, digest_of
-from lockgate.core.messages import Reason
+from lockgate.core.messages import Context, Reason
 from lockgate.gates.messages import EvidenceLine
 from lockgate.gates.state import EvidenceState
-from lockgate.governance.policy import ApproverRole, Limit, Quorum, Seat, TierRule, fits
-from lockgate.governance.state import Approval, ApprovalState
+from lockgate.governance.policy import (
+    NEVER_WAIVED,
+    AnyPolicy,
+    ApproverRole,
+    Limit,
+    Quorum,
+    Seat,
+    Sensitivity,
+    TierRule,
+    fits,
+)
+from lockgate.governance.state import Approval, ApprovalState, PlanState, WaiverState
 from lockgate.registry.state import VersionState
 
+WAITS_FOR_PEOPLE = frozenset({"governance.approval", "governance.sign-off"})
+"""Rules of reasons that another person's consent removes."""
 DAY_US = 24 * 3600 * 1_000_000
 
 
-def bound_set(intrinsic: EvidenceState | None, relative: EvidenceState | None) -> Digest:
-    """The digest an approval is bound to: intrinsic and relative evidence together."""
-    return digest_of([evidence.evidence_set if evidence else "" for evidence in (intrinsic, relative)])
+def bound_set(
+    intrinsic: EvidenceState | None, relative: EvidenceState | None, plan: PlanState | None = None
+) -> Digest:
+    """The digest an approval is bound to: intrinsic and relative evidence, and the release plan when there is one."""
+    parts = [evidence.evidence_set if evidence else "" for evidence in (intrinsic, relative)]
+    return digest_of(parts if plan is None else [*parts, plan.plan.digest])
+
+
+def ticket_reasons(rule: TierRule, sensitivity: Sensitivity, environment: str, ticket: str) -> list[Reason]:
+    pattern = rule.ticket.get(sensitivity)
+    if pattern is None or re.fullmatch(pattern, ticket):
+        return []
+    return [
+        Reason(
+            rule="governance.ticket",
+            message=f"{environment} asks for a ticket"
+            + (f", and {ticket!r} is none" if ticket else "; give it with --ticket"),
+            measured=ticket or "none",
+            limit=pattern,
+            remedy="name the ticket with --ticket, or in a Ticket: line of the commit",
+        )
+    ]
+
+
+def by_a_person(context: Context) -> list[Reason]:
+    if context.person:
+        return []
+    return [
+        Reason(
+            rule="governance.not-a-person",
+            message=f"{context.actor} is a service, and this takes a person",
+            measured="service",
+            limit="person",
+            remedy="ask one of the approvers",
+        )
+    ]
+
+
+def not_by_the_author(context: Context, version: VersionState, verb: str) -> list[Reason]:
+    if context.actor != version.author:
+        return []
+    return [
+        Reason(
+            rule="governance.separation-of-duties",
+            message=f"{context.actor} made {version.version} and cannot {verb}",
+            measured=context.actor,
+            limit=f"not {version.author}",
+            remedy="ask somebody else: the same command with --as NAME",
+        )
+    ]
 
 
 def gate_reasons(gates: Iterable[str], evidence: EvidenceState | None, *, remedy: str) -> list[Reason]:
@@ -258,3 +320,65 @@ def _objections(given: ApprovalState | None, bound: Digest, policy: Digest, envi
 def _listed(seats: Sequence[Seat]) -> str:
     """`owner, risk and product`."""
     return " and ".join(filter(None, (", ".join(seats[:-1]), seats[-1])))
+
+
+class Waived(msgspec.Struct, frozen=True, kw_only=True):
+    """A reason that a waiver has passed over; `rule` and `message` are the reason's."""
+
+    rule: str
+    message: str
+    waiver: str
+    until: Micros
+
+
+def matches(versions: str, number: str) -> bool:
+    """Whether a version's number is one of `versions`: `1.4.2`, `1.4.*`, `1.*`."""
+    return number == versions or (versions.endswith("*") and number.startswith(versions[:-1]))
+
+
+def never_waived(policy: AnyPolicy) -> frozenset[str]:
+    return NEVER_WAIVED | set(policy.never_waived)
+
+
+def pass_over(
+    reasons: Sequence[Reason],
+    evidence: EvidenceState | None,
+    waivers: Iterable[WaiverState],
+    version: VersionState,
+    policy: AnyPolicy,
+    now: Micros,
+) -> tuple[list[Reason], list[Waived]]:
+    """What of `reasons` still stands, and what a waiver has passed over.
+
+    Args:
+        evidence: the record the reasons are about.
+        waivers: of the model, for the environment in question or one that it leads to.
+    """
+    measured = {line.digest for line in evidence.lines if line.verdict != "error"} if evidence else set()
+    hard, number = never_waived(policy), version.version.partition("@")[2]
+    holding = {
+        waiver.gate: waiver
+        for waiver in waivers
+        if waiver.holds(now) and waiver.granted_by != version.author and matches(waiver.versions, number)
+    }
+    left, passed = [], []
+    for reason in reasons:
+        gate = reason.rule.partition(":")[0]
+        waiver = holding.get(gate)
+        if waiver is None or gate in hard or reason.evidence not in measured:
+            left.append(reason)
+            continue
+        passed.append(
+            Waived(rule=reason.rule, message=reason.message, waiver=waiver.name, until=waiver.until)
+        )
+    return left, passed
+
+
+def reaching(
+    waivers: Iterable[WaiverState], environment: str, order: Mapping[str, int]
+) -> tuple[WaiverState, ...]:
+    """Waivers for an environment, and for those that the ladder leads to from there."""
+    here = order.get(environment, 0)
+    return tuple(
+        one for one in waivers if one.environment == environment or order.get(one.environment, here) > here
+    )

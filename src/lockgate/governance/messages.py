@@ -1,12 +1,14 @@
-"""What happens in governance: policies are adopted, versions validated, approved and declined."""
+"""What happens in governance: policies are adopted, versions validated and approved, gates waived, glass broken."""
 
 from __future__ import annotations
 
 from typing import ClassVar
 
+from lockgate.core.clock import Micros, iso
 from lockgate.core.digests import Digest, short
 from lockgate.core.messages import Command, Event, Scope
 from lockgate.governance.policy import AnyPolicy, ApproverRole, Policy1
+from lockgate.governance.release_plan import ReleasePlan, Risk
 from lockgate.registry.messages import model_scope
 
 
@@ -86,6 +88,126 @@ class DeclineVersion(Command, frozen=True, kw_only=True, tag="governance.decline
 
     def scope(self) -> Scope:
         return environment_scope(self.version, self.environment, self.role)
+
+
+class WriteReleasePlan(Command, frozen=True, kw_only=True, tag="governance.write-release-plan"):
+    """Say what could fail when a version is released, and which guard would show it.
+
+    Where a rollback would lead and how long it took when it was rehearsed is filled in from the journal.
+    """
+
+    permission: ClassVar[str] = "governance.document"
+    version: str
+    environment: str
+    risks: tuple[Risk, ...]
+    note: str = ""
+
+    def scope(self) -> Scope:
+        return environment_scope(self.version, self.environment)
+
+
+class SignOff(Command, frozen=True, kw_only=True, tag="governance.sign-off"):
+    """Agree, for a consumer of an endpoint, to a new major version of what it reads."""
+
+    permission: ClassVar[str] = "governance.sign-off"
+    version: str
+    environment: str
+    consumer: str
+    comment: str = ""
+
+    def scope(self) -> Scope:
+        return environment_scope(self.version, self.environment)
+
+
+class RequestWaiver(Command, frozen=True, kw_only=True, tag="governance.request-waiver"):
+    """Ask that a gate's failure be passed over for a time.
+
+    Attributes:
+        versions: `1.4.2`, or `1.4.*` and `1.*` for all that begin so.
+        environment: where it shall hold; on the way there it holds too.
+        control: what is done instead, so that nothing bad comes of it.
+        until: the last instant at which it holds.
+    """
+
+    permission: ClassVar[str] = "governance.document"
+    model: str
+    versions: str
+    environment: str
+    gate: str
+    reason: str
+    control: str
+    ticket: str
+    until: Micros
+
+    def scope(self) -> Scope:
+        return environment_scope(self.model, self.environment)
+
+
+class GrantWaiver(Command, frozen=True, kw_only=True, tag="governance.grant-waiver"):
+    """Grant what somebody else has asked for, in the name of a role. `environment` is the one it was asked for."""
+
+    permission: ClassVar[str] = "governance.waive"
+    model: str
+    environment: str
+    number: int
+    role: ApproverRole
+    comment: str = ""
+
+    def scope(self) -> Scope:
+        return environment_scope(self.model, self.environment, self.role)
+
+
+class EndWaiver(Command, frozen=True, kw_only=True, tag="governance.end-waiver"):
+    """Say no to a waiver that was asked for, or end one that holds. What is live stays, out of policy."""
+
+    permission: ClassVar[str] = "governance.waive"
+    model: str
+    environment: str
+    number: int
+    role: ApproverRole
+    reason: str
+
+    def scope(self) -> Scope:
+        return environment_scope(self.model, self.environment, self.role)
+
+
+class BreakGlass(Command, frozen=True, kw_only=True, tag="governance.break-glass"):
+    """Take the right to release to an endpoint in an emergency, for a few hours. Its use is reviewed afterwards."""
+
+    permission: ClassVar[str] = "governance.break-glass"
+    model: str
+    environment: str
+    incident: str
+    reason: str
+    hours: float
+
+    def scope(self) -> Scope:
+        return environment_scope(self.model, self.environment)
+
+
+class SecondBreakGlass(Command, frozen=True, kw_only=True, tag="governance.second-break-glass"):
+    """Stand by somebody else's emergency right, so that it reaches versions that never were live."""
+
+    permission: ClassVar[str] = "governance.break-glass"
+    model: str
+    environment: str
+    number: int
+
+    def scope(self) -> Scope:
+        return environment_scope(self.model, self.environment)
+
+
+class CloseReview(Command, frozen=True, kw_only=True, tag="governance.close-review"):
+    """Say what a review of an emergency found; by somebody who took no part in it."""
+
+    permission: ClassVar[str] = "governance.review"
+    model: str
+    environment: str
+    number: int
+    finding: str
+
+    def scope(self) -> Scope:
+        return environment_scope(self.model, self.environment)
 
 
 class PolicyAdopted1(Event, frozen=True, kw_only=True, tag="governance.policy-adopted/1"):
@@ -175,6 +297,102 @@ class VersionDeclined(Event, frozen=True, kw_only=True, tag="governance.version-
 
     def summary(self) -> str:
         return f"{self.version} declined for {self.environment} in the name of {self.role}: {self.reason}"
+
+
+class ReleasePlanWritten(Event, frozen=True, kw_only=True, tag="governance.release-plan-written/1"):
+    version: str
+    environment: str
+    plan: ReleasePlan
+
+    def summary(self) -> str:
+        plan = self.plan
+        return (
+            f"release plan of {self.version} for {self.environment}: {len(plan.risks)} risks, "
+            f"rollback to {plan.back_to}"
+        )
+
+
+class ConsumerSignedOff(Event, frozen=True, kw_only=True, tag="governance.consumer-signed-off/1"):
+    version: str
+    environment: str
+    consumer: str
+    comment: str
+
+    def summary(self) -> str:
+        return f"{self.version} signed off for {self.environment} by its consumer {self.consumer}"
+
+
+class WaiverRequested(Event, frozen=True, kw_only=True, tag="governance.waiver-requested/1"):
+    model: str
+    number: int
+    versions: str
+    environment: str
+    gate: str
+    reason: str
+    control: str
+    ticket: str
+    until: Micros
+
+    def summary(self) -> str:
+        return (
+            f"waiver W-{self.number} of {self.gate} asked for: {self.model}@{self.versions} in {self.environment} "
+            f"until {iso(self.until)[:10]}, {self.reason}"
+        )
+
+
+class WaiverGranted(Event, frozen=True, kw_only=True, tag="governance.waiver-granted/1"):
+    model: str
+    number: int
+    role: ApproverRole
+    comment: str
+
+    def summary(self) -> str:
+        return f"waiver W-{self.number} of {self.model} granted in the name of {self.role}"
+
+
+class WaiverEnded(Event, frozen=True, kw_only=True, tag="governance.waiver-ended/1"):
+    model: str
+    number: int
+    role: ApproverRole
+    reason: str
+
+    def summary(self) -> str:
+        return f"waiver W-{self.number} of {self.model} refused or ended by {self.role}: {self.reason}"
+
+
+class GlassBroken(Event, frozen=True, kw_only=True, tag="governance.glass-broken/1"):
+    """Critical: somebody may release past the policy until `until`; a review of it is due at `review_due`."""
+
+    model: str
+    number: int
+    environment: str
+    incident: str
+    reason: str
+    until: Micros
+    review_due: Micros
+
+    def summary(self) -> str:
+        return (
+            f"BREAK-GLASS B-{self.number} on {self.environment}/{self.model}, incident {self.incident}, "
+            f"until {iso(self.until)[:16]}Z: {self.reason}"
+        )
+
+
+class BreakGlassSeconded(Event, frozen=True, kw_only=True, tag="governance.break-glass-seconded/1"):
+    model: str
+    number: int
+
+    def summary(self) -> str:
+        return f"break-glass B-{self.number} of {self.model} has a second person"
+
+
+class ReviewClosed(Event, frozen=True, kw_only=True, tag="governance.review-closed/1"):
+    model: str
+    number: int
+    finding: str
+
+    def summary(self) -> str:
+        return f"break-glass B-{self.number} of {self.model} reviewed: {self.finding}"
 
 
 def adopted_of_old(old: PolicyAdopted1) -> PolicyAdopted:

@@ -15,8 +15,12 @@ from lockgate.core.messages import Event, Query, Reason, Scope
 from lockgate.delivery.messages import endpoint_scope
 from lockgate.delivery.state import EndpointState, ReleaseState, RolloutState
 from lockgate.gates.messages import EvidenceLine
-from lockgate.governance.policy import Seat
+from lockgate.governance.attention import Attention
+from lockgate.governance.judgement import Waived
+from lockgate.governance.messages import environment_scope
+from lockgate.governance.policy import AnyPolicy, Seat
 from lockgate.governance.proof import ConsistencyProof, InclusionProof
+from lockgate.governance.release_plan import ReleasePlan, Risk
 from lockgate.governance.state import Approval, PolicyState, ProposalState
 from lockgate.registry.messages import model_scope
 from lockgate.registry.state import Attestation, ImportState, ModelState, VersionState
@@ -136,6 +140,7 @@ class EndpointLine(msgspec.Struct, frozen=True, kw_only=True):
         astray: how the data plane differs from what was decided; empty when it does as it was told, or is just being
             told.
         let_go: the consumers that no longer need it; removed_at: since when it is taken down.
+        out_of_policy: why what is live would not be let in as it is; it stays live.
     """
 
     live: LiveLine | None
@@ -147,6 +152,7 @@ class EndpointLine(msgspec.Struct, frozen=True, kw_only=True):
     astray: str = ""
     let_go: tuple[str, ...] = ()
     removed_at: Micros | None = None
+    out_of_policy: tuple[str, ...] = ()
 
 
 class StatusAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -229,14 +235,20 @@ class ListVersions(Query, frozen=True, kw_only=True, tag="hub.list-versions"):
         return model_scope(self.model)
 
 
+Decided = Literal["allowed", "waiting", "refused"]
+
+
 class StandingAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """How far a version is from an environment.
 
     Attributes:
-        next: one of `judge`, `validate`, `judge-for`, `approve`, `promote`, `wait`, `stop`, `done`.
+        next: one of `judge`, `validate`, `judge-for`, `plan`, `approve`, `promote`, `wait`, `stop`, `done`.
         bound: the digest an approval must name.
         quorum, seats: how many approvals are asked for, and in whose name; `empty` are those that are still missing.
         standing, approvals: who has approved so far, and in which roles.
+        waived: what failed and is passed over for a time; its verdict stays what it is.
+        ticket: what the ticket of a promotion has to match; empty when none is asked for.
+        decision: what a promotion would be told at this moment, its ticket aside.
     """
 
     next: str
@@ -252,15 +264,24 @@ class StandingAnswer(msgspec.Struct, frozen=True, kw_only=True):
     seats: tuple[Seat, ...] = ()
     empty: tuple[Seat, ...] = ()
     approvals: tuple[Approval, ...] = ()
+    waived: tuple[Waived, ...] = ()
+    plan: ReleasePlan | None = None
+    ticket: str = ""
+    decision: Decided = "refused"
 
 
 class Standing(Query, frozen=True, kw_only=True, tag="hub.standing"):
-    """What is missing until a version may run in an environment, and which step comes next."""
+    """What is missing until a version may run in an environment, and which step comes next.
+
+    With `policy`, what that policy would say instead of the one in force; approvals given under the latter then do not
+    count.
+    """
 
     permission: ClassVar[str] = "read"
     answer: ClassVar[Any] = StandingAnswer
     version: str
     environment: str
+    policy: AnyPolicy | None = None
 
     def scope(self) -> Scope:
         scope = model_scope(self.version)
@@ -480,3 +501,57 @@ class ShowRollout(Query, frozen=True, kw_only=True, tag="hub.show-rollout"):
 
     def scope(self) -> Scope:
         return endpoint_scope(self.endpoint)
+
+
+class DraftAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """A release plan to begin with, beside the one that was written.
+
+    Attributes:
+        guards: the signals there are, each with what it would show.
+    """
+
+    risks: tuple[Risk, ...]
+    back_to: str
+    guards: dict[str, str]
+    written: ReleasePlan | None = None
+
+
+class DraftReleasePlan(Query, frozen=True, kw_only=True, tag="hub.draft-release-plan"):
+    """What has failed before on an endpoint, and what its guards watch for, as risks of a release plan."""
+
+    permission: ClassVar[str] = "read"
+    answer: ClassVar[Any] = DraftAnswer
+    version: str
+    environment: str
+
+    def scope(self) -> Scope:
+        return environment_scope(self.version, self.environment)
+
+
+class ReleasesAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    releases: tuple[ReleaseState, ...]
+
+
+class FindReleases(Query, frozen=True, kw_only=True, tag="hub.find-releases"):
+    """The releases that a ticket, or the address of a pull request, asked for."""
+
+    permission: ClassVar[str] = "read"
+    answer: ClassVar[Any] = ReleasesAnswer
+    ticket: str
+
+    def scope(self) -> Scope:
+        return Scope()
+
+
+class QueueAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    waiting: tuple[Attention, ...]
+
+
+class Queue(Query, frozen=True, kw_only=True, tag="hub.queue"):
+    """What waits for people: approvals, waivers, reviews, revalidations, releases out of policy."""
+
+    permission: ClassVar[str] = "read"
+    answer: ClassVar[Any] = QueueAnswer
+
+    def scope(self) -> Scope:
+        return Scope()

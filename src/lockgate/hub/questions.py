@@ -13,10 +13,10 @@ from lockgate.core.digests import Digest
 from lockgate.core.documents import DocRef, DocumentKind
 from lockgate.core.errors import NotFound, did_you_mean
 from lockgate.core.journal import NoteVerifiers
-from lockgate.core.messages import Event, Query, Reason, Stamp
+from lockgate.core.messages import Event, Query, Stamp
 from lockgate.core.names import parse_endpoint, parse_version
 from lockgate.delivery.messages import PromoteVersion
-from lockgate.delivery.standing import needs_promote, standing_of
+from lockgate.delivery.standing import guards_of, mishaps_of, needs_promote, way_back_of
 from lockgate.delivery.state import (
     DRILL,
     ENDPOINT,
@@ -31,12 +31,12 @@ from lockgate.delivery.state import (
     RolloutState,
     release_key,
 )
-from lockgate.gates.state import EVIDENCE, EvidenceState, evidence_key
-from lockgate.governance.judgement import approvers, bound_set, counting_approvals, empty_seats
-from lockgate.governance.policy import TierRule, quorum_of
+from lockgate.gates.state import EVIDENCE, evidence_key
 from lockgate.governance.proof import ConsistencyProof, InclusionProof
-from lockgate.governance.state import APPROVAL, POLICY, PROPOSAL, ApprovalState, approval_key
+from lockgate.governance.release_plan import drafted
+from lockgate.governance.state import APPROVAL, POLICY, PROPOSAL, RELEASE_PLAN, approval_key
 from lockgate.hub import audit, within
+from lockgate.hub.attention import live_standing, queue
 from lockgate.hub.authority import Session, Sight, embedded
 from lockgate.hub.kernel import gather, read_body
 from lockgate.hub.messages import (
@@ -45,9 +45,12 @@ from lockgate.hub.messages import (
     ChangeLine,
     ChangesAnswer,
     ChangesSince,
+    DraftAnswer,
+    DraftReleasePlan,
     DrillLine,
     EndpointLine,
     ExplainVersion,
+    FindReleases,
     Lineage,
     LineageAnswer,
     LineageLine,
@@ -61,7 +64,10 @@ from lockgate.hub.messages import (
     PolicyInForce,
     ProveConsistency,
     ProveEntry,
+    Queue,
+    QueueAnswer,
     Readiness,
+    ReleasesAnswer,
     RolloutAnswer,
     RolloutLine,
     ShowRollout,
@@ -76,10 +82,11 @@ from lockgate.hub.messages import (
     VersionOfPackage,
     VersionsAnswer,
 )
+from lockgate.hub.next_step import standing_answer
 from lockgate.hub.ports import CheckpointSink, Edge, Journal, Outbox
 from lockgate.hub.table import KIND_BY_NAME
 from lockgate.registry.decide import model_of
-from lockgate.registry.state import ATTESTATION, CLAIM, IMPORT, KEY, MODEL, VERSION, VersionState, claim_key
+from lockgate.registry.state import ATTESTATION, CLAIM, IMPORT, KEY, MODEL, VERSION, claim_key
 from lockgate.registry.trust import revoked_only
 from lockgate.traffic.observed import Observed
 
@@ -150,6 +157,7 @@ class Questions:
             PolicyInForce: self._policy,
             ShowRollout: self._rollout,
             ProveConsistency: self._prove_consistency,
+            DraftReleasePlan: self._draft,
         }
         # These concern more than their scope names, and are cut to what the session sees.
         self._limited: dict[type[Query], Callable[[Any, Sight], Any]] = {
@@ -160,6 +168,8 @@ class Questions:
             Lineage: self._lineage,
             OwnAccess: self._own_access,
             ListAccess: self._access,
+            Queue: self._queue,
+            FindReleases: self._by_ticket,
         }
 
     def __call__(self, query: Query, session: Session | None = None) -> Any:
@@ -231,6 +241,7 @@ class Questions:
             dashboards=endpoint.dashboards,
             let_go=endpoint.let_go,
             removed_at=endpoint.removed_at,
+            out_of_policy=live_standing(endpoint, self._get, self._all, self._clock.now()).out_of_policy,
         )
 
     def _live_line(self, live: Live | None) -> LiveLine | None:
@@ -363,36 +374,46 @@ class Questions:
 
     def _standing(self, query: Standing) -> StandingAnswer:
         version = self._named(VERSION, query.version)
-        model = self._named(MODEL, version.model)
         environment = self._named(ENVIRONMENT, query.environment)
         endpoint = self._named(ENDPOINT, f"{query.environment}/{version.model}")
         policy = self._named(POLICY, model_of(query.version).namespace)
+        if query.policy is not None:
+            policy = msgspec.structs.replace(policy, policy=query.policy, digest=query.policy.digest)
         promote = PromoteVersion(id="", version=query.version, environment=query.environment)
         docs = gather(needs_promote, promote, self._read)
-        reasons = standing_of(docs, query.version, environment, endpoint, policy, self._clock.now())
-        intrinsic = self._get(EVIDENCE, evidence_key(query.version))
-        relative = self._get(EVIDENCE, evidence_key(query.version, query.environment))
-        bound = bound_set(intrinsic, relative)
-        given: ApprovalState | None = self._get(APPROVAL, approval_key(query.version, query.environment))
-        rule = policy.policy.rule(model.tier)
-        quorum = quorum_of(policy.policy, model.tier, model.kpi, environment.sensitivity)
-        approvals = counting_approvals(version, given, bound, policy.digest)
-        live = endpoint.live.served if endpoint.live else None
-        return StandingAnswer(
-            next=_next_step(version, endpoint, reasons, _of_itself(reasons, rule, intrinsic)),
-            reasons=tuple(reasons),
-            bound=bound,
-            baseline=live.package if live else None,
-            baseline_version=live.version if live else None,
-            quorum=quorum.size,
-            standing=approvers(approvals),
-            evidence=tuple(line for record in (intrinsic, relative) if record for line in record.lines),
-            intrinsic_gates=rule.gates,
-            relative_gates=rule.relative.get(environment.sensitivity, ()),
-            seats=quorum.seats,
-            empty=empty_seats(quorum.seats, approvals),
-            approvals=approvals,
+        return standing_answer(docs, version, environment, endpoint, policy, self._clock.now())
+
+    def _draft(self, query: DraftReleasePlan) -> DraftAnswer:
+        version = self._named(VERSION, query.version)
+        endpoint = self._named(ENDPOINT, f"{query.environment}/{version.model}")
+        written = self._get(RELEASE_PLAN, approval_key(query.version, query.environment))
+        promote = PromoteVersion(id="", version=query.version, environment=query.environment)
+        guards = guards_of(gather(needs_promote, promote, self._read), endpoint.endpoint)
+        ended = [
+            (release, self._get(ROLLOUT, release_key(release.endpoint, release.release)))
+            for release in self._all(RELEASE, endpoint.endpoint + "#")
+        ]
+        return DraftAnswer(
+            risks=drafted(guards, mishaps_of(ended)),
+            back_to=way_back_of(endpoint),
+            guards=dict(guards),
+            written=None if written is None else written.plan,
         )
+
+    def _queue(self, query: Queue, sight: Sight) -> QueueAnswer:
+        def standing(version: str, environment: str) -> StandingAnswer:
+            return self._standing(Standing(version=version, environment=environment))
+
+        waiting = tuple(queue(self._get, self._all, standing, self._clock.now()))
+        return within.queue_within(QueueAnswer(waiting=waiting), sight, self._tier)
+
+    def _by_ticket(self, query: FindReleases, sight: Sight) -> ReleasesAnswer:
+        kind = "pull-request" if "/" in query.ticket and ":" in query.ticket else "ticket"
+        edges = self._journal.edges(source=f"{kind}:{query.ticket}")
+        keys = sorted(edge.target.removeprefix("release:") for edge in edges)
+        found = (self._get(RELEASE, key) for key in keys)
+        answer = ReleasesAnswer(releases=tuple(release for release in found if release is not None))
+        return within.releases_within(answer, sight, self._tier)
 
     def _read(self, ref: DocRef) -> Any:
         kind = KIND_BY_NAME[ref.kind]
@@ -500,56 +521,6 @@ def _token_line(token: TokenState, last_used_at: Micros | None, now: Micros) -> 
         label=token.label,
         rule=token.rule,
     )
-
-
-_WAITING = ("governance.approval",)
-
-
-def _of_itself(reasons: list[Reason], rule: TierRule, intrinsic: EvidenceState | None) -> list[Reason]:
-    """The reasons that evidence on the version alone would remove: a gate without any, or evidence too old."""
-    known = None if intrinsic is None else intrinsic.evidence_set
-    return [
-        reason
-        for reason in reasons
-        if (reason.rule in rule.gates and reason.evidence is None)
-        or (reason.rule == "governance.evidence-age" and reason.evidence == known)
-    ]
-
-
-def _next_step(
-    version: VersionState, endpoint: EndpointState, reasons: list[Reason], of_itself: list[Reason]
-) -> str:
-    """The one thing to do next on the way of `version` to `endpoint`.
-
-    Args:
-        of_itself: those of the reasons that new evidence on the version alone would remove.
-    """
-    rules = {reason.rule for reason in reasons}
-    live = endpoint.live.served.package if endpoint.live else None
-    if live == version.package and endpoint.rollout is None:
-        return "done"
-    if "delivery.rollout-active" in rules:
-        return "wait"
-    if version.state in ("rejected", "retired", "quarantined"):
-        return "stop"
-    if not reasons:
-        return "promote"
-    if any(reason.rule == "governance.evidence-age" for reason in of_itself):
-        return "judge"
-    if rules & {"gates.baseline-moved", "governance.evidence-age"}:
-        # What the old judgement said no longer counts, for or against.
-        return "judge-for"
-    if any(reason.evidence and reason.remedy is None for reason in reasons):
-        return "stop"
-    if of_itself:
-        return "judge"
-    if "registry.state" in rules:
-        return "validate"
-    if "delivery.ladder" in rules or "delivery.no-way-back" in rules:
-        return "stop"
-    if rules <= set(_WAITING):
-        return "approve"
-    return "judge-for"
 
 
 def _astray(endpoint: EndpointState, seen: Observed | None) -> str:

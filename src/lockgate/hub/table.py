@@ -25,9 +25,18 @@ from lockgate.delivery.state import DRILL, ENDPOINT, ENVIRONMENT, RELEASE, ROLLO
 from lockgate.gates import decide as gates
 from lockgate.gates import messages as gates_messages
 from lockgate.gates.state import EVIDENCE
+from lockgate.governance import break_glass, waivers
 from lockgate.governance import decide as governance
 from lockgate.governance import messages as governance_messages
-from lockgate.governance.state import APPROVAL, POLICY, PROPOSAL
+from lockgate.governance.state import (
+    APPROVAL,
+    BREAK_GLASS,
+    POLICY,
+    PROPOSAL,
+    RELEASE_PLAN,
+    SIGN_OFF,
+    WAIVER,
+)
 from lockgate.hub import messages as hub_messages
 from lockgate.pipeline import decide as pipeline
 from lockgate.pipeline import messages as pipeline_messages
@@ -96,6 +105,16 @@ HANDLERS: tuple[Handler[Any], ...] = (
     Handler(governance_messages.ApproveVersion, governance.needs_approve, governance.approve_version),
     Handler(governance_messages.RevokeApproval, governance.needs_approve, governance.revoke_approval),
     Handler(governance_messages.DeclineVersion, governance.needs_approve, governance.decline_version),
+    Handler(governance_messages.WriteReleasePlan, delivery.needs_written, delivery.write_release_plan),
+    Handler(governance_messages.SignOff, delivery.needs_written, delivery.sign_off),
+    Handler(governance_messages.RequestWaiver, waivers.needs_waiver, waivers.request_waiver),
+    Handler(governance_messages.GrantWaiver, waivers.needs_waiver, waivers.grant_waiver),
+    Handler(governance_messages.EndWaiver, waivers.needs_waiver, waivers.end_waiver),
+    Handler(governance_messages.BreakGlass, break_glass.needs_break_glass, break_glass.break_glass),
+    Handler(
+        governance_messages.SecondBreakGlass, break_glass.needs_break_glass, break_glass.second_break_glass
+    ),
+    Handler(governance_messages.CloseReview, break_glass.needs_break_glass, break_glass.close_review),
     Handler(delivery_messages.DeclareEnvironment, delivery.needs_environment, delivery.declare_environment),
     Handler(delivery_messages.DeclareEndpoint, delivery.needs_endpoint, delivery.declare_endpoint),
     Handler(
@@ -106,6 +125,12 @@ HANDLERS: tuple[Handler[Any], ...] = (
     ),
     Handler(delivery_messages.SignOffRemoval, way_back.needs_removal, way_back.sign_off_removal),
     Handler(delivery_messages.RemoveEndpoint, way_back.needs_removal, way_back.remove_endpoint),
+    Handler(
+        delivery_messages.ReleaseInEmergency,
+        delivery.needs_emergency,
+        delivery.release_in_emergency,
+        delivery.promotion_is_stale,
+    ),
     Handler(delivery_messages.ConfigureEndpoint, advance.needs_configure, advance.configure_endpoint),
     Handler(delivery_messages.ConfirmPlan, advance.needs_rollout, delivery.confirm_plan),
     Handler(delivery_messages.JudgeRollout, advance.needs_rollout, advance.judge_rollout),
@@ -135,6 +160,9 @@ QUERIES: tuple[type[Query], ...] = (
     hub_messages.ProveConsistency,
     hub_messages.Lineage,
     hub_messages.ShowRollout,
+    hub_messages.DraftReleasePlan,
+    hub_messages.FindReleases,
+    hub_messages.Queue,
     hub_messages.WhoAmI,
 )
 
@@ -179,10 +207,19 @@ EVENTS: tuple[type[Event], ...] = (
     governance_messages.VersionApproved,
     governance_messages.ApprovalRevoked,
     governance_messages.VersionDeclined,
+    governance_messages.ReleasePlanWritten,
+    governance_messages.ConsumerSignedOff,
+    governance_messages.WaiverRequested,
+    governance_messages.WaiverGranted,
+    governance_messages.WaiverEnded,
+    governance_messages.GlassBroken,
+    governance_messages.BreakGlassSeconded,
+    governance_messages.ReviewClosed,
     delivery_messages.EnvironmentDeclared,
     delivery_messages.EndpointDeclared,
     delivery_messages.RemovalSignedOff,
     delivery_messages.EndpointRemoved,
+    delivery_messages.ReleaseStarted1,
     delivery_messages.ReleaseStarted,
     delivery_messages.EndpointConfigured,
     delivery_messages.RolloutPlanned,
@@ -219,6 +256,10 @@ KINDS: tuple[DocumentKind[Any], ...] = (
     POLICY,
     PROPOSAL,
     APPROVAL,
+    RELEASE_PLAN,
+    SIGN_OFF,
+    WAIVER,
+    BREAK_GLASS,
     ENVIRONMENT,
     ENDPOINT,
     RELEASE,
@@ -237,5 +278,6 @@ UPCASTS: dict[type[Event], Callable[[Any], Event]] = {
     gates_messages.EvidenceRecorded1: gates_messages.of_figures,
     governance_messages.PolicyAdopted1: governance_messages.adopted_of_old,
     governance_messages.VersionApproved1: governance_messages.approved_by_owner,
+    delivery_messages.ReleaseStarted1: delivery_messages.started_of_old,
 }
 """How an event of an earlier shape is read today; the stored bytes stay as they are."""

@@ -16,8 +16,9 @@ from lockgate.access.state import SubjectState
 from lockgate.core.errors import Invalid
 from lockgate.core.messages import Event, Scope
 from lockgate.core.names import parse_endpoint, parse_model, parse_version
+from lockgate.governance.attention import Matter
 from lockgate.hub.authority import Sight
-from lockgate.hub.messages import AccessAnswer, AuditAnswer, StatusAnswer
+from lockgate.hub.messages import AccessAnswer, AuditAnswer, QueueAnswer, ReleasesAnswer, StatusAnswer
 from lockgate.hub.ports import Edge
 
 TierOf = Callable[[str], str | None]
@@ -85,6 +86,28 @@ def status_within(answer: StatusAnswer, sight: Sight) -> StatusAnswer:
     )
 
 
+_ABOUT: dict[Matter, Callable[[str], Scope]] = {
+    "approval": _of_version,
+    "waiver": _of_model,
+    "review": _of_endpoint,
+    "revalidation": _of_endpoint,
+    "out-of-policy": _of_endpoint,
+    "policy": lambda named: Scope(namespace=named),
+}
+
+
+def queue_within(answer: QueueAnswer, sight: Sight, tier_of: TierOf) -> QueueAnswer:
+    return QueueAnswer(
+        waiting=tuple(one for one in answer.waiting if sees(sight, _ABOUT[one.matter](one.subject), tier_of))
+    )
+
+
+def releases_within(answer: ReleasesAnswer, sight: Sight, tier_of: TierOf) -> ReleasesAnswer:
+    return ReleasesAnswer(
+        releases=tuple(one for one in answer.releases if sees(sight, _of_endpoint(one.endpoint), tier_of))
+    )
+
+
 def audit_within(answer: AuditAnswer, sight: Sight) -> AuditAnswer:
     """Whether the journal holds concerns everybody; which records do not may name what somebody does not see."""
     if sight.is_whole or not answer.findings:
@@ -127,6 +150,8 @@ def _scope_of_ref(ref: str) -> Scope | None:
                 return _of_version(name)
             case "endpoint":
                 return _of_endpoint(name)
+            case "release":
+                return _of_endpoint(name.partition("#")[0])
     except Invalid:
         return Scope()
     return None

@@ -25,13 +25,15 @@ from lockgate.delivery.messages import (
     DeclareEnvironment,
     JudgeRollout,
     PromoteVersion,
+    ReleaseInEmergency,
     RollBackEndpoint,
 )
 from lockgate.delivery.rollout import EndpointSettings
 from lockgate.delivery.verdict import Look
 from lockgate.gates.messages import EvidenceLine, RecordEvidence, Verdict
-from lockgate.governance.messages import AdoptPolicy, ApproveVersion, ValidateVersion
+from lockgate.governance.messages import AdoptPolicy, ApproveVersion, ValidateVersion, WriteReleasePlan
 from lockgate.governance.policy import AnyPolicy, ApproverRole, Policy1, Sensitivity, TierRule1
+from lockgate.governance.release_plan import Risk
 from lockgate.hub.authority import Session, controller
 from lockgate.hub.kernel import Hub, LocalHub, read_body
 from lockgate.hub.messages import ExplainVersion, Standing, Status
@@ -136,7 +138,7 @@ class HubWorld:
     def _establish(self, command: Command) -> Mapping[str, Any]:
         if isinstance(command, AttachAttestation):
             return {ATTESTATION_FACT: self.attested.get(command.envelope) or self.as_said(command)}
-        if isinstance(command, PromoteVersion | SignVersion):
+        if isinstance(command, PromoteVersion | ReleaseInEmergency | SignVersion):
             stored = self.journal.document(VERSION.name, command.version)
             return {} if stored is None else {TRUST_FACT: self.trust(command, read_body(VERSION, stored))}
         if not isinstance(command, RegisterVersion):
@@ -154,7 +156,9 @@ class HubWorld:
         )
         return {PACKAGE_FACT: fact}
 
-    def trust(self, command: PromoteVersion | SignVersion, version: VersionState) -> TrustFact:
+    def trust(
+        self, command: PromoteVersion | ReleaseInEmergency | SignVersion, version: VersionState
+    ) -> TrustFact:
         """Signatures are by `SIGNER` unless `signers` says otherwise; bytes hold unless `complaints` says so."""
         looked_at = (command.signature,) if isinstance(command, SignVersion) else version.signatures
         return TrustFact(
@@ -351,6 +355,12 @@ class Story:
             role=role,
         )
         return self.do(actor, command)
+
+    def plan(self, version: str, environment: str = "prod", *, signal: str = "errors") -> Receipt:
+        """Write a release plan with one risk."""
+        risks = (Risk(what="it fails more often", signal=signal),)
+        command = WriteReleasePlan(id=self.new_id(), version=version, environment=environment, risks=risks)
+        return self.do(AUTHOR, command)
 
     def promote(self, version: str, environment: str, *, ticket: str = "") -> Receipt:
         command = PromoteVersion(id=self.new_id(), version=version, environment=environment, ticket=ticket)

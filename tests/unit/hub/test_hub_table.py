@@ -129,7 +129,8 @@ def test_an_event_is_a_fact_of_the_past_in_one_line(event: type[Event]) -> None:
     assert re.fullmatch(rf"{room}\.[a-z]+(-[a-z]+)*/[1-9][0-9]*", tag_of(event))
     words = re.findall(r"[A-Z][a-z]+", event.__name__)
     assert any(
-        word.endswith("ed") or word in {"Taken", "Kept", "Broken", "Went", "Held", "Swept"} for word in words
+        word.endswith("ed") or word in {"Taken", "Kept", "Broken", "Went", "Held", "Swept", "Written"}
+        for word in words
     )
     assert not {"Updated", "Changed", "Modified", "Saved"} & set(words)
     summary = sample(event).summary()
@@ -217,11 +218,20 @@ MATRIX: dict[str, frozenset[str]] = {
     "governance.revoke-approval": frozenset({"approver:owner"}),
     "governance.decline-version": frozenset({"approver:owner"}),
     "governance.consent-to-policy": frozenset({"approver:risk"}),
+    "governance.write-release-plan": frozenset({"author", "ci"}),
+    "governance.sign-off": frozenset({"approver:product"}),
+    "governance.request-waiver": frozenset({"author", "ci"}),
+    "governance.grant-waiver": frozenset({"approver:owner"}),
+    "governance.end-waiver": frozenset({"approver:owner"}),
+    "governance.break-glass": frozenset({"incident"}),
+    "governance.second-break-glass": frozenset({"incident"}),
+    "governance.close-review": APPROVERS,
     "delivery.declare-environment": frozenset({"admin"}),
     "delivery.declare-endpoint": frozenset({"admin"}),
     "delivery.sign-off-removal": frozenset({"approver:product"}),
     "delivery.remove-endpoint": frozenset({"admin"}),
     "delivery.promote-version": frozenset({"ci", "operator"}),
+    "delivery.release-in-emergency": frozenset({"incident"}),
     "delivery.configure-endpoint": frozenset({"admin"}),
     "delivery.confirm-plan": frozenset({"controller"}),
     "delivery.judge-rollout": frozenset({"controller"}),
@@ -242,6 +252,9 @@ MATRIX: dict[str, frozenset[str]] = {
     "hub.list-access": READERS,
     "hub.lineage": EVERYBODY,
     "hub.show-rollout": EVERYBODY,
+    "hub.draft-release-plan": EVERYBODY,
+    "hub.find-releases": EVERYBODY,
+    "hub.queue": EVERYBODY,
     "hub.who-am-i": EVERYBODY,
     "hub.changes-since": frozenset({"auditor", "security"}),
     "hub.verify-audit": frozenset({"auditor", "security"}),

@@ -1,0 +1,108 @@
+"""The release plan: what could fail, what would show it, and the way back. Plain data; part of what is approved.
+
+A risk names the *signal* that would show it, and only a signal that exists counts: a guard of the endpoint, which
+watches releases on their way and takes them back. A draft is made of what the journal knows; the owner edits it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import msgspec
+
+from lockgate.core.clock import Micros
+from lockgate.core.digests import Digest, digest_of
+from lockgate.core.messages import Reason
+
+MAX_RISKS = 50
+_MOST_DRAFTED = 10
+
+
+class Risk(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What could fail, and the guard that would show it."""
+
+    what: str
+    signal: str
+
+
+class ReleasePlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is expected of a release.
+
+    Attributes:
+        back_to: the version that a rollback leads to, or `fallback` where none was live before.
+        drilled_at, drilled_ms: when the way back was last rehearsed with success, and its time to the first answer of
+            the other version (p99); None when it never was.
+    """
+
+    risks: tuple[Risk, ...]
+    back_to: str
+    drilled_at: Micros | None = None
+    drilled_ms: float | None = None
+    note: str = ""
+
+    @property
+    def digest(self) -> Digest:
+        return digest_of(self)
+
+
+class Mishap(msgspec.Struct, frozen=True, kw_only=True):
+    """A release that failed or was taken back: which version, how it ended, the guards that said so."""
+
+    version: str
+    how: str
+    why: str
+    guards: tuple[str, ...] = ()
+
+
+def drafted(guards: Mapping[str, str], mishaps: Iterable[Mishap]) -> tuple[Risk, ...]:
+    """Risks to begin with: what has happened before, newest first, then what each guard watches for.
+
+    Args:
+        guards: of the endpoint, each with what it would show in words.
+    """
+    risks: dict[tuple[str, str], Risk] = {}
+    for mishap in mishaps:
+        # What no guard has said is put to the one that every rollout has.
+        for signal in [guard for guard in mishap.guards if guard in guards] or list(guards)[:1]:
+            why = f": {mishap.why}" if mishap.why else ""
+            risk = Risk(what=f"as {mishap.version}, which {mishap.how}{why}", signal=signal)
+            risks.setdefault((signal, mishap.why), risk)
+    seen = list(risks.values())[:_MOST_DRAFTED]
+    covered = {risk.signal for risk in seen}
+    return (
+        *seen,
+        *(Risk(what=words, signal=guard) for guard, words in guards.items() if guard not in covered),
+    )
+
+
+def plan_reasons(risks: Sequence[Risk], guards: Iterable[str], endpoint: str) -> list[Reason]:
+    """Why these risks are no plan: none at all, one without words, one that nothing would show."""
+    known = sorted(guards)
+    if not 1 <= len(risks) <= MAX_RISKS:
+        return [
+            Reason(
+                rule="governance.no-risk",
+                message="a release plan says what could fail",
+                measured=f"{len(risks)} risks",
+                limit=f"1 to {MAX_RISKS}",
+                remedy="name what could fail, and the guard that would show it",
+            )
+        ]
+    return [
+        _unseen(risk, known, endpoint) for risk in risks if risk.signal not in known or not risk.what.strip()
+    ]
+
+
+def _unseen(risk: Risk, known: Sequence[str], endpoint: str) -> Reason:
+    if not risk.what.strip():
+        return Reason(
+            rule="governance.no-risk", message=f"a risk with signal {risk.signal!r} does not say what fails"
+        )
+    configure = f'configure guards under [endpoints."{endpoint}".rollout] in lockgate.toml'
+    return Reason(
+        rule="governance.no-signal",
+        message=f"nothing would show that {risk.what!r} happens",
+        measured=risk.signal or "no signal",
+        limit=", ".join(known) or "no guard is configured",
+        remedy=f"name one of the guards of {endpoint}, or add one to its rollout" if known else configure,
+    )
