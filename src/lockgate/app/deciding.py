@@ -10,6 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
+from lockgate.access.decide import DEFAULT_TOKEN_DAYS, TOKEN_DAYS
+from lockgate.access.messages import IssueServiceToken, IssueToken
 from lockgate.adapters.identity.checkpoints import KEY_NAME, NotePrivate, NotePublic
 from lockgate.adapters.identity.keys import CheckpointKey, CheckpointPublicKey
 from lockgate.adapters.targets.captures import CaptureReader
@@ -75,6 +77,7 @@ class Deciding:
         checkpoint_key: where the key is that signs them.
         earlier_keys: those that signed checkpoints before this one did.
         lacking: what a package would miss of the features it reads by key, if it answered now.
+        token_days: how long an API token may live.
     """
 
     def __init__(
@@ -88,6 +91,7 @@ class Deciding:
         checkpoint_key: Callable[[], Path],
         earlier_keys: Sequence[NoteVerifier] = (),
         lacking: Callable[[Digest], str | None] = lambda package: None,
+        token_days: int = DEFAULT_TOKEN_DAYS,
     ) -> None:
         self.clock = SystemClock()
         self.ids = SystemIds()
@@ -97,6 +101,7 @@ class Deciding:
         self.sink = sink
         self._checkpoint_key = checkpoint_key
         self._trusted = trusted
+        self._token_days = token_days
         self.target = None if run is None else LocalTarget(run)
         targets = {} if self.target is None else {"local": self.target}
         self.effects = EffectRunner(self.outbox, targets, self.clock, vet=self._vet)
@@ -132,6 +137,8 @@ class Deciding:
     def _establish(self, command: Command) -> Mapping[str, Any]:
         """What must hold outside the journal before a command may be decided, and what that amounts to."""
         match command:
+            case IssueToken() | IssueServiceToken():
+                return {TOKEN_DAYS: self._token_days}
             case RecordEvidence():
                 for line in command.lines:
                     check_line(line, self.blobs.get(line.digest), command.package)

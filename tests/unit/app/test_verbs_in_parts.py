@@ -16,7 +16,7 @@ ORDERS = {"prod-eu": 3, "dev": 1, "prod-us": 3, "staging": 2}
 
 
 def session(hub_url: str | None = None, **control: Any) -> Session:
-    made = Session(actor="ann", json=False, project=None, hub_url=hub_url)
+    made = Session("ann", json=False, project=None, hub_url=hub_url)
     made.__dict__["control"] = SimpleNamespace(**control)
     return made
 

@@ -13,7 +13,7 @@ import msgspec
 
 from lockgate.app.cli.main import Refused
 from lockgate.app.plugins import resolve
-from lockgate.core.errors import LockgateError, Unsupported
+from lockgate.core.errors import Forbidden, LockgateError, Unsupported
 from lockgate.core.messages import Command, Query, Receipt, Refusal
 from lockgate.hub.kernel import Hub
 from lockgate.hub.messages import ExplainVersion, Standing, Status
@@ -26,14 +26,50 @@ class WorkNeedsStore(Unsupported):
     code = "cli.work-needs-store"
 
 
+class ClaimBesideProof(Forbidden):
+    """Two answers to who is acting: a name that is claimed, and a token that proves one."""
+
+    code = "cli.claim-beside-proof"
+
+
 @dataclass(frozen=True)
 class Session:
-    """One run of a verb."""
+    """One run of a verb.
 
-    actor: str
+    Attributes:
+        claim: who says to be acting, where nobody has to prove it.
+        insists: whether that was said with `--as`.
+    """
+
+    claim: str
     json: bool
     project: str | None
     hub_url: str | None
+    insists: bool = False
+
+    @functools.cached_property
+    def proof(self) -> Callable[[], str] | None:
+        """What gives the token for the hub, when this user has one.
+
+        Raises:
+            ClaimBesideProof: a name was claimed as well.
+            HubInsecure, LoginsExposed: as `adapters.identity.logins` says.
+        """
+        if not self.hub_url:
+            return None
+        proof: Callable[[], str] | None = resolve("lockgate.adapters.identity.logins:proof_for")(self.hub_url)
+        if proof is not None and self.insists:
+            raise ClaimBesideProof(
+                f"a hub that knows who is speaking believes no --as {self.claim}",
+                remedy="leave out --as; lockgate whoami says whom the hub takes you for",
+                hub=self.hub_url,
+            )
+        return proof
+
+    @functools.cached_property
+    def actor(self) -> str:
+        """In whose name this runs: the one a hub takes the sender of a token for, else the one that is claimed."""
+        return self.claim if self.proof is None else self.reading.session.actor
 
     @functools.cached_property
     def layout(self) -> Layout:
@@ -43,9 +79,11 @@ class Session:
     def reading(self) -> Hub:
         """A hub for questions: over HTTP when one was named, else the project's own store."""
         if self.hub_url:
-            hub: Hub = resolve("lockgate.adapters.hubs.http:HttpHub")(self.hub_url, actor=self.actor)
+            hub: Hub = resolve("lockgate.adapters.hubs.http:HttpHub")(
+                self.hub_url, actor=self.claim, token=self.proof
+            )
             return hub
-        embedded_hub: Hub = resolve("lockgate.app.reading:reading_hub")(self.layout, self.actor)
+        embedded_hub: Hub = resolve("lockgate.app.reading:reading_hub")(self.layout, self.claim)
         return embedded_hub
 
     @functools.cached_property
@@ -128,7 +166,10 @@ class Session:
             click.echo(text)
 
     def say_identity(self) -> None:
-        """Nothing proves anybody's name yet, and wherever a name matters that is said."""
+        """Wherever a name matters, it is said; and whether anything proves it."""
+        if self.proof is not None:
+            self.note(f"acting as {self.actor}")
+            return
         why = "this hub believes any name" if self.hub_url else "embedded mode"
         self.note(f"acting as {self.actor} (claimed, not proven: {why})")
 
@@ -152,9 +193,8 @@ def verb(function: Callable[..., None]) -> click.Command:
     def run(
         actor: str | None, as_json: bool, project: str | None, hub_url: str | None, **arguments: Any
     ) -> None:
-        session = Session(
-            claimed_actor(actor), as_json, project, hub_url or os.environ.get("LOCKGATE_HUB") or None
-        )
+        hub = hub_url or os.environ.get("LOCKGATE_HUB") or None
+        session = Session(claimed_actor(actor), as_json, project, hub, insists=actor is not None)
         function(session, **arguments)
 
     shared = (
