@@ -48,9 +48,7 @@ VERBS: dict[str, Verb] = {
     "diff": Verb("read", f"{_CLI}.verbs.packages:diff", "What changed between two versions."),
     "package": Verb("read", f"{_CLI}.verbs.packages:package", "Show, verify or export a package."),
     "audit": Verb("read", f"{_CLI}.verbs.audit:audit", "The journal: read it, verify it, prove it."),
-    "whoami": Verb(
-        "read", f"{_CLI}.verbs.identity:whoami", "Whom the hub takes you for, and what you may do."
-    ),
+    "whoami": Verb("read", f"{_CLI}.who.login:whoami", "Whom the hub takes you for, and what you may do."),
     "plan": Verb("read", f"{_CLI}.verbs.build:plan", "What would run, and why."),
     "contract": Verb("read", f"{_CLI}.verbs.build:contract", "Hold the datasets to their contracts."),
     "features": Verb("read", f"{_CLI}.verbs.build:features", "The feature definitions and their hashes."),
@@ -76,10 +74,10 @@ VERBS: dict[str, Verb] = {
     ),
     "retire": Verb("change", f"{_CLI}.verbs.judging:retire", "End the life of a version nobody serves."),
     "policy": Verb("change", f"{_CLI}.verbs.setup:policy", "Show or adopt the policy of the tiers."),
-    "access": Verb("change", f"{_CLI}.verbs.access:access", "Who holds which role: give, take away, list."),
-    "token": Verb("change", f"{_CLI}.verbs.access:token", "API tokens: issue, list, revoke."),
-    "login": Verb("change", f"{_CLI}.verbs.identity:login", "Prove who you are to a hub."),
-    "logout": Verb("change", f"{_CLI}.verbs.identity:logout", "Forget the login at a hub."),
+    "access": Verb("change", f"{_CLI}.who.access:access", "Who holds which role: give, take away, list."),
+    "token": Verb("change", f"{_CLI}.who.access:token", "API tokens: issue, list, revoke."),
+    "login": Verb("change", f"{_CLI}.who.login:login", "Prove who you are to a hub."),
+    "logout": Verb("change", f"{_CLI}.who.login:logout", "Forget the login at a hub."),
     "promote": Verb("change", f"{_CLI}.verbs.release:promote", "Release a version to an environment."),
     "rollback": Verb("change", f"{_CLI}.verbs.release:rollback", "Put the version before back, at once."),
     "rollout": Verb(

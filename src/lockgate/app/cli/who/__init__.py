@@ -1,0 +1,1 @@
+"""Verbs about people and machines: who is speaking, and who may do what."""
