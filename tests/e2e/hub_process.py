@@ -1,4 +1,4 @@
-"""A process that speaks to a store for the tests in test_hub_kill9.py. Not a test.
+"""A process that speaks to the store at a URL, for the tests that kill it. Not a test.
 
 hub_process.py STORE declare NAME N        N commands; the id of each is printed once it is acknowledged
 hub_process.py STORE die STEP ID           one promotion, killed by SIGKILL when the kernel reaches STEP
@@ -13,10 +13,8 @@ import signal
 import sys
 from pathlib import Path
 
-from lockgate.adapters.sql.sqlite.journal import SqliteJournal
-from lockgate.adapters.sql.sqlite.outbox import SqliteOutbox
-from lockgate.adapters.sql.sqlite.store import SqliteStore
 from lockgate.app.http.server import by_claimed_name, create_app, serve
+from lockgate.app.stores import open_store
 from lockgate.delivery.messages import ConfirmPlan, PromoteVersion
 from lockgate.registry.messages import DeclareModel
 from lockgate.testing.hub_world import CONTROLLER, MODEL_NAME, OPERATOR, PLATFORM, HubWorld, accepted
@@ -60,8 +58,7 @@ def carry_out(world: HubWorld, file: str) -> None:
 
 
 def main(store: str, verb: str, *arguments: str) -> None:
-    opened = SqliteStore(Path(store))
-    world = HubWorld(SqliteJournal(opened), SqliteOutbox(opened))
+    world = HubWorld(*open_store(store, base=Path.cwd()))
     if verb == "serve":
         serve(create_app(lambda session: world.hub(session.actor), by_claimed_name), 0)
     else:

@@ -39,7 +39,7 @@ class HubProcess(NamedTuple):
 
 def start(store: Path) -> HubProcess:
     process = subprocess.Popen(
-        [sys.executable, str(SCRIPT), str(store), "serve"], stdout=subprocess.PIPE, text=True
+        [sys.executable, str(SCRIPT), f"sqlite:{store}", "serve"], stdout=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
     ready = json.loads(process.stdout.readline())

@@ -102,6 +102,21 @@ class PostgresServer:
             )
             return cursor.fetchall() if cursor.description else []
 
+    def set(self, setting: str, value: str) -> None:
+        """Change a setting of the whole server, as its owner may at any time."""
+        self.administer(f"ALTER SYSTEM SET {setting} = {value}")
+        self._reload(setting, value)
+
+    def reset(self, setting: str) -> None:
+        (before,) = self.administer(f"SELECT boot_val FROM pg_settings WHERE name = '{setting}'")
+        self.administer(f"ALTER SYSTEM RESET {setting}")
+        self._reload(setting, str(before[0]))
+
+    def _reload(self, setting: str, value: str) -> None:
+        self.administer("SELECT pg_reload_conf()")
+        while self.administer(f"SHOW {setting}") != [(value,)]:
+            pass
+
     def _answers(self) -> bool:
         with suppress(psycopg.OperationalError), psycopg.connect(self.dsn(), connect_timeout=2):
             return True

@@ -225,7 +225,10 @@ class PostgresStore:
             connection.execute(b"COMMIT")
 
     def _version(self) -> int:
-        ((exists,),) = self.rows("SELECT to_regclass('store') IS NOT NULL")
+        # Read as a row: `to_regclass` may answer from what this session knew before it waited for the lock.
+        ((exists,),) = self.rows(
+            "SELECT count(*) > 0 FROM pg_tables WHERE schemaname = current_schema() AND tablename = 'store'"
+        )
         if not exists:
             return 0
         ((version,),) = self.rows("SELECT version FROM store")

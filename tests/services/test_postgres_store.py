@@ -1,0 +1,358 @@
+"""What PostgreSQL is asked for beyond the suites: settings, migrations, rights, broken connections, secrets."""
+
+from __future__ import annotations
+
+import re
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psycopg
+import pytest
+from postgres import PASSWORD, PostgresServer
+from tcp_cut import Cut, cutting
+
+from lockgate.adapters.sql.postgres.errors import CommitUnknown, ConnectionStringInvalid, StoreUnsuitable
+from lockgate.adapters.sql.postgres.opening import open_postgres
+from lockgate.adapters.sql.postgres.schema import MIGRATIONS
+from lockgate.adapters.sql.tables import StoreTooNew, StoreUnreachable
+from lockgate.app.stores import open_store
+from lockgate.core.errors import Bug, LockgateError
+from lockgate.core.journal import EMPTY_HEAD
+from lockgate.core.secrets import NotAReference
+from lockgate.hub import audit
+from lockgate.hub.ports import JournalBusy, JournalUnreadable
+from lockgate.registry.messages import DeclareModel
+from lockgate.testing.hub_world import PLATFORM, HubWorld, accepted
+from lockgate.testing.journal_suite import commit_of, document, lease, write
+
+pytestmark = pytest.mark.service
+PAGE = Path(__file__).parent.parent.parent / "docs" / "postgresql.md"
+
+
+@pytest.fixture
+def owner(database: str) -> Iterator[psycopg.Connection[tuple[object, ...]]]:
+    """Somebody who may do everything to the tables, beside the hub."""
+    with psycopg.connect(database, autocommit=True) as connection:
+        yield connection
+
+
+OURS = "application_name = 'lockgate'"
+Owner = psycopg.Connection[tuple[object, ...]]
+
+
+def one(owner: Owner, statement: str) -> object:
+    (value,) = owner.execute(statement.encode()).fetchone() or (None,)
+    return value
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE events SET body = '' WHERE seq = 1",
+        "UPDATE events SET seq = 9",
+        "DELETE FROM events",
+        "DELETE FROM events WHERE seq = 1",
+        "TRUNCATE events",
+        "INSERT INTO events VALUES (4, '', '')",
+        "INSERT INTO events VALUES (0, '', '')",
+        "INSERT INTO events VALUES (1, '', '') ON CONFLICT (seq) DO UPDATE SET body = ''",
+    ],
+)
+def test_events_can_only_be_appended(database: str, owner: Owner, statement: str) -> None:
+    journal, _ = open_postgres(database)
+    write(journal, "c1", bodies=[b"one", b"two"])
+    before = journal.entries(0, 10)
+    with pytest.raises(psycopg.IntegrityError):
+        owner.execute(statement.encode())
+    assert journal.entries(0, 10) == before
+
+
+def test_a_commit_that_does_not_go_on_from_the_head_writes_nothing(database: str) -> None:
+    journal, outbox = open_postgres(database)
+    write(journal, "c1", bodies=[b"one"], documents=[document("a")])
+    forked = commit_of(
+        EMPTY_HEAD, "c2", bodies=[b"other"], documents=[document("b")], effects=[("s", 1, b"")]
+    )
+    with pytest.raises(psycopg.IntegrityError), journal.transaction() as transaction:
+        transaction.commit(forked)
+    assert journal.document("thing", "b") is None
+    assert outbox.open_rows() == 0
+    assert [entry.body for entry in journal.entries(0, 10)] == [b"one"]
+    write(journal, "c3")
+
+
+def test_a_receipt_is_written_once(database: str) -> None:
+    journal, _ = open_postgres(database)
+    write(journal, "c1", receipt=b"first")
+    with pytest.raises(psycopg.IntegrityError):
+        write(journal, "c1", receipt=b"second")
+    assert journal.receipt("c1") == b"first"
+    assert journal.head().seq == 1
+
+
+def test_writing_inside_a_snapshot_is_a_bug(database: str) -> None:
+    journal, _ = open_postgres(database)
+    with journal.snapshot(), pytest.raises(Bug):
+        write(journal, "c1")
+    write(journal, "c1")
+
+
+# --- durability ------------------------------------------------------------------------------------------------
+
+
+def test_commits_are_synchronous_whatever_the_server_is_set_to(
+    postgres: PostgresServer, database: str
+) -> None:
+    journal, _ = open_postgres(database + "%20-csynchronous_commit%3Doff")
+    with journal.transaction() as transaction:
+        shown = transaction._connection.execute(b"SHOW synchronous_commit").fetchone()  # type: ignore[attr-defined]
+    assert shown == ("on",)
+
+
+@pytest.mark.parametrize("setting", ["fsync", "full_page_writes"])
+def test_a_server_that_would_lose_commits_is_refused(
+    postgres: PostgresServer, database: str, setting: str
+) -> None:
+    postgres.set(setting, "off")
+    try:
+        with pytest.raises(StoreUnsuitable) as caught:
+            open_postgres(database)
+    finally:
+        postgres.reset(setting)
+    assert setting in caught.value.message
+    open_postgres(database)
+
+
+def test_a_database_of_another_encoding_is_refused(postgres: PostgresServer) -> None:
+    postgres.administer(
+        "CREATE DATABASE latin ENCODING 'LATIN1' LOCALE 'C' LOCALE_PROVIDER libc TEMPLATE template0"
+    )
+    with pytest.raises(StoreUnsuitable, match="LATIN1"):
+        open_postgres(postgres.dsn("latin"))
+
+
+# --- migrations ------------------------------------------------------------------------------------------------
+
+
+def test_many_hubs_open_a_new_database_at_once(postgres: PostgresServer) -> None:
+    for turn in range(3):
+        name = f"at_once_{turn}"
+        postgres.administer("CREATE SCHEMA {}", "postgres", name)
+        start = threading.Barrier(6)
+
+        def open_one(_: int, name: str = name, start: threading.Barrier = start) -> int:
+            start.wait(30)
+            return open_postgres(postgres.dsn(schema=name)).journal.head().seq
+
+        with ThreadPoolExecutor(6) as pool:
+            assert list(pool.map(open_one, range(6))) == [0] * 6
+
+
+def test_a_store_opens_again_with_all_that_was_in_it(database: str) -> None:
+    journal, _ = open_postgres(database)
+    write(journal, "c1", bodies=[b"one"], documents=[document("a")], effects=[("s", 1, b"{}")])
+    again = open_postgres(database)
+    assert again.journal.head() == journal.head()
+    assert again.journal.document("thing", "a") == document("a")
+    assert again.outbox.open_rows() == 1
+
+
+def test_a_store_of_a_newer_release_is_left_alone(database: str, owner: Owner) -> None:
+    open_postgres(database)
+    owner.execute(b"UPDATE store SET version = 99")
+    with pytest.raises(StoreTooNew) as caught:
+        open_postgres(database)
+    assert caught.value.remedy == "upgrade Lockgate"
+
+
+def test_half_a_migration_is_none(database: str, owner: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = (MIGRATIONS[0], b"CREATE TABLE events (again integer)")
+    monkeypatch.setattr("lockgate.adapters.sql.postgres.store.MIGRATIONS", broken)
+    with pytest.raises(JournalUnreadable):
+        open_postgres(database)
+    assert one(owner, "SELECT count(*) FROM pg_tables WHERE schemaname = current_schema()") == 0
+    monkeypatch.undo()
+    assert open_postgres(database).journal.head() == EMPTY_HEAD
+
+
+def test_a_role_with_the_documented_rights_can_do_what_a_hub_does_and_no_more(
+    postgres: PostgresServer, database: str, owner: Owner
+) -> None:
+    open_postgres(database)
+    schema = one(owner, "SELECT current_schema()")
+    (granting,) = re.findall(r"```sql\n(CREATE ROLE.*?)```", PAGE.read_text(), re.S)
+    owner.execute(granting.replace("SCHEMA public", f"SCHEMA {schema}").encode())
+    store = open_postgres(postgres.dsn(user="lockgate_hub", password="change-me", schema=str(schema)))
+    world = HubWorld(*store)
+    command = DeclareModel(id="c1", model="main/x", tier="low", owner="o", purpose="p")
+    assert accepted(world.hub(PLATFORM).execute(command)).head == 1
+    write(store.journal, "c2", documents=[document("a")], effects=[("s", 1, b"{}")])
+    write(store.journal, "c3", documents=[document("a", rev=2)])
+    store.outbox.settle(lease(store.outbox, 0, 10))
+    allowed = {
+        table: {
+            right
+            for right in ("SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE")
+            if one(owner, f"SELECT has_table_privilege('lockgate_hub', '{schema}.{table}', '{right}')")
+        }
+        for table in ("events", "receipts", "head", "documents", "edges", "outbox", "store")
+    }
+    assert allowed == {
+        "events": {"SELECT", "INSERT"},
+        "receipts": {"SELECT", "INSERT"},
+        "edges": {"SELECT", "INSERT"},
+        "head": {"SELECT", "UPDATE"},
+        "documents": {"SELECT", "INSERT", "UPDATE"},
+        "outbox": {"SELECT", "INSERT", "UPDATE", "DELETE"},
+        "store": {"SELECT"},
+    }
+
+
+# --- connections -----------------------------------------------------------------------------------------------
+
+
+def end_sessions(owner: Owner, condition: str = "true") -> int:
+    """Kill every session of the hub's; how many there were."""
+    ended = owner.execute(
+        f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE {OURS} AND {condition}".encode()
+    )
+    return len(ended.fetchall())
+
+
+def test_connections_that_died_while_idle_are_replaced_unnoticed(database: str, owner: Owner) -> None:
+    journal, outbox = open_postgres(database)
+    write(journal, "c1", effects=[("s", 1, b"{}")])
+    for ask in (
+        lambda: journal.head().seq,
+        lambda: write(journal, "c2"),
+        lambda: outbox.lease(0, 10),
+        lambda: len(journal.entries(0, 10)),
+    ):
+        assert end_sessions(owner) >= 1
+        ask()
+    with journal.snapshot():
+        assert journal.head().seq == 2
+    assert end_sessions(owner) >= 1
+    with journal.snapshot():
+        assert journal.head().seq == 2
+
+
+def test_a_connection_that_dies_under_the_lock_takes_nothing_with_it(database: str, owner: Owner) -> None:
+    journal, _ = open_postgres(database)
+    write(journal, "c1")
+    with pytest.raises(StoreUnreachable) as caught, journal.transaction() as transaction:
+        end_sessions(owner)
+        transaction.document("thing", "a")
+    assert caught.value.retryable
+    with pytest.raises(StoreUnreachable), journal.snapshot():
+        journal.head()
+        end_sessions(owner)
+        journal.head()
+    write(journal, "c2")
+    assert journal.head().seq == 2
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_connection_that_dies_during_the_commit_leaves_it_unknown_and_the_retry_safe(
+    postgres: PostgresServer, database: str, moment: Cut
+) -> None:
+    with cutting(postgres.port, b"COMMIT\0") as proxy:
+        world = HubWorld(*open_postgres(database.replace(f":{postgres.port}/", f":{proxy.port}/")))
+        command = DeclareModel(id="c1", model="main/x", tier="low", owner="o", purpose="p")
+        proxy.cut = moment
+        with pytest.raises(CommitUnknown) as caught:
+            world.hub(PLATFORM).execute(command)
+        assert caught.value.retryable
+        assert "same id" in caught.value.remedy
+        n_written = open_postgres(database).journal.head().seq
+        assert n_written == (1 if moment == "after" else 0)
+        receipt = accepted(world.hub(PLATFORM).execute(command))
+        assert receipt.head == world.journal.head().seq == 1
+        assert audit.verify(world.journal, (), ()).ok
+
+
+def test_a_lock_that_does_not_come_is_said_to_be_busy(
+    database: str, owner: Owner, eventually: Callable[..., object]
+) -> None:
+    left, right = open_postgres(database), open_postgres(database)
+    waiting = "wait_event_type = 'Lock'"
+    with left.journal.transaction(), ThreadPoolExecutor(1) as pool:
+        stuck = pool.submit(write, right.journal, "c1")
+        eventually(
+            lambda: one(
+                owner,
+                f"SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity WHERE {OURS} AND {waiting}",
+            )
+        )
+        with pytest.raises(JournalBusy) as caught:
+            stuck.result(30)
+        assert caught.value.retryable
+        shown = left.journal._store.rows("SHOW lock_timeout")  # type: ignore[attr-defined]
+        assert shown == [("30s",)]
+    write(right.journal, "c2")
+    assert left.journal.head().seq == 1
+
+
+def test_many_threads_share_few_connections(database: str, owner: Owner) -> None:
+    journal, _ = open_postgres(database)
+    start, n_threads = threading.Barrier(40), 40
+
+    def work(number: int) -> None:
+        start.wait(30)
+        for turn in range(5):
+            write(journal, f"c{number}-{turn}")
+            journal.entries(0, 10)
+
+    with ThreadPoolExecutor(n_threads) as pool:
+        list(pool.map(work, range(n_threads)))
+    assert journal.head().seq == n_threads * 5
+    # Those of a burst are kept for the next one.
+    assert 1 <= int(str(one(owner, f"SELECT count(*) FROM pg_stat_activity WHERE {OURS}"))) <= 12
+
+
+# --- secrets ---------------------------------------------------------------------------------------------------
+
+
+def told(error: LockgateError) -> str:
+    return "".join(traceback.format_exception(error)) + str(error.record())
+
+
+@pytest.mark.parametrize(
+    "dsn,error",
+    [
+        ("postgresql://lockgate:hunter2hunter2@127.0.0.1:{port}/postgres", StoreUnreachable),
+        ("postgresql://lockgate:hunter2hunter2@127.0.0.1:1/postgres", StoreUnreachable),
+        ("postgresql://nobody-hunter2hunter2:x@127.0.0.1:{port}/postgres", StoreUnreachable),
+        ("postgresql://lockgate:a@hunter2hunter2@127.0.0.1:{port}/postgres", StoreUnreachable),
+        ("postgresql://lockgate:hunter2hunter2/x@127.0.0.1:{port}/postgres", LockgateError),
+        ("host=127.0.0.1 password=a hunter2hunter2", ConnectionStringInvalid),
+        ("hunter2hunter2", ConnectionStringInvalid),
+        ("postgresql://lockgate:%hunter2hunter2@127.0.0.1:{port}/postgres", ConnectionStringInvalid),
+        ("postgresql://lockgate:{password}@127.0.0.1:{port}/hunter2hunter2", StoreUnreachable),
+    ],
+)
+def test_no_error_tells_the_connection_string(
+    postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch, dsn: str, error: type[LockgateError]
+) -> None:
+    filled = dsn.format(port=postgres.port, password="s3cret%2Fof%3Athe%40tests")
+    monkeypatch.setenv("LOCKGATE_TEST_DSN", filled)
+    with pytest.raises(error) as caught:
+        open_store("env:LOCKGATE_TEST_DSN", base=Path("/"))
+    said = told(caught.value)
+    assert "hunter2" not in said and PASSWORD not in said and "s3cret" not in said
+    assert "env:LOCKGATE_TEST_DSN" in caught.value.message
+    assert caught.value.remedy
+
+
+def test_a_connection_string_in_a_configuration_is_refused(database: str) -> None:
+    with pytest.raises(NotAReference) as caught:
+        open_store(database, base=Path("/"))
+    assert "s3cret" not in told(caught.value)
+
+
+def test_a_file_may_hold_the_connection_string(database: str, tmp_path: Path) -> None:
+    (tmp_path / "dsn").write_text(database + "\n")
+    assert open_store("file:dsn", base=tmp_path).journal.head() == EMPTY_HEAD
