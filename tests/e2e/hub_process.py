@@ -58,7 +58,7 @@ def carry_out(world: HubWorld, file: str) -> None:
 
 
 def main(store: str, verb: str, *arguments: str) -> None:
-    world = HubWorld(*open_store(store, base=Path.cwd()))
+    world = HubWorld(*open_store(store, base=Path.cwd())[:2])
     if verb == "serve":
         serve(create_app(lambda session: world.hub(session.actor), by_claimed_name), 0)
     else:

@@ -34,7 +34,7 @@ def finish(process: subprocess.Popen[str]) -> list[str]:
 
 
 def open_world(store: str) -> HubWorld:
-    return HubWorld(*open_store(store, base=Path("/")))
+    return HubWorld(*open_store(store, base=Path("/"))[:2])
 
 
 def verified(store: str) -> HubWorld:

@@ -14,7 +14,7 @@ from servers import LOOPBACK, as_unprivileged, folder, free_port, started, wait_
 
 USER = "lockgate"
 PASSWORD = "s3cret/of:the@tests"
-_QUOTED = "s3cret%2Fof%3Athe%40tests"
+QUOTED = "s3cret%2Fof%3Athe%40tests"
 SETTINGS = {
     "listen_addresses": LOOPBACK,
     "shared_buffers": "32MB",
@@ -89,7 +89,7 @@ class PostgresServer:
         self._running.close()
 
     def dsn(
-        self, database: str = "postgres", *, user: str = USER, password: str = _QUOTED, schema: str = ""
+        self, database: str = "postgres", *, user: str = USER, password: str = QUOTED, schema: str = ""
     ) -> str:
         options = f"?options=-csearch_path%3D{schema}" if schema else ""
         return f"postgresql://{user}:{password}@{LOOPBACK}:{self.port}/{database}{options}"

@@ -65,13 +65,13 @@ def two_servers() -> Iterator[list[Served]]:
 def two_worlds(database: str) -> list[HubWorld]:
     # One clock: hubs that share a store are expected to agree about the time.
     clock = FakeClock()
-    return [HubWorld(*open_postgres(database), clock=clock) for _ in range(2)]
+    return [HubWorld(*open_postgres(database)[:2], clock=clock) for _ in range(2)]
 
 
 class TestHubOnPostgres(HubContract):
     @pytest.fixture
     def connect(self, database: str) -> Callable[[str], Hub]:
-        return HubWorld(*open_postgres(database)).hub
+        return HubWorld(*open_postgres(database)[:2]).hub
 
 
 class TestTwoHubsOverHttpOnOnePostgres(HubContract):

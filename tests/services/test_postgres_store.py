@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from postgres import PASSWORD, PostgresServer
+from postgres import PASSWORD, QUOTED, PostgresServer
 from tcp_cut import Cut, cutting
 
 from lockgate.adapters.sql.postgres.errors import CommitUnknown, ConnectionStringInvalid, StoreUnsuitable
@@ -62,7 +62,7 @@ def one(owner: Owner, statement: str) -> object:
     ],
 )
 def test_events_can_only_be_appended(database: str, owner: Owner, statement: str) -> None:
-    journal, _ = open_postgres(database)
+    journal = open_postgres(database).journal
     write(journal, "c1", bodies=[b"one", b"two"])
     before = journal.entries(0, 10)
     with pytest.raises(psycopg.IntegrityError):
@@ -71,7 +71,7 @@ def test_events_can_only_be_appended(database: str, owner: Owner, statement: str
 
 
 def test_a_commit_that_does_not_go_on_from_the_head_writes_nothing(database: str) -> None:
-    journal, outbox = open_postgres(database)
+    journal, outbox, _ = open_postgres(database)
     write(journal, "c1", bodies=[b"one"], documents=[document("a")])
     forked = commit_of(
         EMPTY_HEAD, "c2", bodies=[b"other"], documents=[document("b")], effects=[("s", 1, b"")]
@@ -85,7 +85,7 @@ def test_a_commit_that_does_not_go_on_from_the_head_writes_nothing(database: str
 
 
 def test_a_receipt_is_written_once(database: str) -> None:
-    journal, _ = open_postgres(database)
+    journal = open_postgres(database).journal
     write(journal, "c1", receipt=b"first")
     with pytest.raises(psycopg.IntegrityError):
         write(journal, "c1", receipt=b"second")
@@ -94,7 +94,7 @@ def test_a_receipt_is_written_once(database: str) -> None:
 
 
 def test_writing_inside_a_snapshot_is_a_bug(database: str) -> None:
-    journal, _ = open_postgres(database)
+    journal = open_postgres(database).journal
     with journal.snapshot(), pytest.raises(Bug):
         write(journal, "c1")
     write(journal, "c1")
@@ -106,7 +106,7 @@ def test_writing_inside_a_snapshot_is_a_bug(database: str) -> None:
 def test_commits_are_synchronous_whatever_the_server_is_set_to(
     postgres: PostgresServer, database: str
 ) -> None:
-    journal, _ = open_postgres(database + "%20-csynchronous_commit%3Doff")
+    journal = open_postgres(database + "%20-csynchronous_commit%3Doff").journal
     with journal.transaction() as transaction:
         shown = transaction._connection.execute(b"SHOW synchronous_commit").fetchone()  # type: ignore[attr-defined]
     assert shown == ("on",)
@@ -152,7 +152,7 @@ def test_many_hubs_open_a_new_database_at_once(postgres: PostgresServer) -> None
 
 
 def test_a_store_opens_again_with_all_that_was_in_it(database: str) -> None:
-    journal, _ = open_postgres(database)
+    journal = open_postgres(database).journal
     write(journal, "c1", bodies=[b"one"], documents=[document("a")], effects=[("s", 1, b"{}")])
     again = open_postgres(database)
     assert again.journal.head() == journal.head()
@@ -186,7 +186,7 @@ def test_a_role_with_the_documented_rights_can_do_what_a_hub_does_and_no_more(
     (granting,) = re.findall(r"```sql\n(CREATE ROLE.*?)```", PAGE.read_text(), re.S)
     owner.execute(granting.replace("SCHEMA public", f"SCHEMA {schema}").encode())
     store = open_postgres(postgres.dsn(user="lockgate_hub", password="change-me", schema=str(schema)))
-    world = HubWorld(*store)
+    world = HubWorld(*store[:2])
     command = DeclareModel(id="c1", model="main/x", tier="low", owner="o", purpose="p")
     assert accepted(world.hub(PLATFORM).execute(command)).head == 1
     write(store.journal, "c2", documents=[document("a")], effects=[("s", 1, b"{}")])
@@ -223,7 +223,7 @@ def end_sessions(owner: Owner, condition: str = "true") -> int:
 
 
 def test_connections_that_died_while_idle_are_replaced_unnoticed(database: str, owner: Owner) -> None:
-    journal, outbox = open_postgres(database)
+    journal, outbox, _ = open_postgres(database)
     write(journal, "c1", effects=[("s", 1, b"{}")])
     for ask in (
         lambda: journal.head().seq,
@@ -241,7 +241,7 @@ def test_connections_that_died_while_idle_are_replaced_unnoticed(database: str, 
 
 
 def test_a_connection_that_dies_under_the_lock_takes_nothing_with_it(database: str, owner: Owner) -> None:
-    journal, _ = open_postgres(database)
+    journal = open_postgres(database).journal
     write(journal, "c1")
     with pytest.raises(StoreUnreachable) as caught, journal.transaction() as transaction:
         end_sessions(owner)
@@ -260,7 +260,7 @@ def test_a_connection_that_dies_during_the_commit_leaves_it_unknown_and_the_retr
     postgres: PostgresServer, database: str, moment: Cut
 ) -> None:
     with cutting(postgres.port, b"COMMIT\0") as proxy:
-        world = HubWorld(*open_postgres(database.replace(f":{postgres.port}/", f":{proxy.port}/")))
+        world = HubWorld(*open_postgres(database.replace(f":{postgres.port}/", f":{proxy.port}/"))[:2])
         command = DeclareModel(id="c1", model="main/x", tier="low", owner="o", purpose="p")
         proxy.cut = moment
         with pytest.raises(CommitUnknown) as caught:
@@ -297,7 +297,7 @@ def test_a_lock_that_does_not_come_is_said_to_be_busy(
 
 
 def test_many_threads_share_few_connections(database: str, owner: Owner) -> None:
-    journal, _ = open_postgres(database)
+    journal = open_postgres(database).journal
     start, n_threads = threading.Barrier(40), 40
 
     def work(number: int) -> None:
@@ -321,24 +321,25 @@ def told(error: LockgateError) -> str:
 
 
 @pytest.mark.parametrize(
-    "dsn,error",
+    "rest,error",
     [
-        ("postgresql://lockgate:hunter2hunter2@127.0.0.1:{port}/postgres", StoreUnreachable),
-        ("postgresql://lockgate:hunter2hunter2@127.0.0.1:1/postgres", StoreUnreachable),
-        ("postgresql://nobody-hunter2hunter2:x@127.0.0.1:{port}/postgres", StoreUnreachable),
-        ("postgresql://lockgate:a@hunter2hunter2@127.0.0.1:{port}/postgres", StoreUnreachable),
-        ("postgresql://lockgate:hunter2hunter2/x@127.0.0.1:{port}/postgres", LockgateError),
-        ("host=127.0.0.1 password=a hunter2hunter2", ConnectionStringInvalid),
-        ("hunter2hunter2", ConnectionStringInvalid),
-        ("postgresql://lockgate:%hunter2hunter2@127.0.0.1:{port}/postgres", ConnectionStringInvalid),
-        ("postgresql://lockgate:{password}@127.0.0.1:{port}/hunter2hunter2", StoreUnreachable),
+        ("lockgate:hunter2hunter2@{at}/postgres", StoreUnreachable),
+        ("lockgate:hunter2hunter2@127.0.0.1:1/postgres", StoreUnreachable),
+        ("nobody-hunter2hunter2:x@{at}/postgres", StoreUnreachable),
+        ("lockgate:a@hunter2hunter2@{at}/postgres", StoreUnreachable),
+        ("lockgate:hunter2hunter2/x@{at}/postgres", LockgateError),
+        ("lockgate:%hunter2hunter2@{at}/postgres", ConnectionStringInvalid),
+        ("lockgate:{password}@{at}/hunter2hunter2", StoreUnreachable),
+        (None, ConnectionStringInvalid),
     ],
 )
 def test_no_error_tells_the_connection_string(
-    postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch, dsn: str, error: type[LockgateError]
+    postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch, rest: str | None, error: type[LockgateError]
 ) -> None:
-    filled = dsn.format(port=postgres.port, password="s3cret%2Fof%3Athe%40tests")
-    monkeypatch.setenv("LOCKGATE_TEST_DSN", filled)
+    dsn = "host=127.0.0.1 password=a hunter2hunter2"
+    if rest is not None:
+        dsn = "postgresql://" + rest.format(at=f"127.0.0.1:{postgres.port}", password=QUOTED)
+    monkeypatch.setenv("LOCKGATE_TEST_DSN", dsn)
     with pytest.raises(error) as caught:
         open_store("env:LOCKGATE_TEST_DSN", base=Path("/"))
     said = told(caught.value)

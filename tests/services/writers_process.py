@@ -43,7 +43,7 @@ def work(world: HubWorld, name: str, n_rounds: int) -> dict[str, Any]:
             model=MODEL_NAME,
             package=named_digest("package", name, number),
             run=named_digest("run", name, number),
-            signatures=(),
+            signatures=(named_digest("signature", name),),
             version=wanted,
         )
         if persistent(lambda one=register: world.hub(AUTHOR).execute(one)).refusal is None:
@@ -63,7 +63,7 @@ def work(world: HubWorld, name: str, n_rounds: int) -> dict[str, Any]:
 
 
 def main(url: str, n_threads: str, n_rounds: str, name: str) -> None:
-    world = HubWorld(*open_store(url, base=Path.cwd()))
+    world = HubWorld(*open_store(url, base=Path.cwd())[:2])
     print("ready", flush=True)
     sys.stdin.readline()
     with ThreadPoolExecutor(int(n_threads)) as pool:
