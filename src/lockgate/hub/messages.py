@@ -468,15 +468,63 @@ class LineageLine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LineageAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """Journaled `edges`, and who reads the endpoints among them today."""
+
     edges: tuple[LineageLine, ...]
+    readers: tuple[LineageLine, ...] = ()
 
 
 class Lineage(Query, frozen=True, kw_only=True, tag="hub.lineage"):
-    """All edges that lead to, or start from, `ref` (`version:main/x@1.0.0`, `snapshot:sha256:...`)."""
+    """All edges that lead to, or start from, `ref` (`version:main/x@1.0.0`, `column:main/flights.dep_delay`)."""
 
     permission: ClassVar[str] = "read"
     answer: ClassVar[Any] = LineageAnswer
     of_journal: ClassVar[bool] = True
+    ref: str
+
+    def scope(self) -> Scope:
+        return Scope(within=True)
+
+
+class ImpactLine(msgspec.Struct, frozen=True, kw_only=True):
+    """An endpoint that depends on what was asked about, by one of the versions on it.
+
+    Attributes:
+        role: `live`, `previous` (kept loaded, for the way back) or `underway`.
+        uses: which inputs, and how the column reaches each.
+        consumers, dashboards: of the endpoint; whoever reads an answer depends on it too.
+    """
+
+    endpoint: str
+    version: str
+    role: str
+    uses: tuple[str, ...]
+    consumers: tuple[str, ...]
+    dashboards: tuple[str, ...]
+
+
+class ImpactAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """What a change would break.
+
+    Attributes:
+        untraced: versions on endpoints of which nobody knows what they are made from; each may depend on it too.
+    """
+
+    ref: str
+    lines: tuple[ImpactLine, ...]
+    untraced: tuple[str, ...]
+
+    @property
+    def consumers(self) -> tuple[str, ...]:
+        return tuple(sorted({name for line in self.lines for name in line.consumers}))
+
+
+class Impact(Query, frozen=True, kw_only=True, tag="hub.impact"):
+    """What a change would break: of a column `main/flights.dep_delay`, of a whole dataset `main/flights`, or of a
+    feature `main/VIEW:FEATURE`."""
+
+    permission: ClassVar[str] = "read"
+    answer: ClassVar[Any] = ImpactAnswer
     ref: str
 
     def scope(self) -> Scope:

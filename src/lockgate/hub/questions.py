@@ -15,7 +15,7 @@ from lockgate.core.errors import NotFound, did_you_mean
 from lockgate.core.journal import NoteVerifiers
 from lockgate.core.messages import Event, Query, Stamp
 from lockgate.core.names import parse_endpoint, parse_version
-from lockgate.delivery.messages import PromoteVersion
+from lockgate.delivery.messages import PromoteVersion, endpoint_scope
 from lockgate.delivery.standing import guards_of, mishaps_of, needs_promote, way_back_of
 from lockgate.delivery.state import (
     DRILL,
@@ -35,7 +35,7 @@ from lockgate.gates.state import EVIDENCE, evidence_key
 from lockgate.governance.proof import ConsistencyProof, InclusionProof
 from lockgate.governance.release_plan import drafted
 from lockgate.governance.state import APPROVAL, POLICY, PROPOSAL, RELEASE_PLAN, approval_key
-from lockgate.hub import audit, within
+from lockgate.hub import audit, lineage, within
 from lockgate.hub.attention import live_standing, queue
 from lockgate.hub.authority import Session, Sight, embedded
 from lockgate.hub.kernel import gather, read_body
@@ -51,9 +51,10 @@ from lockgate.hub.messages import (
     EndpointLine,
     ExplainVersion,
     FindReleases,
+    Impact,
+    ImpactAnswer,
     Lineage,
     LineageAnswer,
-    LineageLine,
     ListAccess,
     ListVersions,
     LiveLine,
@@ -83,10 +84,10 @@ from lockgate.hub.messages import (
     VersionsAnswer,
 )
 from lockgate.hub.next_step import standing_answer
-from lockgate.hub.ports import CheckpointSink, Edge, Journal, Outbox
+from lockgate.hub.ports import CheckpointSink, Journal, Outbox
 from lockgate.hub.table import KIND_BY_NAME
 from lockgate.registry.decide import model_of
-from lockgate.registry.state import ATTESTATION, CLAIM, IMPORT, KEY, MODEL, VERSION, claim_key
+from lockgate.registry.state import ATTESTATION, CLAIM, IMPORT, KEY, MODEL, TRACE, VERSION, claim_key
 from lockgate.registry.trust import revoked_only
 from lockgate.traffic.observed import Observed
 
@@ -166,6 +167,7 @@ class Questions:
             VerifyAudit: self._verify,
             ProveEntry: self._prove_entry,
             Lineage: self._lineage,
+            Impact: self._impact,
             OwnAccess: self._own_access,
             ListAccess: self._access,
             Queue: self._queue,
@@ -457,22 +459,18 @@ class Questions:
         return sink.read(), verifiers
 
     def _lineage(self, query: Lineage, sight: Sight) -> LineageAnswer:
-        """Walk the edges both ways from `ref`; the graph is small around any one thing."""
-        forward, backward = self._walk(query.ref, True), self._walk(query.ref, False)
+        readers = lineage.readers(self._all(ENDPOINT))
+        forward = lineage.walk(query.ref, self._journal.edges, readers, is_forward=True)
+        backward = lineage.walk(query.ref, self._journal.edges, readers, is_forward=False)
         found = within.edges_within(query.ref, forward, backward, sight, self._tier)
-        return LineageAnswer(edges=tuple(LineageLine(**edge._asdict()) for edge in sorted(found)))
+        return lineage.answer(found, readers)
 
-    def _walk(self, ref: str, is_forward: bool) -> set[Edge]:
-        found: set[Edge] = set()
-        seen, todo = {ref}, [ref]
-        while todo:
-            at = todo.pop()
-            edges = self._journal.edges(source=at) if is_forward else self._journal.edges(target=at)
-            found.update(edges)
-            ends = {edge.target if is_forward else edge.source for edge in edges} - seen
-            seen |= ends
-            todo += sorted(ends)
-        return found
+    def _impact(self, query: Impact, sight: Sight) -> ImpactAnswer:
+        seen = [one for one in self._all(ENDPOINT) if self._sees_endpoint(one.endpoint, sight)]
+        return lineage.impact(query.ref, seen, lambda version: self._get(TRACE, version))
+
+    def _sees_endpoint(self, endpoint: str, sight: Sight) -> bool:
+        return within.sees(sight, endpoint_scope(endpoint), self._tier)
 
     def _own_access(self, query: OwnAccess, sight: Sight) -> OwnAccessAnswer:
         subject = self._get(SUBJECT, sight.session.actor)

@@ -44,7 +44,7 @@ from lockgate.pipeline.state import RUN
 from lockgate.registry import decide as registry
 from lockgate.registry import messages as registry_messages
 from lockgate.registry import trust
-from lockgate.registry.state import ATTESTATION, CLAIM, IMPORT, KEY, MODEL, VERSION
+from lockgate.registry.state import ATTESTATION, CLAIM, IMPORT, KEY, MODEL, TRACE, VERSION
 
 C = TypeVar("C", bound=Command)
 
@@ -159,6 +159,7 @@ QUERIES: tuple[type[Query], ...] = (
     hub_messages.ProveEntry,
     hub_messages.ProveConsistency,
     hub_messages.Lineage,
+    hub_messages.Impact,
     hub_messages.ShowRollout,
     hub_messages.DraftReleasePlan,
     hub_messages.FindReleases,
@@ -186,6 +187,7 @@ EVENTS: tuple[type[Event], ...] = (
     registry_messages.ModelDeclared,
     registry_messages.PackageImported,
     registry_messages.VersionRegistered,
+    registry_messages.VersionTraced,
     registry_messages.AttestationAttached,
     registry_messages.VersionValidated,
     registry_messages.VersionRejected,
@@ -251,6 +253,7 @@ KINDS: tuple[DocumentKind[Any], ...] = (
     CLAIM,
     IMPORT,
     ATTESTATION,
+    TRACE,
     KEY,
     EVIDENCE,
     POLICY,

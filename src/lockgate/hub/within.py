@@ -152,6 +152,10 @@ def _scope_of_ref(ref: str) -> Scope | None:
                 return _of_endpoint(name)
             case "release":
                 return _of_endpoint(name.partition("#")[0])
+            case "input":
+                return _of_version(name.rpartition(":")[0])
+            case "column" | "feature":
+                return Scope(namespace=name.partition("/")[0])
     except Invalid:
         return Scope()
     return None

@@ -28,10 +28,12 @@ from lockgate.registry.messages import (
     RecordSweep,
     RegisterVersion,
     RejectVersion,
+    TracedInput,
     VersionHeld,
     VersionQuarantined,
     VersionRegistered,
     VersionRejected,
+    VersionTraced,
 )
 from lockgate.registry.state import (
     ATTESTATION,
@@ -53,7 +55,7 @@ class PackageFact(msgspec.Struct, frozen=True, kw_only=True):
     """What was established about a package before the lock was taken.
 
     `against` is the package it was compared with: the model's latest one at that moment, None for a first one.
-    `refused` says what of it is no plain data, one sentence per file.
+    `refused` says what of it is no plain data, one sentence per file; `traces` where its inputs come from.
     """
 
     package: Digest
@@ -63,6 +65,7 @@ class PackageFact(msgspec.Struct, frozen=True, kw_only=True):
     minimum_bump: semver.Bump
     why: tuple[str, ...]
     refused: tuple[str, ...] = ()
+    traces: tuple[TracedInput, ...] = ()
 
 
 class AttestationFact(msgspec.Struct, frozen=True, kw_only=True):
@@ -173,23 +176,22 @@ def register_version(docs: Docs, command: RegisterVersion, context: Context) -> 
     if isinstance(number, Refusal):
         return number
     ref = VersionRef(parse_model(command.model), number)
-    return Decision(
-        (
-            VersionRegistered(
-                version=str(ref),
-                model=command.model,
-                package=command.package,
-                run=command.run,
-                signatures=command.signatures,
-                signed_by=fact.signed_by,
-                commit=command.commit,
-                dirty=command.dirty,
-                bump="first" if model.latest is None else fact.minimum_bump,
-                why=fact.why,
-                previous=model.latest,
-            ),
-        )
+    registered = VersionRegistered(
+        version=str(ref),
+        model=command.model,
+        package=command.package,
+        run=command.run,
+        signatures=command.signatures,
+        signed_by=fact.signed_by,
+        commit=command.commit,
+        dirty=command.dirty,
+        bump="first" if model.latest is None else fact.minimum_bump,
+        why=fact.why,
+        previous=model.latest,
     )
+    if not fact.traces:
+        return Decision((registered,))
+    return Decision((registered, VersionTraced(version=str(ref), inputs=fact.traces)))
 
 
 def _no_plain_data(said: str, fact: PackageFact) -> Reason:

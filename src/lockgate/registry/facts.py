@@ -8,14 +8,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from lockgate.core.blobs import BlobStore
-from lockgate.core.digests import Digest
+from lockgate.core.digests import Digest, short
 from lockgate.core.errors import LockgateError, Unavailable
 from lockgate.core.messages import Reason
 from lockgate.registry.content.formats import Refused, scan_file
 from lockgate.registry.decide import AttestationFact, PackageFact
 from lockgate.registry.difference import minimum_bump
-from lockgate.registry.messages import AttachAttestation, RegisterVersion, SignVersion
-from lockgate.registry.package import Package, check_form, open_package
+from lockgate.registry.messages import (
+    AttachAttestation,
+    RegisterVersion,
+    SignVersion,
+    TracedColumn,
+    TracedInput,
+)
+from lockgate.registry.package import Package, PackageConfig, check_form, open_package
 from lockgate.registry.ports import Verifier
 from lockgate.registry.signing import SignatureInvalid, open_attestation, signers, verify_envelope
 from lockgate.registry.state import VersionState
@@ -46,7 +52,22 @@ def package_fact(
         minimum_bump=bump,
         why=why,
         refused=tuple(map(str, refused)),
+        traces=_traces(package.config),
     )
+
+
+def _traces(config: PackageConfig) -> tuple[TracedInput, ...]:
+    """What the package says of its inputs, in names that hold outside of its project."""
+    namespace = config.model.partition("/")[0]
+    found = []
+    for trace in config.traces:
+        view = trace.source.partition(":")[0]
+        feature = f"{namespace}/{trace.source}@{short(config.views[view])}" if view in config.views else ""
+        columns = tuple(
+            TracedColumn(f"{namespace}/{one.dataset}.{one.column}", one.how) for one in trace.columns
+        )
+        found.append(TracedInput(input=trace.input, source=trace.source, feature=feature, columns=columns))
+    return tuple(found)
 
 
 def attestation_fact(

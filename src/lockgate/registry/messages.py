@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import ClassVar, Literal
 
 import msgspec
@@ -254,6 +256,52 @@ class VersionRegistered(Event, frozen=True, kw_only=True, tag="registry.version-
 
     def summary(self) -> str:
         return f"{self.version} registered from package {short(self.package)} ({self.bump})"
+
+
+class TracedColumn(msgspec.Struct, frozen=True):
+    """A column of a dataset, `main/flights.dep_delay`, and how it reaches an input (`HOW`)."""
+
+    column: str
+    how: str
+
+
+class TracedInput(msgspec.Struct, frozen=True, kw_only=True):
+    """An input of a version and the columns behind it.
+
+    Attributes:
+        input: its name; empty for what the code of the project's steps takes from the datasets by itself.
+        source: `VIEW:FEATURE`, `request`, or the path of the code.
+        feature: the feature with what its view meant then, `main/VIEW:FEATURE@0123456789ab`; empty for others.
+    """
+
+    input: str
+    source: str
+    feature: str
+    columns: tuple[TracedColumn, ...]
+
+
+HOW: Mapping[str, str] = MappingProxyType(
+    {
+        "value": "by value",
+        "rows": "by choosing rows",
+        "whole": "by SQL that cannot be followed",
+        "name": "by its name",
+        "code": "by code that names it",
+    }
+)
+"""The ways in which a column reaches a model."""
+
+
+class VersionTraced(Event, frozen=True, kw_only=True, tag="registry.version-traced/1"):
+    """What the signed package says of where its inputs come from."""
+
+    version: str
+    inputs: tuple[TracedInput, ...]
+
+    def summary(self) -> str:
+        columns = {one.column for traced in self.inputs for one in traced.columns}
+        datasets = {column.rpartition(".")[0] for column in columns}
+        return f"{self.version} traced to {len(columns)} columns of {len(datasets)} datasets"
 
 
 class AttestationAttached(Event, frozen=True, kw_only=True, tag="registry.attestation-attached/1"):

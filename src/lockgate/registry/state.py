@@ -28,12 +28,14 @@ from lockgate.registry.messages import (
     PackageImported,
     QuarantineLifted,
     Tier,
+    TracedInput,
     VersionHeld,
     VersionQuarantined,
     VersionRegistered,
     VersionRejected,
     VersionRetired,
     VersionSigned,
+    VersionTraced,
     VersionValidated,
 )
 
@@ -356,4 +358,41 @@ KEY = DocumentKind(
     keys=lambda event: (event.key_id,) if isinstance(event, KeyRevoked) else (),
     fold=_fold_key,
     columns=lambda body: Columns("", "revoked", body.key_id),
+)
+
+
+class TraceState(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the inputs of a version come from. Versions of before that was traced have none."""
+
+    version: str
+    inputs: tuple[TracedInput, ...]
+
+
+def _fold_trace(body: TraceState | None, event: Event, stamp: Stamp) -> TraceState:
+    assert isinstance(event, VersionTraced)
+    return TraceState(version=event.version, inputs=event.inputs)
+
+
+def _trace_edges(event: Event) -> tuple[tuple[str, str, str], ...]:
+    """Column to feature to input to version; code that names a column leads straight to the version."""
+    if not isinstance(event, VersionTraced):
+        return ()
+    version = f"version:{event.version}"
+    edges = []
+    for traced in event.inputs:
+        here = f"input:{event.version}:{traced.input}" if traced.input else version
+        first = f"feature:{traced.feature}" if traced.feature else here
+        edges += [(f"column:{one.column}", one.how, first) for one in traced.columns]
+        edges += [(first, "feeds", here)] if traced.feature else []
+        edges += [(here, "input_of", version)] if traced.input else []
+    return tuple(edges)
+
+
+TRACE = DocumentKind(
+    name="trace",
+    type=TraceState,
+    keys=lambda event: (event.version,) if isinstance(event, VersionTraced) else (),
+    fold=_fold_trace,
+    columns=lambda body: Columns(body.version),
+    edges=_trace_edges,
 )

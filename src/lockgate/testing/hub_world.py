@@ -47,6 +47,7 @@ from lockgate.registry.messages import (
     RegisterVersion,
     SignVersion,
     Tier,
+    TracedInput,
 )
 from lockgate.registry.state import MODEL, VERSION, VersionState
 from lockgate.registry.trust import TRUST_FACT, TrustFact
@@ -93,6 +94,7 @@ class HubWorld:
         signers: whose signature an envelope is, by its digest; `SIGNER` unless said otherwise.
         complaints: what is wrong with the bytes of a package, by its digest.
         refused: what packages hold that is no plain data.
+        traces: where the inputs of a package come from; nobody knows unless said otherwise.
         attested: what an envelope turns out to say; what it is attached as unless said otherwise.
     """
 
@@ -112,10 +114,11 @@ class HubWorld:
         self.bumps: dict[Digest, Bump] = {}
         self.built_for: dict[Digest, str] = {}
         self.refused: tuple[str, ...] = ()
+        self.traces: dict[Digest, tuple[TracedInput, ...]] = {}
         self.attested: dict[Digest, AttestationFact] = {}
         self.signers: dict[Digest, str] = {}
         self.complaints: dict[Digest, tuple[Reason, ...]] = {}
-        self._questions = Questions(journal, outbox, self.clock, checkpoints=checkpoints)
+        self.questions = Questions(journal, outbox, self.clock, checkpoints=checkpoints)
 
     def hub(self, actor: str, roles: frozenset[str] = PEOPLES_ROLES) -> LocalHub:
         person = Session(actor=actor, grants=everywhere(roles), claimed=True)
@@ -126,14 +129,14 @@ class HubWorld:
             self.journal,
             self.clock,
             session,
-            answer=self._questions,
+            answer=self.questions,
             establish=self._establish,
             carry_out=lambda subject: self.carry_out(subject),
             at=lambda step: self.at(step),
         )
 
     def ask(self, query: Query, session: Session | None = None) -> Any:
-        return self._questions(query, session)
+        return self.questions(query, session)
 
     def _establish(self, command: Command) -> Mapping[str, Any]:
         if isinstance(command, AttachAttestation):
@@ -153,6 +156,7 @@ class HubWorld:
             minimum_bump=self.bumps.get(command.package, "patch"),
             why=("new data",),
             refused=self.refused,
+            traces=self.traces.get(command.package, ()),
         )
         return {PACKAGE_FACT: fact}
 

@@ -17,17 +17,11 @@ from lockgate.data.contract import ContractColumn, DataContract
 from lockgate.gates.evidence import ANYTHING, Evidence, MissingInput, Subject, guarded, record
 from lockgate.gates.messages import Verdict
 from lockgate.registry.contract import InputField
+from lockgate.registry.messages import HOW
 from lockgate.registry.package import InputTrace
 
 GATE = "privacy.tags"
 _METRIC = "n_without_purpose"
-_BY = {
-    "value": "by value",
-    "rows": "by choosing rows",
-    "whole": "by SQL that cannot be followed",
-    "name": "by its name",
-    "code": "by code that names it",
-}
 
 
 class _Use(msgspec.Struct, frozen=True, order=True):
@@ -37,7 +31,7 @@ class _Use(msgspec.Struct, frozen=True, order=True):
     how: str
 
     def __str__(self) -> str:
-        return f"{self.dataset}.{self.column} reaches {self.reaches} {_BY[self.how]}"
+        return f"{self.dataset}.{self.column} reaches {self.reaches} {HOW[self.how]}"
 
 
 def privacy_tags(

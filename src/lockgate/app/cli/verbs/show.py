@@ -10,12 +10,14 @@ import msgspec
 from lockgate.app.cli.session import Session, verb
 from lockgate.core.clock import iso
 from lockgate.core.digests import short
-from lockgate.core.names import parse_endpoint, parse_version
+from lockgate.core.names import DEFAULT_NAMESPACE, parse_endpoint, parse_version
 from lockgate.gates.messages import EvidenceLine
 from lockgate.hub.messages import (
     DrillLine,
     EndpointLine,
     ExplainVersion,
+    Impact,
+    ImpactAnswer,
     Lineage,
     LiveLine,
     Readiness,
@@ -259,14 +261,44 @@ def standing_text(standing: StandingAnswer, environment: str) -> str:
 @verb
 @click.argument("ref")
 def lineage(session: Session, ref: str) -> None:
-    """From snapshot to endpoint, and back.
+    """From source column and snapshot to endpoint and consumer, and back.
 
-    REF is NAME@VERSION, ENV/NAME, or KIND:KEY such as snapshot:sha256:...
+    REF is NAME@VERSION, ENV/NAME, a column DATASET.COLUMN, or KIND:KEY such as snapshot:sha256:...
+
+    Example: lockgate lineage flights.dep_delay
     """
     if ":" in ref:
         key = ref
+    elif "@" in ref:
+        key = f"version:{parse_version(ref)}"
     else:
-        key = f"version:{parse_version(ref)}" if "@" in ref else f"endpoint:{parse_endpoint(ref)}"
+        key = f"column:{in_namespace(ref)}" if "." in ref else f"endpoint:{parse_endpoint(ref)}"
     answer = session.ask(Lineage(ref=key))
-    rows = [f"{edge.source}  --{edge.kind}-->  {edge.target}" for edge in answer.edges]
+    rows = [f"{edge.source}  --{edge.kind}-->  {edge.target}" for edge in (*answer.edges, *answer.readers)]
     session.answer(answer, "\n".join(rows) or f"nothing is connected with {key}")
+
+
+def in_namespace(ref: str) -> str:
+    """The full name of a dataset, column or feature: in the default namespace when none is given."""
+    return ref if "/" in ref else f"{DEFAULT_NAMESPACE}/{ref}"
+
+
+@verb
+@click.argument("ref")
+def impact(session: Session, ref: str) -> None:
+    """What a change would break: endpoints, their consumers and dashboards.
+
+    REF is a column DATASET.COLUMN, a DATASET, or a feature VIEW:FEATURE.
+
+    Example: lockgate impact flights.dep_delay
+    """
+    answer: ImpactAnswer = session.ask(Impact(ref=in_namespace(ref)))
+    rows = []
+    for line in answer.lines:
+        rows.append(f"{line.endpoint}  {line.version} ({line.role})")
+        rows += [f"  {use}" for use in line.uses]
+        rows += [f"  read by {name}" for name in line.consumers]
+        rows += [f"  shown on {name}" for name in line.dashboards]
+    rows = rows or [f"nothing on any endpoint is made from {ref}"]
+    rows += [f"not known: {name} was never traced" for name in answer.untraced]
+    session.answer(answer, "\n".join(rows))
