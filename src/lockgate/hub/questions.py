@@ -35,7 +35,7 @@ from lockgate.gates.state import EVIDENCE, evidence_key
 from lockgate.governance.proof import ConsistencyProof, InclusionProof
 from lockgate.governance.release_plan import drafted
 from lockgate.governance.state import APPROVAL, POLICY, PROPOSAL, RELEASE_PLAN, approval_key
-from lockgate.hub import audit, lineage, within
+from lockgate.hub import audit, within
 from lockgate.hub.attention import live_standing, queue
 from lockgate.hub.authority import Session, Sight, embedded
 from lockgate.hub.kernel import gather, read_body
@@ -85,6 +85,7 @@ from lockgate.hub.messages import (
 )
 from lockgate.hub.next_step import standing_answer
 from lockgate.hub.ports import CheckpointSink, Journal, Outbox
+from lockgate.hub.reports import lineage
 from lockgate.hub.table import KIND_BY_NAME
 from lockgate.registry.decide import model_of
 from lockgate.registry.state import ATTESTATION, CLAIM, IMPORT, KEY, MODEL, TRACE, VERSION, claim_key
