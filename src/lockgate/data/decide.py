@@ -93,6 +93,6 @@ def _erased(known: SnapshotState) -> Refusal:
             message=f"these are the rows of {known.dataset} that were erased; they may not come back",
             measured="erased",
             evidence=known.snapshot,
-            remedy="take at the source what was to be erased, then lockgate snapshot",
+            remedy="take it out at the source; what was stored just now goes by the same lockgate erase again",
         )
     )

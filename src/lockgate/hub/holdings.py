@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple, TypeVar
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
+from typing import Any, NamedTuple, TypeVar
+
+import msgspec
 
 from lockgate.core.blobs import BlobMissing, SweptBlobs
+from lockgate.core.clock import Micros
 from lockgate.core.digests import Digest
-from lockgate.core.documents import DocumentKind
+from lockgate.core.documents import DocRef, DocumentKind
+from lockgate.core.messages import Context, Refusal
 from lockgate.core.names import parse_version
-from lockgate.data.state import SNAPSHOT
+from lockgate.data.state import DATASET, SNAPSHOT
+from lockgate.delivery.way_back import collect_package, needs_collect
+from lockgate.gates.state import EVIDENCE
 from lockgate.hub.audit import documents_of
-from lockgate.hub.kernel import read_body
+from lockgate.hub.kernel import gather, read_body
 from lockgate.hub.ports import Journal
-from lockgate.hub.table import KINDS
+from lockgate.hub.table import KIND_BY_NAME, KINDS
+from lockgate.pipeline.artifact import RunRecord, RunStep, StepRecord, derived_rows
 from lockgate.pipeline.state import RUN
-from lockgate.registry.package import Descriptor
+from lockgate.registry.messages import CollectPackage
+from lockgate.registry.package import CONFIG_PATH, Descriptor, Manifest, path_of
 from lockgate.registry.reach import mentioned, package_descriptor, reachable, referring, require_package
-from lockgate.registry.state import VERSION
+from lockgate.registry.state import MODEL, VERSION
 
 Read = Callable[[Digest], bytes]
 D = TypeVar("D")
@@ -63,6 +72,144 @@ def archived(journal: Journal, blobs: SweptBlobs, *, data: bool) -> Archived:
     return Archived({digest: kept[digest] for digest in found}, packages, without)
 
 
+def due(
+    journal: Journal, terms: Mapping[str, int], now: Micros, actor: str
+) -> tuple[list[CollectPackage], list[Kept]]:
+    """Which versions would be collected now, by the rule that decides it; and which that ended would not, and why.
+
+    Args:
+        terms: days after the end of a version's life, by tier.
+    """
+    asked: list[CollectPackage] = []
+    kept: list[Kept] = []
+    models = {one.model: one for one in bodies_of(journal, MODEL)}
+    context = Context(actor=actor, now=now)
+    for version in bodies_of(journal, VERSION):
+        if version.collected_at is not None or version.state not in ("rejected", "retired"):
+            continue
+        term = terms[models[version.model].tier]
+        command = CollectPackage(id="", version=version.version, term_days=term)
+        docs = gather(needs_collect, command, lambda ref: _read(journal, ref))
+        outcome = collect_package(docs, command, context)
+        if isinstance(outcome, Refusal):
+            kept.append(Kept(version.version, tuple(reason.message for reason in outcome.reasons)))
+        else:
+            asked.append(command)
+    return asked, kept
+
+
+class Kept(NamedTuple):
+    """A version that ended and is kept all the same."""
+
+    version: str
+    reasons: tuple[str, ...]
+
+
+def needed(
+    journal: Journal,
+    kept: Mapping[Digest, int],
+    read: Read,
+    *,
+    since: Micros,
+    as_if_gone: Collection[str] = (),
+) -> set[Digest]:
+    """The blobs that nothing may take away. To be asked inside a snapshot of the journal.
+
+    What a document names stays for ever: manifests, evidence, signatures, run records, so that everything can be
+    explained. What those lead to (weights, rows, what runs made on the way) stays as long as it is somebody's: of a
+    version that was not collected, of the newest snapshot of a dataset, of a run or snapshot not older than `since`.
+
+    Args:
+        as_if_gone: versions to be taken for collected already.
+    """
+    roots, closed = _roots(journal), set[Digest]()
+    versions = list(bodies_of(journal, VERSION))
+    gone = {version.version for version in versions if version.collected_at is not None} | set(as_if_gone)
+    own = {digest for one in versions if one.version not in gone for digest in (one.package, one.run)}
+    own |= {one.latest for one in bodies_of(journal, DATASET)}
+    for run in bodies_of(journal, RUN):
+        if run.run in own or run.finished_at >= since:
+            own |= {run.run, run.package, *run.snapshots.values()}
+        else:
+            closed.add(run.run)
+    for version in versions:
+        if version.version in gone:
+            # What it says of itself is no weight and no row, and explains it for good.
+            about = _about(version.package, kept, read)
+            roots |= about
+            closed |= {version.package, version.run, *about}
+    for evidence in bodies_of(journal, EVIDENCE):
+        if evidence.version in gone:
+            closed |= {line.digest for line in evidence.lines}
+    erased = set[Digest]()
+    for snapshot in bodies_of(journal, SNAPSHOT):
+        if snapshot.state == "erased":
+            erased.add(snapshot.snapshot)
+        elif snapshot.extracted_at >= since:
+            own.add(snapshot.snapshot)
+        else:
+            closed.add(snapshot.snapshot)
+    # What is somebody's opens whatever it leads to; an erased snapshot stays shut for everybody.
+    closed -= reachable(own, kept, read, closed=erased)
+    return _with_referrers(reachable(roots, kept, read, closed=closed | erased), kept, read, closed | erased)
+
+
+class Rows(NamedTuple):
+    """Where rows of a snapshot lie.
+
+    Attributes:
+        blobs: its files, and what steps made of them.
+        also: other snapshots with the same files, that are not erased.
+        packages: what was made of it; their golden rows are some of its rows, and go only with the package.
+    """
+
+    blobs: set[Digest]
+    also: set[Digest]
+    packages: set[Digest]
+
+
+def rows_of(
+    snapshot: Digest, journal: Journal, kept: Mapping[Digest, int], read: Read, steps: Iterable[StepRecord]
+) -> Rows:
+    """To be asked inside a snapshot of the journal.
+
+    Args:
+        steps: what the step cache remembers, of runs that nobody registered too.
+    """
+    others = {one.snapshot for one in bodies_of(journal, SNAPSHOT) if one.state != "erased"} - {snapshot}
+    files = _files(snapshot, kept, read)
+    runs = list(bodies_of(journal, RUN))
+    known: list[RunStep | StepRecord] = list(steps)
+    for run in runs:
+        if run.run in kept:
+            with suppress(msgspec.MsgspecError):
+                # What was brought in from elsewhere has a record of another form, and no steps.
+                known += msgspec.json.decode(read(run.run), type=RunRecord).steps
+    packages = [one.package for one in bodies_of(journal, VERSION) if one.collected_at is None]
+    packed = {digest for one in packages if one in kept for digest in mentioned(read(one))}
+    found = derived_rows(known, files) | files
+    return Rows(
+        blobs={one for one in found - packed - _roots(journal) if one in kept},
+        also={one for one in others if not files.isdisjoint(_files(one, kept, read))},
+        packages={run.package for run in runs if snapshot in run.snapshots.values()},
+    )
+
+
+def _files(snapshot: Digest, kept: Mapping[Digest, int], read: Read) -> set[Digest]:
+    """The files of a snapshot. Its manifest stays when they are erased."""
+    if snapshot not in kept:
+        return set()
+    return {file.digest for file in msgspec.json.decode(read(snapshot), type=_Manifest).files}
+
+
+class _File(msgspec.Struct):
+    digest: Digest
+
+
+class _Manifest(msgspec.Struct):
+    files: tuple[_File, ...]
+
+
 def bodies_of(journal: Journal, kind: DocumentKind[D]) -> Iterator[D]:
     return (read_body(kind, stored) for stored in documents_of(journal, kind.name))
 
@@ -77,9 +224,27 @@ def _roots(journal: Journal) -> set[Digest]:
     }
 
 
-def _with_referrers(found: set[Digest], kept: Mapping[Digest, int], read: Read) -> set[Digest]:
+def _about(package: Digest, kept: Mapping[Digest, int], read: Read) -> set[Digest]:
+    """The file of a package that describes it."""
+    if package not in kept:
+        return set()
+    layers = msgspec.json.decode(read(package), type=Manifest).layers
+    return {layer.digest for layer in layers if path_of(layer) == CONFIG_PATH}
+
+
+def _with_referrers(
+    found: set[Digest], kept: Mapping[Digest, int], read: Read, closed: Collection[Digest] = ()
+) -> set[Digest]:
     about = referring(found, kept, read)
-    return found | reachable(about, kept, read)
+    return found | reachable(about, kept, read, closed=closed)
+
+
+def _read(journal: Journal, ref: DocRef) -> Any:
+    kind = KIND_BY_NAME[ref.kind]
+    if ref.key.endswith("*"):
+        return tuple(read_body(kind, one) for one in journal.documents(ref.kind, ref.key[:-1]))
+    stored = journal.document(ref.kind, ref.key)
+    return None if stored is None else read_body(kind, stored)
 
 
 def _rows(journal: Journal, kept: Mapping[Digest, int], read: Read) -> set[Digest]:

@@ -12,6 +12,7 @@ from lockgate.access.state import FederationState, HeldGrant, SubjectState
 from lockgate.core.clock import Micros
 from lockgate.core.digests import Digest
 from lockgate.core.messages import Event, Query, Reason, Scope
+from lockgate.data.state import SnapshotState
 from lockgate.delivery.messages import endpoint_scope
 from lockgate.delivery.state import EndpointState, ReleaseState, RolloutState
 from lockgate.gates.messages import EvidenceLine
@@ -177,6 +178,7 @@ class VersionAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         imported: what another system said of it; None for a version that was trained here.
+        erased: of the snapshots it was made of, those whose rows were erased.
     """
 
     version: VersionState
@@ -188,6 +190,7 @@ class VersionAnswer(msgspec.Struct, frozen=True, kw_only=True):
     line: EndpointLine | None = None
     imported: ImportState | None = None
     attestations: tuple[Attestation, ...] = ()
+    erased: tuple[SnapshotState, ...] = ()
 
 
 class ExplainVersion(Query, frozen=True, kw_only=True, tag="hub.explain-version"):

@@ -16,6 +16,7 @@ from lockgate.core.journal import NoteVerifiers
 from lockgate.core.messages import Event, Query, Stamp
 from lockgate.core.names import parse_endpoint, parse_version
 from lockgate.delivery.messages import PromoteVersion, endpoint_scope
+from lockgate.data.state import SNAPSHOT, SnapshotState
 from lockgate.delivery.standing import guards_of, mishaps_of, needs_promote, way_back_of
 from lockgate.delivery.state import (
     DRILL,
@@ -87,6 +88,7 @@ from lockgate.hub.next_step import standing_answer
 from lockgate.hub.ports import CheckpointSink, Journal, Outbox
 from lockgate.hub.reports import lineage
 from lockgate.hub.table import KIND_BY_NAME
+from lockgate.pipeline.state import RUN
 from lockgate.registry.decide import model_of
 from lockgate.registry.state import ATTESTATION, CLAIM, IMPORT, KEY, MODEL, TRACE, VERSION, claim_key
 from lockgate.registry.trust import revoked_only
@@ -345,7 +347,13 @@ class Questions:
             line=None if endpoint is None else self._line(endpoint),
             attestations=() if attested is None else attested.attestations,
             imported=self._get(IMPORT, version.run),
+            erased=self._erased(version.run),
         )
+
+    def _erased(self, run: Digest) -> tuple[SnapshotState, ...]:
+        made = self._get(RUN, run)
+        snapshots = [] if made is None else [self._get(SNAPSHOT, one) for one in made.snapshots.values()]
+        return tuple(one for one in snapshots if one is not None and one.state == "erased")
 
     def _versions(self, query: ListVersions) -> VersionsAnswer:
         self._named(MODEL, query.model)

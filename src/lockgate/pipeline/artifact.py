@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import msgspec
@@ -56,6 +57,25 @@ class RunStep(msgspec.Struct, frozen=True, kw_only=True):
     inputs: dict[str, Digest]
     seed: int
     output: Artifact
+
+
+_NO_ROWS = frozenset({"package", "model-contract", "lightgbm-text", "onnx"})
+
+
+def derived_rows(steps: Iterable[RunStep | StepRecord], tables: Collection[Digest]) -> set[Digest]:
+    """The outputs that were made, at whatever remove, of these tables, and may hold rows of them.
+
+    Trained models, contracts and packages are left out: what they keep of rows cannot be taken out of them again.
+    """
+    steps, reached = list(steps), set(tables)
+    while more := {
+        step.output.digest
+        for step in steps
+        if step.output.digest not in reached and not reached.isdisjoint(step.inputs.values())
+    }:
+        reached |= more
+    kept = {step.output.digest for step in steps if step.output.format in _NO_ROWS}
+    return reached - kept
 
 
 class RunRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -23,6 +23,7 @@ from lockgate.registry.messages import (
 )
 from lockgate.registry.package import Package, PackageConfig, check_form, open_package
 from lockgate.registry.ports import Verifier
+from lockgate.registry.reach import mentioned
 from lockgate.registry.signing import SignatureInvalid, open_attestation, signers, verify_envelope
 from lockgate.registry.state import VersionState
 from lockgate.registry.trust import TrustFact
@@ -39,7 +40,17 @@ def package_fact(
         BlobMissing, BlobCorrupt, FormatRefused: and what a package or a signature that does not hold raises.
     """
     refused: list[Refused] = []
-    package = _whole(command.package, blobs, look=lambda path, data: refused.extend(scan_file(path, data)))
+
+    def look(path: str, data: bytes) -> None:
+        refused.extend(scan_file(path, data))
+        # Put again, so that a sweep of what nobody needs does not take it for old before it is registered.
+        blobs.put(data)
+
+    package = _whole(command.package, blobs, look=look)
+    rest = mentioned(blobs.get(command.package)) - {layer.digest for layer in package.layers}
+    for digest in (command.package, command.run, *command.signatures, *rest):
+        if blobs.has(digest):
+            blobs.put(blobs.get(digest))
     signatures = tuple(blobs.get(digest) for digest in command.signatures)
     signed_by = signers(signatures, command.package, trusted)
     against = None if latest is None else open_package(latest, blobs)

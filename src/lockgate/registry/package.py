@@ -498,8 +498,13 @@ def _layer_type(path: str) -> str:
     return _LAYER_TYPES[path]
 
 
+def path_of(descriptor: Descriptor) -> str | None:
+    """Where a layer belongs inside its package."""
+    return descriptor.annotations.get(_TITLE)
+
+
 def _layer(descriptor: Descriptor, package: Digest) -> Layer:
-    path = descriptor.annotations.get(_TITLE)
+    path = path_of(descriptor)
     if path is None:
         raise _not_a_package(package, f"layer {descriptor.digest} has no title")
     return Layer(

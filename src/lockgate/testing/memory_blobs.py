@@ -7,7 +7,7 @@ import tempfile
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from lockgate.core.blobs import BlobCorrupt, BlobMissing, KeptBlob, StorageFull
@@ -20,11 +20,18 @@ class MemoryBlobs:
 
     Args:
         capacity_bytes: how much fits before `put` raises `StorageFull`; None for no bound.
+        now: the time at which blobs are put.
     """
 
-    def __init__(self, capacity_bytes: int | None = None) -> None:
+    def __init__(
+        self,
+        capacity_bytes: int | None = None,
+        *,
+        now: Callable[[], Micros] = lambda: time.time_ns() // 1000,
+    ) -> None:
         self._blobs: dict[Digest, bytes] = {}
         self._put_at: dict[Digest, Micros] = {}
+        self._now = now
         self._capacity_bytes = capacity_bytes
         self._lock = threading.Lock()
         self._directory: Path | None = None
@@ -32,7 +39,7 @@ class MemoryBlobs:
     def put(self, data: bytes) -> Digest:
         digest = sha256(data)
         with self._lock:
-            self._put_at[digest] = time.time_ns() // 1000
+            self._put_at[digest] = self._now()
             held = self._blobs.get(digest)
             if held is not None and sha256(held) == digest:
                 return digest

@@ -80,6 +80,26 @@ class AuditTable(_Table, frozen=True, kw_only=True):
         return (self.sink,) if isinstance(self.sink, str) else self.sink
 
 
+class RetentionTable(_Table, frozen=True, kw_only=True):
+    """For how many days bytes are kept at least: of versions that were rejected or retired, by tier, from then on; of
+    anything that no version, run or document needs, from when it was last put.
+    """
+
+    low: int = 180
+    moderate: int = 365
+    high: int = 3650
+    critical: int = 3650
+    unneeded: int = 30
+
+    def __post_init__(self) -> None:
+        if min(self.low, self.moderate, self.high, self.critical) < 0 or self.unneeded < 1:
+            raise ValueError("terms are days, not negative; what nobody needs is kept a day at least")
+
+    @property
+    def terms(self) -> dict[str, int]:
+        return {tier: getattr(self, tier) for tier in ("low", "moderate", "high", "critical")}
+
+
 class EnvironmentTable(_Table, frozen=True, kw_only=True):
     order: int
     trust: tuple[str, ...]

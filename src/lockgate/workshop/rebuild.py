@@ -13,8 +13,11 @@ from collections.abc import Callable
 import msgspec
 
 from lockgate.adapters.sql.step_cache import SqliteStepCache
-from lockgate.core.digests import Digest
+from lockgate.core.clock import iso
+from lockgate.core.digests import Digest, short
+from lockgate.core.errors import NotFound
 from lockgate.data.snapshot import read_snapshot
+from lockgate.hub.messages import VersionAnswer
 from lockgate.pipeline.artifact import Artifact, RunRecord
 from lockgate.pipeline.execute import Progress, execute
 from lockgate.pipeline.graph import Node
@@ -38,6 +41,42 @@ class Rebuilt(msgspec.Struct, frozen=True, kw_only=True):
     first_difference: str | None
     environment_matches: bool
     n_steps: int
+
+
+class InputsErased(NotFound):
+    """The rows that the version was built from were erased; nobody can build it again."""
+
+    code = "workshop.erased-inputs"
+
+
+class PackageGone(NotFound):
+    """The package was collected."""
+
+    code = "workshop.package-collected"
+
+
+def require_inputs(known: VersionAnswer) -> None:
+    """Say first what is on record to be gone. Raises `InputsErased` or `PackageGone`."""
+    version = known.version
+    if known.erased:
+        told = "; ".join(
+            f"the rows of {one.dataset} snapshot {short(one.snapshot)} were erased by {one.erasure.erased_by} at "
+            f"{iso(one.erasure.erased_at)}: {one.erasure.reason}"
+            for one in known.erased
+            if one.erasure is not None
+        )
+        raise InputsErased(
+            f"erased inputs: {told}",
+            remedy=f"lockgate explain {version.version} shows what is on record",
+            version=version.version,
+            snapshots=[one.snapshot for one in known.erased],
+        )
+    if version.collected_at is not None:
+        raise PackageGone(
+            f"the package of {version.version} was collected at {iso(version.collected_at)}",
+            remedy=f"lockgate explain {version.version} shows what is on record",
+            version=version.version,
+        )
 
 
 def rebuild(

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
@@ -123,6 +124,12 @@ class SqliteStepCache:
         if row is not None:
             values = {"scope": self._scope, "key": key, "name": row[0]}
             self._guard(lambda: self._db.execute(_TOUCH, values))
+
+    def records(self) -> Iterator[StepRecord]:
+        """The records of every scope, in no particular order."""
+        for (body,) in self._guard(lambda: self._db.execute("SELECT body FROM step_records").fetchall()):
+            with suppress(msgspec.DecodeError):
+                yield msgspec.json.decode(body, type=StepRecord)
 
     def close(self) -> None:
         self._guard(self._db.close)

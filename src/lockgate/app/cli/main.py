@@ -48,8 +48,8 @@ VERBS: dict[str, Verb] = {
     "impact": Verb("read", f"{_CLI}.verbs.show:impact", "What a change of the data would break."),
     "diff": Verb("read", f"{_CLI}.verbs.packages:diff", "What changed between two versions."),
     "package": Verb("read", f"{_CLI}.verbs.packages:package", "Show, verify or export a package."),
-    "audit": Verb("read", f"{_CLI}.verbs.audit:audit", "The journal: read it, verify it, prove it."),
     "whoami": Verb("read", f"{_CLI}.who.login:whoami", "Whom the hub takes you for, and what you may do."),
+    "audit": Verb("read", f"{_CLI}.verbs.records.audit:audit", "The journal: read it, verify it, prove it."),
     "plan": Verb("read", f"{_CLI}.verbs.build:plan", "What would run, and why."),
     "contract": Verb("read", f"{_CLI}.verbs.build:contract", "Hold the datasets to their contracts."),
     "features": Verb("read", f"{_CLI}.verbs.build:features", "The feature definitions and their hashes."),
@@ -63,7 +63,14 @@ VERBS: dict[str, Verb] = {
         f"{_CLI}.verbs.features:materialize",
         "Bring the features that serving reads by key up to date.",
     ),
-    "export": Verb("change", f"{_CLI}.verbs.audit:export_all", "The registry with its history, in one file."),
+    "hold": Verb("change", f"{_CLI}.verbs.records.keeping:hold", "Keep a version, whatever its terms say."),
+    "collect": Verb("change", f"{_CLI}.verbs.records.keeping:collect", "Remove what nothing needs any more."),
+    "erase": Verb(
+        "change", f"{_CLI}.verbs.records.keeping:erase", "Take the rows of a snapshot away for good."
+    ),
+    "export": Verb(
+        "change", f"{_CLI}.verbs.records.audit:export_all", "The registry with its history, in one file."
+    ),
     "import": Verb("change", f"{_CLI}.verbs.imports:imports", "Bring in what was made elsewhere."),
     "judge": Verb("change", f"{_CLI}.verbs.judging:judge", "Make evidence on a version."),
     "approve": Verb(

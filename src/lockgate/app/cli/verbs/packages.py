@@ -18,7 +18,7 @@ from lockgate.registry.content.sbom import attested_bill
 from lockgate.registry.difference import differences
 from lockgate.registry.package import GOLDEN_PATH, decode_golden
 from lockgate.registry.signing import verify_any
-from lockgate.workshop.rebuild import rebuild
+from lockgate.workshop.rebuild import rebuild, require_inputs
 
 
 def _version(session: Session, ref: str) -> VersionAnswer:
@@ -149,11 +149,13 @@ def _values(answer: VersionAnswer) -> dict[str, str]:
 def reproduce(session: Session, version: str) -> None:
     """Build a version again, from its package and snapshots alone, and compare the digests.
 
-    Says `identical`, or `different` and the first step that is. Exit 3 when different.
+    Says `identical`, or `different` and the first step that is. Exit 3 when different; 4 when it says `erased
+    inputs`, or that the package was collected.
     """
     key = str(parse_version(version))
     known: VersionAnswer = session.ask(ExplainVersion(version=key))
     control = session.control
+    require_inputs(known)
     with watching(Counts()) as observer:
         outcome = rebuild(
             control.premises, control.package(known.version.package), known.version.run, observer

@@ -11,6 +11,7 @@ from lockgate.app.cli.session import Session, verb
 from lockgate.core.clock import iso
 from lockgate.core.digests import short
 from lockgate.core.names import DEFAULT_NAMESPACE, parse_endpoint, parse_version
+from lockgate.data.state import SnapshotState
 from lockgate.gates.messages import EvidenceLine
 from lockgate.hub.messages import (
     DrillLine,
@@ -155,6 +156,9 @@ def _explain_record(answer: VersionAnswer, config: Any) -> dict[str, Any]:
         "attestations": msgspec.to_builtins(answer.attestations),
         "tier": answer.model.tier,
         "imported": answer.imported,
+        "holds": version.holds,
+        "collected_at": version.collected_at,
+        "erased": answer.erased,
         "rollback_ready": None if answer.line is None else msgspec.to_builtins(answer.line.rollback_ready),
         "rollout": None if answer.line is None else msgspec.to_builtins(answer.line.rollout),
     }
@@ -185,6 +189,11 @@ def _explain_text(answer: VersionAnswer, config: Any) -> str:
         f"  signed by   {', '.join(key[:19] for key in version.signed_by)}",
         f"  environment {short(config.environment)}, code {short(config.code)} in {len(config.closure)} parts",
     ]
+    if version.collected_at is not None:
+        rows.append(
+            f"  package collected at {when(version.collected_at)}: weights and rows are gone, the record is here"
+        )
+    rows += [f"  held        for {one.matter} by {one.held_by}: {one.reason}" for one in version.holds]
     if answer.imported is not None:
         rows += _imported_text(answer.imported.origin)
     rows += [
@@ -192,6 +201,7 @@ def _explain_text(answer: VersionAnswer, config: Any) -> str:
         for one in answer.attestations
     ]
     rows += [f"  data        {name} snapshot {short(one)}" for name, one in config.snapshots.items()]
+    rows += [f"  erased      {erased_text(one)}" for one in answer.erased]
     rows += [f"  features    {name} {short(one)}" for name, one in config.views.items()]
     rows.append(f"  bump        {version.bump}: {'; '.join(version.why[:4])}")
     rows += [f"  {line.summary}" + _place(line) for line in answer.evidence]
@@ -214,6 +224,12 @@ def _explain_text(answer: VersionAnswer, config: Any) -> str:
         if answer.line.rollout is not None:
             rows.append(f"  rollout     {rollout_text(answer.line.rollout)}")
     return "\n".join(rows)
+
+
+def erased_text(one: SnapshotState) -> str:
+    assert one.erasure is not None
+    by = f"at {when(one.erasure.erased_at)} by {one.erasure.erased_by}"
+    return f"{one.dataset} snapshot {short(one.snapshot)} {by}: {one.erasure.reason}"
 
 
 def _imported_text(origin: Origin) -> list[str]:

@@ -1,0 +1,1 @@
+"""Verbs about what is on record: the journal, what is kept, what goes."""

@@ -1,0 +1,114 @@
+"""The sweep of what nobody needs.
+
+It decides by commands like everything else; what is its own is to take the bytes away afterwards. They are told before
+they are removed, so a crash leaves bytes that are said to be gone, never a hole that nobody knows of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import msgspec
+
+from lockgate.core.blobs import KeptBlob, SweptBlobs
+from lockgate.core.clock import Clock, Ids
+from lockgate.core.messages import Command, Receipt, Refusal
+from lockgate.hub.holdings import Kept, due, needed
+from lockgate.hub.ports import Journal
+from lockgate.registry.messages import RecordSweep
+
+_DAY_US = 86_400_000_000
+_AT_ONCE = 500
+
+
+class Refused(Exception):
+    """Carries a refusal to whoever tells it."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.reasons[0].message)
+        self.refusal = refusal
+
+
+class Collected(msgspec.Struct, frozen=True, kw_only=True):
+    """What a collection did, or would do.
+
+    Attributes:
+        versions: those whose packages were given up.
+        kept: versions that ended and are kept all the same, with the reasons.
+        n_young: blobs that nobody needs and that are too young to go.
+    """
+
+    versions: tuple[str, ...]
+    kept: tuple[Kept, ...]
+    n_blobs: int
+    n_bytes: int
+    n_young: int
+    dry_run: bool
+
+
+def collect(
+    execute: Callable[[Command], Receipt],
+    journal: Journal,
+    blobs: SweptBlobs,
+    clock: Clock,
+    ids: Ids,
+    *,
+    actor: str,
+    terms: Mapping[str, int],
+    unneeded_days: int,
+    dry_run: bool = False,
+) -> Collected:
+    """Give up the packages whose terms have run out, then remove every blob that nothing needs and that is old enough.
+
+    Safe beside others who put blobs and register versions: what is put, or put again, is young.
+
+    Args:
+        terms: days after the end of a version's life, by tier.
+        unneeded_days: how long a blob must not have been put.
+    """
+    now = clock.now()
+    asked, kept = due(journal, terms, now, actor)
+    collected = []
+    for command in asked:
+        receipt = None if dry_run else execute(msgspec.structs.replace(command, id=ids.new()))
+        if receipt is not None and receipt.refusal is not None:
+            kept.append(Kept(command.version, tuple(one.message for one in receipt.refusal.reasons)))
+        else:
+            collected.append(command.version)
+    before = now - unneeded_days * _DAY_US
+    with journal.snapshot():
+        listed = {one.digest: one for one in blobs.kept()}
+        sizes = {digest: one.n_bytes for digest, one in listed.items()}
+        gone = frozenset(collected) if dry_run else frozenset[str]()
+        wanted = needed(journal, sizes, blobs.get, since=before, as_if_gone=gone)
+    unneeded = [one for digest, one in listed.items() if digest not in wanted]
+    old = sorted((one for one in unneeded if one.put_at < before), key=lambda one: one.digest)
+    if not dry_run:
+        old = [one for batch in _batches(old) for one in _sweep(execute, blobs, ids, batch, before)]
+    return Collected(
+        versions=tuple(collected),
+        kept=tuple(kept),
+        n_blobs=len(old),
+        n_bytes=sum(one.n_bytes for one in old),
+        n_young=len([one for one in unneeded if one.put_at >= before]),
+        dry_run=dry_run,
+    )
+
+
+def _sweep(
+    execute: Callable[[Command], Receipt], blobs: SweptBlobs, ids: Ids, batch: Sequence[KeptBlob], before: int
+) -> Iterator[KeptBlob]:
+    """Tell, then remove; those that were put again meanwhile stay."""
+    digests = tuple(one.digest for one in batch)
+    told(execute(RecordSweep(id=ids.new(), digests=digests, n_bytes=sum(one.n_bytes for one in batch))))
+    return (one for one in batch if blobs.discard(one.digest, before))
+
+
+def told(receipt: Receipt) -> None:
+    """Raises `Refused`."""
+    if receipt.refusal is not None:
+        raise Refused(receipt.refusal)
+
+
+def _batches(blobs: Sequence[KeptBlob]) -> Iterator[Sequence[KeptBlob]]:
+    return (blobs[at : at + _AT_ONCE] for at in range(0, len(blobs), _AT_ONCE))
