@@ -15,8 +15,8 @@ from lockgate.core.errors import NotFound, did_you_mean
 from lockgate.core.journal import NoteVerifiers
 from lockgate.core.messages import Event, Query, Stamp
 from lockgate.core.names import parse_endpoint, parse_version
-from lockgate.delivery.messages import PromoteVersion, endpoint_scope
 from lockgate.data.state import SNAPSHOT, SnapshotState
+from lockgate.delivery.messages import PromoteVersion, endpoint_scope
 from lockgate.delivery.standing import guards_of, mishaps_of, needs_promote, way_back_of
 from lockgate.delivery.state import (
     DRILL,
