@@ -591,7 +591,7 @@ class FindReleases(Query, frozen=True, kw_only=True, tag="hub.find-releases"):
     ticket: str
 
     def scope(self) -> Scope:
-        return Scope()
+        return Scope(within=True)
 
 
 class QueueAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -605,4 +605,4 @@ class Queue(Query, frozen=True, kw_only=True, tag="hub.queue"):
     answer: ClassVar[Any] = QueueAnswer
 
     def scope(self) -> Scope:
-        return Scope()
+        return Scope(within=True)

@@ -141,8 +141,11 @@ def edges_within(
     return shown
 
 
+_OF_NO_NAMESPACE = frozenset({"snapshot", "run", "package", "import", "ticket", "pull-request"})
+
+
 def _scope_of_ref(ref: str) -> Scope | None:
-    """The scope of a version or an endpoint; None for a thing of no namespace."""
+    """The scope of a version, an endpoint or a release; None for a thing of no namespace. Unknown ones are hidden."""
     kind, _, name = ref.partition(":")
     try:
         match kind:
@@ -158,7 +161,7 @@ def _scope_of_ref(ref: str) -> Scope | None:
                 return Scope(namespace=name.partition("/")[0])
     except Invalid:
         return Scope()
-    return None
+    return None if kind in _OF_NO_NAMESPACE else Scope()
 
 
 def _is_seen(ref: str, sight: Sight, tier_of: TierOf) -> bool:

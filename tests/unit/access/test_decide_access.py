@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -30,7 +31,7 @@ from lockgate.core.errors import Invalid
 from lockgate.core.messages import Command, Receipt
 from lockgate.hub.authority import Session, controller
 from lockgate.hub.kernel import LocalHub, NotAllowed
-from lockgate.hub.messages import ListAccess, OwnAccess, Status
+from lockgate.hub.messages import ListAccess, OwnAccess, Status, VerifyAudit
 from lockgate.hub.questions import Questions
 from lockgate.registry.messages import DeclareModel
 from lockgate.testing.clock import FakeClock
@@ -96,12 +97,13 @@ class Team:
 
 
 @pytest.fixture
-def team() -> Team:
-    """Ann is the first admin, Bob the second."""
+def team() -> Iterator[Team]:
+    """Ann is the first admin, Bob the second. Whatever happened, the journal holds afterwards."""
     team = Team()
     team.ok(controller(), NameFirstAdmin, subject=ANN)
     team.ok(ANN, GrantRole, subject=BOB, role="admin")
-    return team
+    yield team
+    assert team.questions(VerifyAudit()).ok
 
 
 def test_nobody_has_a_role_by_default_not_even_to_read(team: Team) -> None:

@@ -337,6 +337,8 @@ CONFINED = {
     "hub.lineage",
     "hub.impact",
     "hub.own-access",
+    "hub.find-releases",
+    "hub.queue",
     "hub.who-am-i",
     "hub.list-access",
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import msgspec
 import pytest
 
 from lockgate.access.roles import Grant
@@ -14,7 +15,17 @@ from lockgate.data.messages import RecordContractCheck, RecordSnapshot
 from lockgate.delivery.messages import DeclareEndpoint, DeclareEnvironment
 from lockgate.hub.authority import Session
 from lockgate.hub.kernel import LocalHub, NotAllowed
-from lockgate.hub.messages import ChangesSince, ExplainVersion, Lineage, ListVersions, Status, VerifyAudit
+from lockgate.hub.messages import (
+    ChangesSince,
+    ExplainVersion,
+    FindReleases,
+    Lineage,
+    ListVersions,
+    Queue,
+    Status,
+    VerifyAudit,
+)
+from lockgate.hub.ports import Edge
 from lockgate.hub.questions import UnknownName
 from lockgate.pipeline.messages import RecordRun
 from lockgate.registry.messages import DeclareModel, RegisterVersion
@@ -157,6 +168,26 @@ def test_lineage_goes_on_only_to_what_is_seen(world: HubWorld) -> None:
         f"package:{package('main/risk')}",
         "version:main/risk@1.0.0",
     }
+
+
+def test_edges_of_a_kind_that_nobody_thought_of_are_hidden(world: HubWorld) -> None:
+    version = "version:main/delay@1.0.0"
+    world.journal.store.edges.add(Edge("wish:fraud/card", "led_to", version))  # type: ignore[attr-defined]
+    world.journal.store.edges.add(Edge("release:dev/fraud/card#1", "led_to", version))  # type: ignore[attr-defined]
+
+    def sources(*grants: Grant) -> set[str]:
+        return {edge.source.partition(":")[0] for edge in ask(world, Lineage(ref=version), *grants).edges}
+
+    assert {"wish", "release"} <= sources(Grant(role="viewer"))
+    assert not {"wish", "release"} & sources(MAIN)
+
+
+def test_what_waits_for_people_and_what_a_ticket_asked_for_is_cut_as_well(world: HubWorld) -> None:
+    for query in (Queue(), FindReleases(ticket="OPS-1")):
+        (found,) = msgspec.structs.astuple(ask(world, query, MAIN))
+        assert found == ()
+        with pytest.raises(NotAllowed):
+            ask(world, query)
 
 
 def test_whether_the_journal_holds_concerns_everybody_and_which_record_does_not(world: HubWorld) -> None:
