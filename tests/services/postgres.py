@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import signal
 import subprocess
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import psycopg
 from psycopg import sql
-from servers import LOOPBACK, as_unprivileged, folder, free_port, started, wait_until_gone
+from servers import (
+    LOOPBACK,
+    as_unprivileged,
+    folder,
+    free_port,
+    on_a_small_disk,
+    started,
+    unprivileged,
+    wait_until_gone,
+)
 
 USER = "lockgate"
 PASSWORD = "s3cret/of:the@tests"
@@ -35,18 +47,24 @@ def binaries() -> Path:
 class PostgresServer:
     """One cluster, which may be stopped, killed and started again."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, disk_bytes: int = 0) -> None:
         self.home = home
+        self._disk_bytes = disk_bytes
         self.port = free_port()
         self._data = home / "data"
         self._running = ExitStack()
         self.process: subprocess.Popen[bytes] | None = None
 
     def make(self) -> None:
+        if not self._disk_bytes:
+            done = subprocess.run(as_unprivileged(self._making()), cwd="/", capture_output=True, text=True)
+            assert done.returncode == 0, done.stderr
+
+    def _making(self) -> list[str]:
         secret = self.home / "password"
         secret.write_text(PASSWORD)
         secret.chmod(0o644)
-        command = [
+        return [
             str(binaries() / "initdb"),
             f"--pgdata={self._data}",
             f"--username={USER}",
@@ -58,16 +76,22 @@ class PostgresServer:
             "--locale-provider=icu",
             "--icu-locale=en-US",
             "--no-sync",
+            *([f"--waldir={self.home / 'wal'}"] if self._disk_bytes else []),
         ]
-        done = subprocess.run(as_unprivileged(command), cwd="/", capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
 
     def start(self) -> None:
         options = [f"-c{name}={value}" for name, value in SETTINGS.items()]
         command = [str(binaries() / "postgres"), "-D", str(self._data), "-k", str(self.home), *options]
+        command += ["-p", str(self.port)]
+        if self._disk_bytes:
+            # The small disk lives as long as the process that mounted it, so the cluster is made by the same one.
+            self._data.mkdir()
+            os.chown(self._data, *unprivileged())
+            both = f"{shlex.join(self._making())} && exec {shlex.join(command)}"
+            command = on_a_small_disk(self._data, self._disk_bytes, ["sh", "-ec", both])
         self.process = self._running.enter_context(
             started(
-                [*command, "-p", str(self.port)],
+                command,
                 ready=self._answers,
                 log=self.home / "log",
                 cwd=Path("/"),
@@ -114,8 +138,12 @@ class PostgresServer:
 
     def _reload(self, setting: str, value: str) -> None:
         self.administer("SELECT pg_reload_conf()")
-        while self.administer(f"SHOW {setting}") != [(value,)]:
-            pass
+        pause = threading.Event()
+        for _ in range(1000):
+            if self.administer(f"SHOW {setting}") == [(value,)]:
+                return
+            pause.wait(0.01)
+        raise RuntimeError(f"{setting} is still not {value}")
 
     def _answers(self) -> bool:
         with suppress(psycopg.OperationalError), psycopg.connect(self.dsn(), connect_timeout=2):
@@ -124,9 +152,10 @@ class PostgresServer:
 
 
 @contextmanager
-def postgres_server() -> Iterator[PostgresServer]:
+def postgres_server(*, disk_bytes: int = 0) -> Iterator[PostgresServer]:
+    """A server while the block runs; with `disk_bytes`, its tables (not its log) on a disk of that size."""
     with folder() as home:
-        server = PostgresServer(home)
+        server = PostgresServer(home, disk_bytes)
         server.make()
         server.start()
         try:

@@ -50,6 +50,23 @@ def as_unprivileged(command: Sequence[str]) -> list[str]:
     return ["setpriv", f"--reuid={uid}", f"--regid={gid}", "--clear-groups", *command]
 
 
+def on_a_small_disk(mount: Path, n_bytes: int, command: Sequence[str]) -> list[str]:
+    """A command that sees a file system of `n_bytes` at `mount`, without being root: in a user namespace of its own.
+
+    The inner namespace gives it a number that is not root's again, because some servers refuse to be root.
+    """
+    script = (
+        'mount -t tmpfs -o "size=$1,mode=700" small "$2" && shift 2 && exec unshare -U --map-user=1000 "$@"'
+    )
+    return ["unshare", "-Urm", "sh", "-ec", script, "sh", str(n_bytes), str(mount), *command]
+
+
+def can_be_given_a_small_disk() -> bool:
+    with folder() as mount:
+        command = as_unprivileged(on_a_small_disk(mount, 1 << 20, ["true"]))
+        return subprocess.run(command, cwd="/", capture_output=True).returncode == 0
+
+
 @contextmanager
 def folder() -> Iterator[Path]:
     """A folder that a server may write, short enough for the path of a socket."""
