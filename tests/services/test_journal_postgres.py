@@ -4,7 +4,7 @@ import pytest
 
 from lockgate.adapters.sql.postgres.opening import open_postgres
 from lockgate.hub.ports import Store
-from lockgate.testing.journal_suite import JournalContract, OutboxContract, UsageContract
+from lockgate.testing.journal_suite import DeliveriesContract, JournalContract, OutboxContract, UsageContract
 
 pytestmark = pytest.mark.service
 
@@ -18,6 +18,12 @@ class TestPostgresJournal(JournalContract):
 
 
 class TestPostgresUsage(UsageContract):
+    @pytest.fixture
+    def make(self, database: str) -> Store:
+        return open_postgres(database)
+
+
+class TestPostgresDeliveries(DeliveriesContract):
     @pytest.fixture
     def make(self, database: str) -> Store:
         return open_postgres(database)

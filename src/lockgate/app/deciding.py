@@ -95,7 +95,7 @@ class Deciding:
     ) -> None:
         self.clock = SystemClock()
         self.ids = SystemIds()
-        self.journal, self.outbox, self.usage = store
+        self.journal, self.outbox, self.usage, self.deliveries = store
         self.blobs = blobs
         refold(self.journal, self.clock)
         self.sink = sink
@@ -114,6 +114,7 @@ class Deciding:
             lacking=lacking,
             checkpoints=(sink, self.note_keys),
             last_used=self.usage.last_used,
+            delivered=self.deliveries.listed,
         )
         self.effects.confirm = self.hub_for(CONTROLLER).execute
         self.rollouts = RolloutController(

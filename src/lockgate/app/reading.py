@@ -38,7 +38,7 @@ def features_lacking(layout: Layout) -> Callable[[Digest], str | None]:
 def reading_hub(layout: Layout, actor: str) -> Hub:
     """A hub for questions; commands that rest on outside facts belong to `app.control`."""
     layout.require_store()
-    journal, outbox, usage = open_sqlite(layout.database)
+    journal, outbox, usage, deliveries = open_sqlite(layout.database)
     clock, target = SystemClock(), LocalTarget(layout.run)
     questions = Questions(
         journal,
@@ -47,5 +47,6 @@ def reading_hub(layout: Layout, actor: str) -> Hub:
         observe=target.observe,
         lacking=features_lacking(layout),
         last_used=usage.last_used,
+        delivered=deliveries.listed,
     )
     return LocalHub(journal, clock, embedded(actor), answer=questions)

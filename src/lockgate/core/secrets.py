@@ -28,6 +28,10 @@ class SecretRef(NamedTuple):
         return f"{self.kind}:{self.name}"
 
 
+def is_secret_ref(text: str) -> bool:
+    return _REFERENCE.match(text) is not None
+
+
 def parse_secret_ref(text: str, *, where: str) -> SecretRef:
     """Read a reference.
 

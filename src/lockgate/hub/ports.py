@@ -194,12 +194,73 @@ class Usage(Protocol):
     def counted(self) -> Mapping[str, int]: ...
 
 
+NEVER: Micros = 2**62
+"""The time of the next attempt of a delivery that is given up."""
+
+
+class Delivery(NamedTuple):
+    """An event on its way to a subscription: how often it was tried, when next, and what came of it."""
+
+    subscription: str
+    seq: int
+    attempts: int
+    next_at: Micros
+    delivered_at: Micros | None
+    detail: str
+
+    @property
+    def state(self) -> str:
+        if self.delivered_at is not None:
+            return "delivered"
+        return "dead" if self.next_at >= NEVER else "waiting"
+
+
+class Deliveries(Protocol):
+    """Which events are owed to whom, beside the journal. Safe for threads, processes and machines at once.
+
+    Promises: what `owe` returned from survives kill -9 and a power cut; a delivery is claimed by one at a time;
+    of one subscription only the oldest that is neither delivered nor given up is ever claimed.
+    """
+
+    def followed(self) -> int:
+        """Up to which event of the journal it is known who is owed what."""
+        ...
+
+    def owe(self, upto: int, deliveries: Sequence[tuple[str, int]]) -> None:
+        """Events (subscription, seq) to be delivered, and that the journal was followed up to `upto`: both or
+        neither. What is known already stays as it is, and `followed` never goes back."""
+        ...
+
+    def claim(self, now: Micros, until: Micros) -> Delivery | None:
+        """One that is due, its attempt counted; nobody else gets it before `until`."""
+        ...
+
+    def settle(
+        self, delivery: Delivery, *, delivered_at: Micros | None, next_at: Micros, detail: str
+    ) -> None:
+        """What came of a claimed one. Nothing happens when somebody else has claimed it by now."""
+        ...
+
+    def reopen(self, subscription: str, seq: int | None) -> None:
+        """Try again from the first attempt: one delivery, or (None) all of the subscription that were given up."""
+        ...
+
+    def listed(self, subscription: str, limit: int) -> Sequence[Delivery]:
+        """The newest, newest first."""
+        ...
+
+    def prune(self, before: Micros) -> None:
+        """Forget those that were delivered before."""
+        ...
+
+
 class Store(NamedTuple):
-    """Journal, outbox and usage over one database; a commit of the first fills the second."""
+    """Journal, outbox, usage and deliveries over one database; a commit of the first fills the second."""
 
     journal: Journal
     outbox: Outbox
     usage: Usage
+    deliveries: Deliveries
 
 
 class CheckpointSink(Protocol):

@@ -85,8 +85,16 @@ from lockgate.hub.messages import (
     VersionsAnswer,
 )
 from lockgate.hub.next_step import standing_answer
-from lockgate.hub.ports import CheckpointSink, Journal, Outbox
+from lockgate.hub.ports import CheckpointSink, Delivery, Journal, Outbox
 from lockgate.hub.reports import lineage
+from lockgate.hub.subscriptions import (
+    SUBSCRIPTION,
+    DeliveriesAnswer,
+    ListDeliveries,
+    ListSubscriptions,
+    SubscriptionsAnswer,
+    line_of_delivery,
+)
 from lockgate.hub.table import KIND_BY_NAME
 from lockgate.pipeline.state import RUN
 from lockgate.registry.decide import model_of
@@ -103,6 +111,7 @@ D = TypeVar("D")
 Observe = Callable[[str], Observed | None]
 Lacking = Callable[[Digest], str | None]
 LastUsed = Callable[[Sequence[str]], Mapping[str, Micros]]
+Delivered = Callable[[str, int], Sequence[Delivery]]
 
 
 class UnknownName(NotFound):
@@ -121,6 +130,10 @@ def _lacking_nothing(package: Digest) -> str | None:
     return None
 
 
+def _delivered_nothing(subscription: str, limit: int) -> Sequence[Delivery]:
+    return ()
+
+
 def _last_used_never(tokens: Sequence[str]) -> Mapping[str, Micros]:
     return {}
 
@@ -133,6 +146,7 @@ class Questions:
         lacking: what a package would miss of the features it reads by key, if it answered now; None for nothing.
         checkpoints: where signed heads lie, with the key that checks them.
         last_used: when each of these tokens was last used, of those that were.
+        delivered: the newest deliveries of a subscription.
     """
 
     def __init__(
@@ -145,6 +159,7 @@ class Questions:
         lacking: Lacking = _lacking_nothing,
         checkpoints: tuple[CheckpointSink, NoteVerifiers] | None = None,
         last_used: LastUsed = _last_used_never,
+        delivered: Delivered = _delivered_nothing,
     ) -> None:
         self._journal = journal
         self._outbox = outbox
@@ -153,6 +168,7 @@ class Questions:
         self._lacking = lacking
         self._checkpoints = checkpoints
         self._last_used = last_used
+        self._delivered = delivered
         self._answers: dict[type[Query], Callable[[Any], Any]] = {
             ExplainVersion: self._explain,
             ListVersions: self._versions,
@@ -162,6 +178,8 @@ class Questions:
             ShowRollout: self._rollout,
             ProveConsistency: self._prove_consistency,
             DraftReleasePlan: self._draft,
+            ListSubscriptions: self._subscriptions,
+            ListDeliveries: self._deliveries,
         }
         # These concern more than their scope names, and are cut to what the session sees.
         self._limited: dict[type[Query], Callable[[Any, Sight], Any]] = {
@@ -429,6 +447,15 @@ class Questions:
     def _read(self, ref: DocRef) -> Any:
         kind = KIND_BY_NAME[ref.kind]
         return self._all(kind, ref.key[:-1]) if ref.key.endswith("*") else self._get(kind, ref.key)
+
+    def _subscriptions(self, query: ListSubscriptions) -> SubscriptionsAnswer:
+        return SubscriptionsAnswer(subscriptions=self._all(SUBSCRIPTION))
+
+    def _deliveries(self, query: ListDeliveries) -> DeliveriesAnswer:
+        rows = self._delivered(query.name, min(max(query.limit, 0), MAX_CHANGES))
+        return DeliveriesAnswer(
+            subscription=self._named(SUBSCRIPTION, query.name), deliveries=tuple(map(line_of_delivery, rows))
+        )
 
     def _changes(self, query: ChangesSince, sight: Sight) -> ChangesAnswer:
         head, lines = self._journal.head().seq, list[ChangeLine]()

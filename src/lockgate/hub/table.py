@@ -38,6 +38,7 @@ from lockgate.governance.state import (
     WAIVER,
 )
 from lockgate.hub import messages as hub_messages
+from lockgate.hub import subscriptions
 from lockgate.pipeline import decide as pipeline
 from lockgate.pipeline import messages as pipeline_messages
 from lockgate.pipeline.state import RUN
@@ -141,6 +142,13 @@ HANDLERS: tuple[Handler[Any], ...] = (
     Handler(delivery_messages.FinishDrill, drill.needs_drill, drill.finish_drill),
     Handler(delivery_messages.RollBackEndpoint, way_back.needs_rollback, way_back.roll_back_endpoint),
     Handler(delivery_messages.RetireVersion, way_back.needs_everywhere, way_back.retire_version),
+    Handler(subscriptions.AddSubscription, subscriptions.needs_subscription, subscriptions.add_subscription),
+    Handler(
+        subscriptions.RemoveSubscription, subscriptions.needs_subscription, subscriptions.remove_subscription
+    ),
+    Handler(
+        subscriptions.RequestRedelivery, subscriptions.needs_subscription, subscriptions.request_redelivery
+    ),
 )
 
 COMMANDS: dict[type[Command], Handler[Any]] = {handler.command: handler for handler in HANDLERS}
@@ -165,6 +173,8 @@ QUERIES: tuple[type[Query], ...] = (
     hub_messages.FindReleases,
     hub_messages.Queue,
     hub_messages.WhoAmI,
+    subscriptions.ListSubscriptions,
+    subscriptions.ListDeliveries,
 )
 
 EVENTS: tuple[type[Event], ...] = (
@@ -239,6 +249,9 @@ EVENTS: tuple[type[Event], ...] = (
     delivery_messages.RollbackFailed,
     hub_messages.CommandRefused,
     hub_messages.DocumentsRefolded,
+    subscriptions.SubscriptionAdded,
+    subscriptions.SubscriptionRemoved,
+    subscriptions.RedeliveryRequested,
 )
 
 KINDS: tuple[DocumentKind[Any], ...] = (
@@ -269,6 +282,7 @@ KINDS: tuple[DocumentKind[Any], ...] = (
     SETTINGS,
     ROLLOUT,
     DRILL,
+    subscriptions.SUBSCRIPTION,
 )
 
 KIND_BY_NAME: dict[str, DocumentKind[Any]] = {kind.name: kind for kind in KINDS}

@@ -15,7 +15,10 @@ import pytest
 from lockgate.core.errors import Bug, Invalid
 from lockgate.core.journal import EMPTY_HEAD, Head, extend
 from lockgate.hub.ports import (
+    NEVER,
     Commit,
+    Deliveries,
+    Delivery,
     Edge,
     Journal,
     Outbox,
@@ -511,3 +514,120 @@ class UsageContract:
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(lambda n: usage.count("refused", n), range(20)))
         assert usage.counted() == {"refused": 190}
+
+
+class DeliveriesContract:
+    """What every `Deliveries` promises."""
+
+    @pytest.fixture
+    def make(self) -> Store:
+        raise NotImplementedError("override `make` in the subclass")
+
+    @pytest.fixture
+    def deliveries(self, make: Store) -> Deliveries:
+        return make.deliveries
+
+    def test_what_is_owed_is_claimed_oldest_first_and_once(self, deliveries: Deliveries) -> None:
+        deliveries.owe(9, [("a", 7), ("a", 3)])
+        first = deliveries.claim(100, 200)
+        assert first == Delivery("a", 3, 1, 200, None, "")
+        # The next one waits for it, and nobody else gets it while it is claimed.
+        assert deliveries.claim(199, 300) is None
+        deliveries.settle(first, delivered_at=150, next_at=150, detail="200")
+        second = deliveries.claim(150, 250)
+        assert second is not None and second.seq == 7
+        assert [one.state for one in deliveries.listed("a", 9)] == ["waiting", "delivered"]
+        assert [one.seq for one in deliveries.listed("a", 1)] == [7]
+        assert deliveries.listed("b", 9) == []
+
+    def test_subscriptions_do_not_wait_for_one_another(self, deliveries: Deliveries) -> None:
+        deliveries.owe(9, [("a", 1), ("b", 2), ("b", 3)])
+        names = {
+            (one.subscription, one.seq) for one in (deliveries.claim(5, 50), deliveries.claim(5, 50)) if one
+        }
+        assert names == {("a", 1), ("b", 2)}
+        assert deliveries.claim(5, 50) is None
+
+    def test_a_claim_runs_out_and_the_late_one_changes_nothing(self, deliveries: Deliveries) -> None:
+        deliveries.owe(1, [("a", 1)])
+        late = deliveries.claim(10, 20)
+        again = deliveries.claim(20, 30)
+        assert late is not None and again is not None and again.attempts == 2
+        deliveries.settle(late, delivered_at=25, next_at=25, detail="late")
+        (one,) = deliveries.listed("a", 9)
+        assert (one.state, one.detail) == ("waiting", "")
+
+    def test_what_failed_is_due_when_it_was_said_and_holds_up_the_next(self, deliveries: Deliveries) -> None:
+        deliveries.owe(2, [("a", 1), ("a", 2)])
+        failed = deliveries.claim(0, 10)
+        assert failed is not None
+        deliveries.settle(failed, delivered_at=None, next_at=1000, detail="503")
+        assert deliveries.claim(999, 2000) is None
+        again = deliveries.claim(1000, 2000)
+        assert again is not None and (again.seq, again.attempts, again.detail) == (1, 2, "503")
+
+    def test_what_is_given_up_lets_the_next_one_go(self, deliveries: Deliveries) -> None:
+        deliveries.owe(2, [("a", 1), ("a", 2)])
+        dead = deliveries.claim(0, 10)
+        assert dead is not None
+        deliveries.settle(dead, delivered_at=None, next_at=NEVER, detail="gone")
+        after = deliveries.claim(NEVER - 1, NEVER - 1)
+        assert after is not None and after.seq == 2
+        assert deliveries.listed("a", 9)[1].state == "dead"
+
+    def test_dead_ones_are_opened_again_from_their_first_attempt(self, deliveries: Deliveries) -> None:
+        deliveries.owe(3, [("a", 1), ("a", 2), ("b", 3)])
+        for _ in range(3):
+            one = deliveries.claim(5, 10)
+            assert one is not None
+            delivered_at = 5 if one.seq == 2 else None
+            deliveries.settle(one, delivered_at=delivered_at, next_at=NEVER, detail="x")
+        deliveries.reopen("a", None)
+        assert [(one.seq, one.state, one.attempts) for one in deliveries.listed("a", 9)] == [
+            (2, "delivered", 1),
+            (1, "waiting", 0),
+        ]
+        assert [one.state for one in deliveries.listed("b", 9)] == ["dead"]
+        deliveries.reopen("a", 2)
+        assert [one.state for one in deliveries.listed("a", 9)] == ["waiting", "waiting"]
+
+    def test_how_far_the_journal_was_followed_never_goes_back(self, deliveries: Deliveries) -> None:
+        assert deliveries.followed() == 0
+        deliveries.owe(5, [("a", 5)])
+        claimed = deliveries.claim(0, 10)
+        assert claimed is not None
+        deliveries.settle(claimed, delivered_at=1, next_at=1, detail="200")
+        deliveries.owe(3, [("a", 2)])
+        deliveries.owe(5, [("a", 5)])
+        assert deliveries.followed() == 5
+        assert [(one.seq, one.state) for one in deliveries.listed("a", 9)] == [
+            (5, "delivered"),
+            (2, "waiting"),
+        ]
+
+    def test_what_was_delivered_long_ago_is_forgotten(self, deliveries: Deliveries) -> None:
+        deliveries.owe(3, [("a", 1), ("a", 2), ("a", 3)])
+        for at in (10, 20):
+            one = deliveries.claim(at, at + 1)
+            assert one is not None
+            deliveries.settle(one, delivered_at=at, next_at=at, detail="")
+        deliveries.prune(20)
+        assert [one.seq for one in deliveries.listed("a", 9)] == [3, 2]
+        assert deliveries.followed() == 3
+
+    def test_many_at_once_share_the_work_and_keep_the_order(self, deliveries: Deliveries) -> None:
+        names, n = ("a", "b", "c"), 8
+        deliveries.owe(n, [(name, seq) for name in names for seq in range(n)])
+        done: list[tuple[str, int]] = []
+
+        def work(_: int) -> None:
+            while len(done) < len(names) * n:
+                one = deliveries.claim(5, 1000)
+                if one is not None:
+                    done.append((one.subscription, one.seq))
+                    deliveries.settle(one, delivered_at=6, next_at=6, detail="")
+
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(work, range(4)))
+        for name in names:
+            assert [seq for who, seq in done if who == name] == list(range(n))

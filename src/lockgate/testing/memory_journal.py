@@ -9,7 +9,15 @@ from contextlib import contextmanager
 from lockgate.core.clock import Micros
 from lockgate.core.errors import Bug
 from lockgate.core.journal import EMPTY_HEAD, Checkpoint, Head
-from lockgate.hub.ports import Commit, Edge, JournalBusy, OutboxRow, StoredDocument, StoredEntry
+from lockgate.hub.ports import (
+    Commit,
+    Delivery,
+    Edge,
+    JournalBusy,
+    OutboxRow,
+    StoredDocument,
+    StoredEntry,
+)
 
 _BUSY_S = 30
 
@@ -34,6 +42,8 @@ class MemoryStore:
         self.n_outbox = 0
         self.last_used: dict[str, Micros] = {}
         self.counts: dict[str, int] = {}
+        self.deliveries: dict[tuple[str, int], Delivery] = {}
+        self.followed = 0
 
 
 class MemoryTransaction:
@@ -206,3 +216,59 @@ class MemoryUsage:
     def counted(self) -> Mapping[str, int]:
         with self._store.latch:
             return dict(self._store.counts)
+
+
+class MemoryDeliveries:
+    def __init__(self, store: MemoryStore) -> None:
+        self._store = store
+
+    def followed(self) -> int:
+        return self._store.followed
+
+    def owe(self, upto: int, deliveries: Sequence[tuple[str, int]]) -> None:
+        with self._store.latch:
+            for name, seq in deliveries:
+                self._store.deliveries.setdefault((name, seq), Delivery(name, seq, 0, 0, None, ""))
+            self._store.followed = max(self._store.followed, upto)
+
+    def claim(self, now: Micros, until: Micros) -> Delivery | None:
+        with self._store.latch:
+            heads: dict[str, Delivery] = {}
+            for (name, _), one in sorted(self._store.deliveries.items()):
+                if one.state == "waiting":
+                    heads.setdefault(name, one)
+            due = [one for one in heads.values() if one.next_at <= now]
+            if not due:
+                return None
+            chosen = min(due, key=lambda one: (one.next_at, one.seq))
+            claimed = chosen._replace(attempts=chosen.attempts + 1, next_at=until)
+            self._store.deliveries[chosen.subscription, chosen.seq] = claimed
+            return claimed
+
+    def settle(
+        self, delivery: Delivery, *, delivered_at: Micros | None, next_at: Micros, detail: str
+    ) -> None:
+        with self._store.latch:
+            key = (delivery.subscription, delivery.seq)
+            if self._store.deliveries.get(key) == delivery:
+                self._store.deliveries[key] = delivery._replace(
+                    delivered_at=delivered_at, next_at=next_at, detail=detail
+                )
+
+    def reopen(self, subscription: str, seq: int | None) -> None:
+        with self._store.latch:
+            for key, one in self._store.deliveries.items():
+                wanted = one.state == "dead" if seq is None else one.seq == seq
+                if one.subscription == subscription and wanted:
+                    self._store.deliveries[key] = Delivery(subscription, one.seq, 0, 0, None, "")
+
+    def listed(self, subscription: str, limit: int) -> Sequence[Delivery]:
+        with self._store.latch:
+            found = [one for one in self._store.deliveries.values() if one.subscription == subscription]
+        return sorted(found, key=lambda one: -one.seq)[:limit]
+
+    def prune(self, before: Micros) -> None:
+        with self._store.latch:
+            for key, one in list(self._store.deliveries.items()):
+                if one.delivered_at is not None and one.delivered_at < before:
+                    del self._store.deliveries[key]

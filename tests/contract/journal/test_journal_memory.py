@@ -3,13 +3,15 @@ from __future__ import annotations
 import pytest
 
 from lockgate.hub.ports import Store
-from lockgate.testing.journal_suite import JournalContract, OutboxContract, UsageContract
-from lockgate.testing.memory_journal import MemoryJournal, MemoryOutbox, MemoryUsage
+from lockgate.testing.journal_suite import DeliveriesContract, JournalContract, OutboxContract, UsageContract
+from lockgate.testing.memory_journal import MemoryDeliveries, MemoryJournal, MemoryOutbox, MemoryUsage
 
 
 def memory_store() -> Store:
     journal = MemoryJournal()
-    return Store(journal, MemoryOutbox(journal.store), MemoryUsage(journal.store))
+    return Store(
+        journal, MemoryOutbox(journal.store), MemoryUsage(journal.store), MemoryDeliveries(journal.store)
+    )
 
 
 class TestMemoryJournal(JournalContract):
@@ -25,6 +27,12 @@ class TestMemoryOutbox(OutboxContract):
 
 
 class TestMemoryUsage(UsageContract):
+    @pytest.fixture
+    def make(self) -> Store:
+        return memory_store()
+
+
+class TestMemoryDeliveries(DeliveriesContract):
     @pytest.fixture
     def make(self) -> Store:
         return memory_store()

@@ -16,6 +16,7 @@ from lockgate.core.errors import Bug
 from lockgate.core.journal import EMPTY_HEAD, extend
 from lockgate.hub.ports import JournalUnreadable, Store
 from lockgate.testing.journal_suite import (
+    DeliveriesContract,
     JournalContract,
     OutboxContract,
     UsageContract,
@@ -38,6 +39,12 @@ class TestSqliteOutbox(OutboxContract):
 
 
 class TestSqliteUsage(UsageContract):
+    @pytest.fixture
+    def make(self, tmp_path: Path) -> Store:
+        return open_sqlite(tmp_path / "journal.db")
+
+
+class TestSqliteDeliveries(DeliveriesContract):
     @pytest.fixture
     def make(self, tmp_path: Path) -> Store:
         return open_sqlite(tmp_path / "journal.db")
@@ -70,7 +77,7 @@ def test_processes_take_turns_from_the_very_first_opening(tmp_path: Path) -> Non
         writer.stdin.close()
     assert [writer.wait(60) for writer in writers] == [0] * 4
 
-    journal, outbox, _ = open_sqlite(path)
+    journal, outbox, *_ = open_sqlite(path)
     head, seen = EMPTY_HEAD, []
     for entry in journal.entries(0, 1000):
         head = extend(head, entry.body)
@@ -122,7 +129,7 @@ def test_events_can_only_be_appended(tmp_path: Path, statement: str) -> None:
 
 
 def test_a_commit_that_does_not_go_on_from_the_head_writes_nothing(tmp_path: Path) -> None:
-    journal, outbox, _ = open_sqlite(tmp_path / "journal.db")
+    journal, outbox, *_ = open_sqlite(tmp_path / "journal.db")
     write(journal, "c1", bodies=[b"one"], documents=[document("a")])
     forked = commit_of(
         EMPTY_HEAD, "c2", bodies=[b"other"], documents=[document("b")], effects=[("s", 1, b"")]

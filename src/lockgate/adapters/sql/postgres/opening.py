@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lockgate.adapters.sql.postgres.deliveries import PostgresDeliveries
 from lockgate.adapters.sql.postgres.journal import PostgresJournal
 from lockgate.adapters.sql.postgres.outbox import PostgresOutbox
 from lockgate.adapters.sql.postgres.store import PostgresStore
@@ -16,4 +17,6 @@ def open_postgres(dsn: str, *, place: str = "the PostgreSQL store") -> Store:
         ConnectionStringInvalid, StoreUnreachable, StoreUnsuitable, StoreTooNew: as `PostgresStore` says.
     """
     store = PostgresStore(dsn, place=place)
-    return Store(PostgresJournal(store), PostgresOutbox(store), PostgresUsage(store))
+    return Store(
+        PostgresJournal(store), PostgresOutbox(store), PostgresUsage(store), PostgresDeliveries(store)
+    )

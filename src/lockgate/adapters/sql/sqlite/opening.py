@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from lockgate.adapters.sql.sqlite.deliveries import SqliteDeliveries
 from lockgate.adapters.sql.sqlite.journal import SqliteJournal
 from lockgate.adapters.sql.sqlite.outbox import SqliteOutbox
 from lockgate.adapters.sql.sqlite.store import SqliteStore
@@ -18,4 +19,4 @@ def open_sqlite(path: Path) -> Store:
         JournalUnreadable, StoreUnreachable, StoreTooNew: as `SqliteStore` says.
     """
     store = SqliteStore(path)
-    return Store(SqliteJournal(store), SqliteOutbox(store), SqliteUsage(store))
+    return Store(SqliteJournal(store), SqliteOutbox(store), SqliteUsage(store), SqliteDeliveries(store))

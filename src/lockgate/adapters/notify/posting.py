@@ -1,0 +1,134 @@
+"""One HTTP POST to an address that somebody else chose, and nowhere else.
+
+Whoever may subscribe an address must not thereby reach what only this machine can reach. So the name is resolved once,
+addresses outside of the public networks are refused unless the configuration names them, and the connection is made
+to exactly the address that was looked at: a name that changes its mind in between changes nothing. Redirects are not
+followed, no proxy and no .netrc is asked, nothing of the answer but its status is read, and all of it has an end.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import ssl
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import NamedTuple, TypeAlias
+
+import anyio
+import httpx
+
+from lockgate.core.errors import Invalid
+
+PATIENCE_S = 15.0
+Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+Resolve: TypeAlias = Callable[[str, int], Awaitable[Sequence[str]]]
+
+
+class NetworkInvalid(Invalid):
+    code = "notify.network-invalid"
+
+
+class Outcome(NamedTuple):
+    """What came of an attempt.
+
+    Attributes:
+        accepted: the other side has it.
+        final: trying again will not help.
+        wait_s: how long the other side asks to be left alone; 0 when it does not say.
+    """
+
+    accepted: bool
+    detail: str
+    final: bool = False
+    wait_s: int = 0
+
+
+def parse_networks(texts: Sequence[str]) -> tuple[Network, ...]:
+    """The networks that the configuration allows beside the public ones (`127.0.0.0/8`, `10.1.0.0/16`, `::1`)."""
+    try:
+        return tuple(ipaddress.ip_network(text) for text in texts)
+    except ValueError as error:
+        raise NetworkInvalid(
+            f"[webhooks] networks: {error}", remedy="write networks like 10.1.0.0/16 or 127.0.0.0/8"
+        ) from error
+
+
+async def _resolve(host: str, port: int) -> Sequence[str]:
+    found = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [str(entry[4][0]) for entry in found]
+
+
+class Poster:
+    """Posts to allowed addresses. Safe for threads; one per process.
+
+    Args:
+        networks: allowed beside the public ones.
+    """
+
+    def __init__(self, networks: Sequence[Network] = (), *, resolve: Resolve = _resolve) -> None:
+        self._networks = tuple(networks)
+        self._resolve = resolve
+        # The certificates of this machine, where a company keeps its own.
+        self._tls = ssl.create_default_context()
+
+    def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Outcome:
+        """Try once. Whatever goes wrong is the outcome, never an exception."""
+        return anyio.run(self._within, url, headers, body)
+
+    async def _within(self, url: str, headers: Mapping[str, str], body: bytes) -> Outcome:
+        try:
+            with anyio.fail_after(PATIENCE_S):
+                return await self._post(httpx.URL(url), headers, body)
+        except TimeoutError:
+            return Outcome(False, f"no answer within {PATIENCE_S:g} s")
+        except httpx.InvalidURL:
+            return Outcome(False, "the address is no URL")
+        except (httpx.HTTPError, OSError, ValueError) as error:
+            return Outcome(False, f"{type(error).__name__}: {error}"[:300])
+
+    async def _post(self, url: httpx.URL, headers: Mapping[str, str], body: bytes) -> Outcome:
+        if url.scheme not in ("http", "https") or not url.host:
+            return Outcome(False, "the address is no http or https URL")
+        port = url.port or (443 if url.scheme == "https" else 80)
+        found = [ipaddress.ip_address(one.partition("%")[0]) for one in await self._resolve(url.host, port)]
+        allowed = [address for address in found if self._is_allowed(address)]
+        if not allowed:
+            shown = ", ".join(map(str, found)) or "nowhere"
+            return Outcome(
+                False, f"{url.host} is {shown}: not a public address, and no [webhooks] networks allows it"
+            )
+        host = url.netloc.decode("ascii")
+        request = {**headers, "host": host, "user-agent": "lockgate"}
+        async with (
+            httpx.AsyncClient(
+                verify=self._tls, trust_env=False, follow_redirects=False, timeout=PATIENCE_S
+            ) as client,
+            client.stream(
+                "POST",
+                url.copy_with(host=str(allowed[0])),
+                headers=request,
+                content=body,
+                extensions={"sni_hostname": url.host},
+            ) as response,
+        ):
+            return _outcome(response)
+
+    def _is_allowed(self, address: Address) -> bool:
+        plain = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+        seen: Address = plain or address
+        if any(seen.version == network.version and seen in network for network in self._networks):
+            return True
+        return seen.is_global and not seen.is_multicast
+
+
+def _outcome(response: httpx.Response) -> Outcome:
+    status = response.status_code
+    if 200 <= status < 300:
+        return Outcome(True, str(status))
+    if 300 <= status < 400:
+        return Outcome(False, f"{status}: redirects are not followed; subscribe the address it leads to")
+    if status == 410:
+        return Outcome(False, "410: the receiver is gone", final=True)
+    after = response.headers.get("retry-after", "")
+    return Outcome(False, str(status), wait_s=int(after) if after.isascii() and after.isdecimal() else 0)
