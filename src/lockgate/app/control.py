@@ -64,6 +64,14 @@ class Control(Deciding):
             self.layout, self.config, self.blobs, self.clock, self.ids, self.signer, _training_tools
         )
 
+    def secret(self, reference: str) -> str:
+        """The text behind a reference; relative paths start at the project.
+
+        Raises:
+            NotAReference, SecretMissing.
+        """
+        return resolve_secret(parse_secret_ref(reference, where="a subscription"), base=self.layout.root)
+
     def signer(self) -> SigningKey:
         """The package signing key, from its file or its environment variable.
 

@@ -17,6 +17,7 @@ from lockgate.adapters.identity.keys import CheckpointKey, CheckpointPublicKey
 from lockgate.adapters.targets.captures import CaptureReader
 from lockgate.adapters.targets.local import LocalTarget
 from lockgate.app.effects import EffectRunner
+from lockgate.app.plugins import resolve
 from lockgate.app.rollouts import RolloutController
 from lockgate.app.system import SystemClock, SystemIds
 from lockgate.core.blobs import BlobStore
@@ -175,6 +176,15 @@ class Deciding:
     def carry_out(self, subject: str | None = None) -> bool:
         """Carry out every open effect (of `subject`) that this machine can; true when none is left."""
         return self.target is not None and self.effects.carry_out(subject)
+
+    def notifier(self, networks: Sequence[str], secret: Callable[[str], str]) -> Any:
+        """What carries events to subscribers (`adapters.notify.Notifier`); its libraries are loaded here.
+
+        Raises:
+            NetworkInvalid: a network is none.
+        """
+        opened = resolve("lockgate.adapters.notify.opening:open_notifier")
+        return opened(self.journal, self.deliveries, self.blobs, self.clock, networks=networks, secret=secret)
 
     def republish(self) -> None:
         """Give a target that lost its plans (a restored backup, a wiped run directory) those that stand."""

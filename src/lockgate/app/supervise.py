@@ -111,7 +111,10 @@ class Supervisor:
                 self._control.effects.take_over()
                 self._port = self._start_plane()
                 self._start_hub()
-                for work in (self._carry_out, self._roll_out):
+                self._notifier = self._control.notifier(
+                    self._control.config.webhooks.networks, self._control.secret
+                )
+                for work in (self._carry_out, self._roll_out, self._notify):
                     threading.Thread(target=work, name=work.__name__.strip("_"), daemon=True).start()
                 ready(self._write_down())
                 self._work()
@@ -213,6 +216,9 @@ class Supervisor:
         while not self._leaving.wait(_LOOK_S):
             with self._going_on("rollouts"):
                 self._control.rollouts.look()
+
+    def _notify(self) -> None:
+        self._notifier.run(self._leaving, self._note)
 
     @contextmanager
     def _going_on(self, what: str) -> Iterator[None]:

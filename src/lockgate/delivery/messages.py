@@ -304,19 +304,19 @@ class EndpointRemoved(Event, frozen=True, kw_only=True, tag="delivery.endpoint-r
     """An endpoint answers nobody any more; `generation` is the plan that says so.
 
     Attributes:
-        release, version: what was live until then; None and empty for nothing.
+        release, live: what was live until then; None and empty for nothing.
         overridden: the consumers that had not signed off.
     """
 
     endpoint: str
     generation: int
     release: int | None
-    version: str
+    live: str
     reason: str
     overridden: tuple[str, ...]
 
     def summary(self) -> str:
-        left = f", with {self.version} live" if self.version else ""
+        left = f", with {self.live} live" if self.live else ""
         over = f", without the word of {', '.join(self.overridden)}" if self.overridden else ""
         return f"endpoint {self.endpoint} removed{left}{over}: {self.reason}"
 

@@ -381,7 +381,7 @@ def remove_endpoint(docs: Docs, command: RemoveEndpoint, context: Context) -> De
         endpoint=command.endpoint,
         generation=endpoint.generation + 1,
         release=live.release if live else None,
-        version=live.served.version if live else "",
+        live=live.served.version if live else "",
         reason=command.reason,
         overridden=holding,
     )

@@ -100,6 +100,12 @@ class RetentionTable(_Table, frozen=True, kw_only=True):
         return {tier: getattr(self, tier) for tier in ("low", "moderate", "high", "critical")}
 
 
+class WebhooksTable(_Table, frozen=True, kw_only=True):
+    """Networks that subscriptions may lead to beside the public ones: `127.0.0.0/8`, `10.1.0.0/16`."""
+
+    networks: tuple[str, ...] = ()
+
+
 class EnvironmentTable(_Table, frozen=True, kw_only=True):
     order: int
     trust: tuple[str, ...]
@@ -332,6 +338,7 @@ class Config(_Table, frozen=True, kw_only=True):
     endpoints: dict[str, EndpointTable] = {}
     signing: SigningTable = SigningTable()
     audit: AuditTable = AuditTable()
+    webhooks: WebhooksTable = WebhooksTable()
     security: SecurityTable | None = None
 
     def model_name(self, name: str) -> ModelName:

@@ -510,7 +510,7 @@ def test_an_endpoint_is_removed_when_nobody_is_surprised(world: HubWorld, releas
     accepted(sign_off(story, "ops-desk"))
     assert rules_of(remove(story, live=V1)) == ["delivery.in-use"]
     (event,) = accepted(remove(story, live=V2)).events
-    assert (event["version"], event["release"], event["overridden"]) == (V2, 2, [])
+    assert (event["live"], event["release"], event["overridden"]) == (V2, 2, [])
     (plan,) = plans(world)
     assert (plan.routes, plan.live, plan.previous, plan.packages) == ((), None, None, ())
     assert plan.fallback == Fallback()

@@ -14,12 +14,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from functools import cached_property
+
+import msgspec
 
 from lockgate.adapters.notify.cloud_events import Message, cloud_event, signed_headers
 from lockgate.adapters.notify.posting import Outcome, Poster
 from lockgate.core.clock import Clock
 from lockgate.core.errors import LockgateError
-from lockgate.core.messages import Event, Stamp
+from lockgate.core.messages import Event, Scope, Stamp
 from lockgate.core.secrets import is_secret_ref
 from lockgate.hub.audit import read_entry
 from lockgate.hub.kernel import read_body
@@ -64,7 +67,6 @@ class Notifier:
         self._poster = poster
         self._secret = secret
         self._lineage = lineage
-        self._origin = ""
 
     def run(self, leaving: threading.Event, note: Callable[[str], None]) -> None:
         """Follow and deliver until `leaving` is set. What fails on this side is told, and tried again."""
@@ -102,13 +104,13 @@ class Notifier:
             self._deliveries.owe(first, ())
             return True
         owed: list[tuple[str, int]] = []
-        # Not past the head that was read before the subscriptions: one that is added now must be known for what follows.
+        # Not past the head that was read before the subscriptions: who is added now is owed what follows.
         entries = self._journal.entries(after, min(_PAGE, head - after))
         for stored in entries:
             event, stamp = read_entry(stored)
             if isinstance(event, RedeliveryRequested):
                 self._deliveries.reopen(event.name, event.seq)
-            scope = scope_of_event(event)
+            scope = place_of(event)
             owed += [
                 (one.name, stamp.seq)
                 for one in subscriptions
@@ -161,15 +163,23 @@ class Notifier:
     def _messages(self, subscription: SubscriptionState, event: Event, stamp: Stamp) -> Sequence[Message]:
         if subscription.format == "openlineage":
             return self._lineage(event, stamp)
-        return (cloud_event(event, stamp, scope_of_event(event), self.origin),)
+        return (cloud_event(event, stamp, place_of(event), self._origin),)
 
-    @property
-    def origin(self) -> str:
-        """The name of this journal: the beginning of the hash of its first entry, which no other one has."""
-        if not self._origin:
-            first = self._journal.entries(0, 1)
-            self._origin = first[0].hash.hex()[:16] if first else ""
-        return self._origin
+    @cached_property
+    def _origin(self) -> str:
+        return origin_of(self._journal)
 
     def _subscriptions(self) -> list[SubscriptionState]:
         return [read_body(SUBSCRIPTION, one) for one in self._journal.documents(SUBSCRIPTION.name)]
+
+
+def origin_of(journal: Journal) -> str:
+    """The name of a journal: the beginning of the hash of its first entry, which no other one has."""
+    (first,) = journal.entries(0, 1)
+    return first.hash.hex()[:16]
+
+
+def place_of(event: Event) -> Scope:
+    """What an event is about, with the environment it names: an approval is of a version, for an environment."""
+    scope, named = scope_of_event(event), getattr(event, "environment", "")
+    return msgspec.structs.replace(scope, environment=scope.environment or named)

@@ -1,0 +1,35 @@
+"""Putting a notifier together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from lockgate.adapters.notify.notifier import Notifier, origin_of
+from lockgate.adapters.notify.open_lineage import OpenLineage
+from lockgate.adapters.notify.posting import Poster, parse_networks
+from lockgate.core.blobs import BlobStore
+from lockgate.core.clock import Clock
+from lockgate.hub.ports import Deliveries, Journal
+
+
+def open_notifier(
+    journal: Journal,
+    deliveries: Deliveries,
+    blobs: BlobStore,
+    clock: Clock,
+    *,
+    networks: Sequence[str],
+    secret: Callable[[str], str],
+) -> Notifier:
+    """The notifier of a store.
+
+    Args:
+        networks: allowed beside the public ones.
+        secret: the text behind a reference.
+
+    Raises:
+        NetworkInvalid: a network is none.
+    """
+    poster = Poster(parse_networks(networks))
+    lineage = OpenLineage(journal, blobs, lambda: origin_of(journal))
+    return Notifier(journal, deliveries, clock, poster, secret=secret, lineage=lineage)
