@@ -100,7 +100,7 @@ VERBS: dict[str, Verb] = {
     "ship": Verb("change", f"{_CLI}.verbs.build:ship", "The whole way, as far as it is free."),
     "reproduce": Verb("change", f"{_CLI}.verbs.packages:reproduce", "Build a version again and compare."),
     "webhook": Verb(
-        "change", f"{_CLI}.verbs.webhooks:webhook", "Who outside is told of which events, signed."
+        "change", f"{_CLI}.verbs.outside.webhooks:webhook", "Who outside is told of which events, signed."
     ),
     "demo": Verb("change", f"{_CLI}.demo.story:demo", "A real model's way through it, on this machine."),
     "up": Verb("run", f"{_CLI}.verbs.running:up", "Data plane, controller and hub on loopback."),
