@@ -16,7 +16,7 @@ from webhook_receiver import KEY, Got, Receiver, receiving
 from lockgate.adapters.sql.sqlite.opening import open_sqlite
 from lockgate.app.system import SystemClock
 from lockgate.hub.ports import Store
-from lockgate.hub.subscriptions import AddSubscription
+from lockgate.hub.telling.subscriptions import AddSubscription
 from lockgate.testing.hub_world import HubWorld, Story, accepted
 
 # A claim that nobody comes back to runs out after a second here, so that the story is told in seconds.

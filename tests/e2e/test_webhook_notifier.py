@@ -25,7 +25,7 @@ from lockgate.adapters.sql.sqlite.opening import open_sqlite
 from lockgate.core.errors import LockgateError, NotFound
 from lockgate.core.messages import Scope, Stamp
 from lockgate.hub.ports import Delivery, Store
-from lockgate.hub.subscriptions import AddSubscription, RemoveSubscription, RequestRedelivery
+from lockgate.hub.telling.subscriptions import AddSubscription, RemoveSubscription, RequestRedelivery
 from lockgate.registry.messages import VersionRejected
 from lockgate.testing.clock import FakeClock
 from lockgate.testing.hub_world import HubWorld, Story, accepted

@@ -87,7 +87,8 @@ from lockgate.hub.messages import (
 from lockgate.hub.next_step import standing_answer
 from lockgate.hub.ports import CheckpointSink, Delivery, Journal, Outbox
 from lockgate.hub.reports import lineage
-from lockgate.hub.subscriptions import (
+from lockgate.hub.table import KIND_BY_NAME
+from lockgate.hub.telling.subscriptions import (
     SUBSCRIPTION,
     DeliveriesAnswer,
     ListDeliveries,
@@ -95,7 +96,6 @@ from lockgate.hub.subscriptions import (
     SubscriptionsAnswer,
     line_of_delivery,
 )
-from lockgate.hub.table import KIND_BY_NAME
 from lockgate.pipeline.state import RUN
 from lockgate.registry.decide import model_of
 from lockgate.registry.state import ATTESTATION, CLAIM, IMPORT, KEY, MODEL, TRACE, VERSION, claim_key

@@ -38,7 +38,7 @@ from lockgate.governance.state import (
     WAIVER,
 )
 from lockgate.hub import messages as hub_messages
-from lockgate.hub import subscriptions
+from lockgate.hub.telling import subscriptions
 from lockgate.pipeline import decide as pipeline
 from lockgate.pipeline import messages as pipeline_messages
 from lockgate.pipeline.state import RUN

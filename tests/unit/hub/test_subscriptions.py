@@ -9,7 +9,7 @@ import pytest
 from lockgate.core.messages import Receipt, Scope
 from lockgate.core.secrets import NotAReference
 from lockgate.delivery.messages import EndpointRemoved, RollbackConfirmed
-from lockgate.hub.subscriptions import (
+from lockgate.hub.telling.subscriptions import (
     AddSubscription,
     ListDeliveries,
     ListSubscriptions,

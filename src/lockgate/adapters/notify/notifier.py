@@ -27,7 +27,7 @@ from lockgate.core.secrets import is_secret_ref
 from lockgate.hub.audit import read_entry
 from lockgate.hub.kernel import read_body
 from lockgate.hub.ports import NEVER, Deliveries, Delivery, Journal
-from lockgate.hub.subscriptions import SUBSCRIPTION, RedeliveryRequested, SubscriptionState
+from lockgate.hub.telling.subscriptions import SUBSCRIPTION, RedeliveryRequested, SubscriptionState
 from lockgate.hub.within import scope_of_event
 
 MAX_ATTEMPTS = 12

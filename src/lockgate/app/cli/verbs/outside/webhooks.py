@@ -7,7 +7,8 @@ import click
 from lockgate.app.cli.session import Session, verb
 from lockgate.app.cli.verbs.show import when
 from lockgate.core.errors import NotFound, did_you_mean
-from lockgate.hub.subscriptions import (
+from lockgate.hub.table import EVENT_BY_TAG
+from lockgate.hub.telling.subscriptions import (
     AddSubscription,
     DeliveriesAnswer,
     Format,
@@ -19,7 +20,6 @@ from lockgate.hub.subscriptions import (
     SubscriptionState,
     matches,
 )
-from lockgate.hub.table import EVENT_BY_TAG
 
 
 class UnknownSubscription(NotFound):

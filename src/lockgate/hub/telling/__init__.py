@@ -1,0 +1,1 @@
+"""Who outside the hub is told of which events."""
