@@ -20,7 +20,7 @@ from servers import LOOPBACK, folder, free_port, is_listening, started
 
 HERE = Path(__file__).parent / "oidc"
 CLIENT, AUDIENCE = "lockgate-hub", "lockgate"
-LOOPBACK_REDIRECT = "http://127.0.0.1/callback"
+REDIRECTS = ["http://127.0.0.1/callback", "http://127.0.0.1/v1/login/callback"]
 ACCOUNTS: dict[str, dict[str, Any]] = {
     "ann": {"email": "Ann@example.org", "email_verified": True, "groups": ["risk", "eng"]},
     "bob": {"email": "bob@example.org", "email_verified": True, "groups": []},
@@ -95,7 +95,7 @@ class OidcServer:
                 {
                     **public,
                     "client_id": CLIENT,
-                    "redirect_uris": [LOOPBACK_REDIRECT],
+                    "redirect_uris": REDIRECTS,
                     "grant_types": [
                         "authorization_code",
                         "refresh_token",

@@ -1,6 +1,6 @@
 """A team's hub as a process, for the tests of identity. Not a test.
 
-team_hub.py STORE OPTIONS    over the SQLite store at STORE, with the table `[identity]` as JSON; until SIGTERM
+team_hub.py STORE OPTIONS PORT    over the SQLite store at STORE, with the table `[identity]` as JSON; until SIGTERM
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from lockgate.hub.kernel import LocalHub
 from lockgate.hub.questions import Questions
 
 
-def main(path: str, options: str) -> None:
+def main(path: str, options: str, port: str) -> None:
     store, clock = open_sqlite(Path(path)), SystemClock()
     questions = Questions(store.journal, store.outbox, clock, last_used=store.usage.last_used)
 
@@ -47,15 +47,20 @@ def main(path: str, options: str) -> None:
     async def read(request: Request[Any, Any, Any]) -> bytes:
         return await request.body()
 
-    async def run(work: Callable[[], bytes]) -> bytes:
+    async def run(work: Callable[[], Any]) -> Any:
         return await anyio.to_thread.run_sync(work)
 
     routes = identity_routes(
-        lambda request: None, read, run, offered=identity.offered, exchange=identity.exchange
+        lambda request: None,
+        read,
+        run,
+        offered=identity.offered,
+        exchange=identity.exchange,
+        browser=identity.browser,
     )
     for route in routes:
         app.register(route)
-    serve(app, 0)
+    serve(app, int(port))
 
 
 if __name__ == "__main__":

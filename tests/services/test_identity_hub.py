@@ -20,6 +20,7 @@ import msgspec
 import pytest
 from cryptography.hazmat.primitives import serialization
 from oidc_server import AUDIENCE, CLIENT, Key, OidcServer, follow, oidc_server
+from servers import free_port
 
 from lockgate.access.decide import DAY
 from lockgate.access.messages import (
@@ -72,10 +73,12 @@ def team_hub(store: Path, provider: OidcServer, **options: Any) -> Iterator[Team
         "ci": [{"issuer": provider.issuer, "audience": AUDIENCE}],
         **options,
     }
-    log = store.with_suffix(".log")
+    log, port = store.with_suffix(".log"), options.get("console", ":0").rpartition(":")[2]
     with log.open("ab") as errors:
         process = subprocess.Popen(
-            [sys.executable, str(HUB), str(store), json.dumps(table)], stdout=subprocess.PIPE, stderr=errors
+            [sys.executable, str(HUB), str(store), json.dumps(table), port],
+            stdout=subprocess.PIPE,
+            stderr=errors,
         )
     try:
         assert process.stdout is not None
@@ -406,6 +409,77 @@ def test_the_end_of_a_rule_is_the_end_of_its_tokens(federated: TeamHub, provider
     do(federated.hub(provider.forged()), RemoveFederationRule, name="release")
     assert federated.status_of(token).status_code == 401
     assert exchange(federated, provider.job_token()).status_code == 403
+
+
+# -- a browser at the hub --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def console(provider: OidcServer, tmp_path: Path) -> Iterator[TeamHub]:
+    with team_hub(tmp_path / "team.db", provider, console=f"http://127.0.0.1:{free_port()}") as hub:
+        yield hub
+
+
+@contextmanager
+def browser(account: str = "ann") -> Iterator[httpx.Client]:
+    with httpx.Client(follow_redirects=True, trust_env=False, timeout=20) as client:
+        client.cookies.set("account", account, domain="127.0.0.1")
+        yield client
+
+
+def asked(client: httpx.Client, hub: TeamHub, **headers: str) -> httpx.Response:
+    return client.post(f"{hub.url}/v1/ask", json={"type": "hub.who-am-i"}, headers=headers)
+
+
+def test_a_browser_logs_in_at_the_hub_and_out(console: TeamHub) -> None:
+    with browser() as client:
+        assert asked(client, console).status_code == 401
+        page = client.get(f"{console.url}/v1/login", params={"to": "/v1/health?x=1"})
+        assert str(page.url) == f"{console.url}/v1/health?x=1"
+        (back,) = [one for one in page.history if one.url.path == "/v1/login/callback"]
+        (session,) = [one for one in back.headers.get_list("set-cookie") if one.startswith("lockgate=")]
+        assert {"httponly", "path=/", "samesite=lax"} <= {part.strip().lower() for part in session.split(";")}
+        assert back.headers["cache-control"] == "no-store"
+        told = asked(client, console, Origin=console.url).json()
+        assert (told["actor"], told["roles"], told["claimed"]) == (ANN, ["admin"], False)
+        # What a page of another site makes the browser send, cookie and all.
+        assert asked(client, console, Origin="https://evil.example").status_code == 401
+        assert asked(client, console, Origin="null").status_code == 401
+        assert asked(client, console, **{"Sec-Fetch-Site": "cross-site"}).status_code == 401
+        crossing = client.post(f"{console.url}/v1/logout", headers={"Sec-Fetch-Site": "cross-site"})
+        assert crossing.status_code == 403
+        client.post(f"{console.url}/v1/logout", follow_redirects=False)
+        assert asked(client, console).status_code == 401
+
+
+def test_a_login_in_the_browser_is_answered_to_who_began_it_once(console: TeamHub) -> None:
+    with browser() as ann, browser("bob") as bob:
+        ann.follow_redirects = bob.follow_redirects = False
+        sent = ann.get(f"{console.url}/v1/login").headers["location"]
+        assert "code_challenge_method=S256" in sent
+        assert bob.get(f"{console.url}/v1/login").status_code == 303
+        ann.follow_redirects = True
+        page = ann.get(sent)
+        (back,) = [one for one in page.history if one.url.path == "/v1/login/callback"]
+        # Another browser that is made to open the address of Ann's answer does not become Ann, nor she him.
+        for client in (bob, ann):
+            client.follow_redirects = False
+            again = client.get(str(back.url))
+            assert (again.status_code, again.json()["code"]) == (403, "identity.login-failed")
+    assert httpx.get(str(back.url), trust_env=False).status_code == 403
+
+
+@pytest.mark.parametrize("to", ["//evil.example", "https://evil.example", "/\\evil.example", "evil", "/a\nb"])
+def test_a_login_ends_at_the_hub(console: TeamHub, to: str) -> None:
+    answer = httpx.get(f"{console.url}/v1/login", params={"to": to}, trust_env=False)
+    assert (answer.status_code, answer.json()["code"]) == (400, "identity.way-back")
+
+
+def test_without_a_console_there_is_no_login_and_no_cookie_counts(
+    team: TeamHub, provider: OidcServer
+) -> None:
+    assert httpx.get(f"{team.url}/v1/login", trust_env=False).status_code == 404
+    assert team.status_of(None, Cookie=f"lockgate={provider.forged()}").status_code == 401
 
 
 # -- the command line ------------------------------------------------------------------------------------------------

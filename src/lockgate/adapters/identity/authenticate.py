@@ -20,6 +20,7 @@ from lockgate.access.roles import narrowed
 from lockgate.access.state import FEDERATION, SUBJECT, TOKEN, SubjectState, TokenState, in_force, is_admin
 from lockgate.access.subjects import GROUP, check_subject, is_person, is_service
 from lockgate.access.tokens import Token, is_valid, looks_like_token, parse_token
+from lockgate.adapters.identity.browser import cookie_name, cookies_of
 from lockgate.adapters.identity.oidc import Issuer, NotProven, Provider
 from lockgate.core.clock import Clock, Micros
 from lockgate.core.documents import DocumentKind
@@ -34,6 +35,7 @@ _SCHEME = "bearer "
 _USED_EVERY: Micros = 60 * 1_000_000
 _COUNTED_EVERY: Micros = 5 * 1_000_000
 _MAX_GROUPS = 200
+_MAX_USED = 10_000
 _log = logging.getLogger("lockgate.identity")
 _SYSTEM = controller("lockgate-hub")
 
@@ -51,6 +53,7 @@ class Authenticator:
 
     Args:
         people: the providers that say who people are.
+        console: the address at which a browser may show the cookie of a login; empty for none.
         admins: who the hub's configuration names as admin; each is made one at his first login, by an event.
         execute: carries out a command of the hub itself.
     """
@@ -63,6 +66,7 @@ class Authenticator:
         *,
         people: Sequence[Provider] = (),
         admins: Sequence[str] = (),
+        console: str = "",
         execute: Callable[[Session, Command], Any],
         new_id: Callable[[], str],
     ) -> None:
@@ -71,6 +75,7 @@ class Authenticator:
         self._clock = clock
         self._people = {one.issuer: (one, Issuer(one.issuer, one.client_id)) for one in people}
         self._admins = frozenset(admins)
+        self._console = console
         self._execute = execute
         self._new_id = new_id
         self._used_at: dict[str, Micros] = {}
@@ -86,7 +91,6 @@ class Authenticator:
             ClaimRefused: a name was claimed.
             ProviderDown: whether somebody is proven cannot be said now.
         """
-        shown = headers.get("authorization", "")
         if ACTOR_HEADER in headers:
             self.tell("claimed")
             raise ClaimRefused(
@@ -94,15 +98,31 @@ class Authenticator:
                 remedy="leave out --as, and use lockgate login or LOCKGATE_TOKEN",
             )
         try:
-            if not shown.lower().startswith(_SCHEME):
-                raise NotProven("nothing")
-            bearer = shown[len(_SCHEME) :].strip()
+            bearer = self._bearer(headers)
             return self._by_token(bearer) if looks_like_token(bearer) else self._by_login(bearer)
         except NotProven as refused:
             self.tell(refused.why)
             raise Unauthenticated(
                 "nobody is proven by this request", remedy="lockgate login, or set LOCKGATE_TOKEN"
             ) from None
+
+    def _bearer(self, headers: Mapping[str, str]) -> str:
+        """What a request shows: its header, or the cookie that a login in the browser left."""
+        shown = headers.get("authorization")
+        if shown is not None:
+            if not shown.lower().startswith(_SCHEME):
+                raise NotProven("scheme")
+            return shown[len(_SCHEME) :].strip()
+        cookie = cookies_of(headers).get(cookie_name(self._console)) if self._console else None
+        if cookie is None:
+            raise NotProven("nothing")
+        # A browser sends a cookie along with whatever a page makes it ask, so the page has to be the hub's own.
+        if (
+            headers.get("origin", self._console) != self._console
+            or headers.get("sec-fetch-site") == "cross-site"
+        ):
+            raise NotProven("origin")
+        return cookie
 
     def _by_token(self, bearer: str) -> Session:
         shown, now = parse_token(bearer), self._clock.now()
@@ -162,6 +182,8 @@ class Authenticator:
         with self._lock:
             if now - self._used_at.get(token, 0) < _USED_EVERY:
                 return
+            if len(self._used_at) >= _MAX_USED:
+                self._used_at.clear()
             self._used_at[token] = now
         try:
             self._usage.used(token, now)

@@ -125,6 +125,7 @@ class Exchange:
         accounts = sorted({one.subject for one in fitting})
         if len(accounts) == 1:
             return fitting[0]
+        self._tell("exchange-rule")
         job = ", ".join(f"{name} {claims[name]}" for name in _TOLD if name in claims)
         if accounts:
             raise ExchangeRefused(

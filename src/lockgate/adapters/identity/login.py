@@ -61,6 +61,21 @@ class _Answer(msgspec.Struct, frozen=True):
     error_description: str = ""
 
 
+class Attempt(msgspec.Struct, frozen=True):
+    """What binds an answer to the question: to whoever asked (`verifier`), to the browser, to the token."""
+
+    verifier: str
+    state: str
+    nonce: str
+
+    def __repr__(self) -> str:
+        return "Attempt()"
+
+
+def new_attempt() -> Attempt:
+    return Attempt(*(secrets.token_urlsafe(32) for _ in range(3)))
+
+
 def provider_of(hub: str, issuer: str | None = None) -> Provider:
     """The provider at which people log in to a hub, as the hub says; the one of `issuer` where there are several.
 
@@ -137,34 +152,55 @@ class Flow:
         Raises:
             FlowUnsupported, LoginFailed, LoginTimedOut.
         """
-        verifier, state, nonce = (secrets.token_urlsafe(32) for _ in range(3))
-        challenge = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=")
+        attempt = new_attempt()
         with _Callback() as callback:
-            asked = {
-                "response_type": "code",
-                "client_id": self._provider.client_id,
-                "redirect_uri": callback.url,
-                "scope": " ".join(self._provider.scopes),
-                "state": state,
-                "nonce": nonce,
-                "code_challenge": challenge.decode(),
-                "code_challenge_method": "S256",
-                # Without it, a provider keeps no refresh token for an application like this one.
-                "prompt": "consent",
-            }
-            show(f"{self._endpoint('authorization_endpoint')}?{urlencode(asked)}")
-            answered = callback.wait(state)
-        if answered.get("iss", self._provider.issuer) != self._provider.issuer or "code" not in answered:
-            why = answered.get("error_description") or answered.get("error") or "another provider answered"
-            raise LoginFailed(f"the provider gave no code: {why}", remedy="lockgate login")
+            show(self.asking(attempt, callback.url))
+            answered = callback.wait(attempt.state)
+        return self.answered(attempt, callback.url, answered)
+
+    def asking(self, attempt: Attempt, redirect: str) -> str:
+        """The provider's page for an attempt, which sends the browser back to `redirect`.
+
+        Raises `FlowUnsupported`.
+        """
+        challenge = base64.urlsafe_b64encode(hashlib.sha256(attempt.verifier.encode()).digest()).rstrip(b"=")
+        asked = {
+            "response_type": "code",
+            "client_id": self._provider.client_id,
+            "redirect_uri": redirect,
+            "scope": " ".join(self._provider.scopes),
+            "state": attempt.state,
+            "nonce": attempt.nonce,
+            "code_challenge": challenge.decode(),
+            "code_challenge_method": "S256",
+        }
+        if "offline_access" in self._provider.scopes:
+            # Without it, a provider keeps no refresh token for an application like this one.
+            asked["prompt"] = "consent"
+        return f"{self._endpoint('authorization_endpoint')}?{urlencode(asked)}"
+
+    def answered(self, attempt: Attempt, redirect: str, query: Mapping[str, str]) -> Login:
+        """The login that the browser brought back in the query of `redirect`.
+
+        Raises:
+            LoginFailed: it is not the answer to this attempt, or the provider refused.
+            LoginTimedOut: the provider does not answer.
+        """
+        mine = hmac.compare_digest(query.get("state", "").encode(), attempt.state.encode())
+        if not mine or query.get("iss", self._provider.issuer) != self._provider.issuer:
+            raise LoginFailed("that is the answer to another login", remedy="log in again")
+        if "code" not in query:
+            why = query.get("error_description") or query.get("error") or "it said nothing"
+            raise LoginFailed(f"the provider gave no code: {why}", remedy="log in again")
         form = {
             "grant_type": "authorization_code",
-            "code": answered["code"],
-            "redirect_uri": callback.url,
+            "code": query["code"],
+            "redirect_uri": redirect,
             "client_id": self._provider.client_id,
-            "code_verifier": verifier,
+            "code_verifier": attempt.verifier,
         }
-        return self._login(msgspec.convert(self._post("token_endpoint", form), _Answer), nonce=nonce)
+        answer = msgspec.convert(self._post("token_endpoint", form), _Answer)
+        return self._login(answer, nonce=attempt.nonce)
 
     def _login(self, answer: _Answer, *, nonce: str | None) -> Login:
         """The login that an answer brings, its token verified."""

@@ -10,6 +10,7 @@ import msgspec
 from lockgate.access.decide import DEFAULT_TOKEN_DAYS, MAX_TOKEN_DAYS
 from lockgate.access.subjects import is_person
 from lockgate.adapters.identity.authenticate import Authenticator
+from lockgate.adapters.identity.browser import BrowserLogin
 from lockgate.adapters.identity.federation import Exchange
 from lockgate.adapters.identity.oidc import CiSystem, Provider, check_issuer
 from lockgate.core.clock import Clock
@@ -33,12 +34,14 @@ class IdentityOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         token_days: how long a token may live.
         providers: where people log in.
         ci: whose jobs may exchange their identity tokens, by rules of the journal.
+        console: the address of this hub in browsers, if people may log in at the hub itself.
     """
 
     admins: tuple[str, ...] = ()
     token_days: int = DEFAULT_TOKEN_DAYS
     providers: tuple[Provider, ...] = ()
     ci: tuple[CiSystem, ...] = ()
+    console: str = ""
 
 
 def check_options(options: IdentityOptions) -> IdentityOptions:
@@ -54,6 +57,10 @@ def check_options(options: IdentityOptions) -> IdentityOptions:
             raise _invalid(
                 f"identity.admins: {admin!r} names no person", "write names or addresses in small letters"
             )
+    if options.console and (check_issuer(options.console).count("/") != 2 or options.console.endswith("/")):
+        raise _invalid(
+            f"identity.console: {options.console!r} is no origin", "write https://HOST, without a path"
+        )
     if not 1 <= options.token_days <= MAX_TOKEN_DAYS:
         raise _invalid("identity.token_days is out of bounds", f"write 1 to {MAX_TOKEN_DAYS}")
     issuers = [one.issuer for one in options.providers]
@@ -83,11 +90,13 @@ class Identity:
         authenticate: the session of a request, from its headers.
         exchange: a token for a CI job, from the form it sent.
         offered: where people log in; public.
+        browser: logins at the hub itself; None without a console.
     """
 
     authenticate: Authenticator
     exchange: Exchange
     offered: bytes
+    browser: BrowserLogin | None = None
 
 
 def open_identity(
@@ -113,6 +122,7 @@ def open_identity(
         clock,
         people=options.providers,
         admins=options.admins,
+        console=options.console,
         execute=execute,
         new_id=new_id,
     )
@@ -124,4 +134,6 @@ def open_identity(
         new_id=new_id,
         tell=authenticate.tell,
     )
-    return Identity(authenticate, exchange, msgspec.json.encode({"providers": options.providers}))
+    browser = BrowserLogin(options.providers, options.console) if options.console else None
+    offered = msgspec.json.encode({"providers": options.providers})
+    return Identity(authenticate, exchange, offered, browser)
