@@ -22,9 +22,19 @@ from lockgate.governance.messages import environment_scope
 from lockgate.governance.policy import AnyPolicy, Seat
 from lockgate.governance.proof import ConsistencyProof, InclusionProof
 from lockgate.governance.release_plan import ReleasePlan, Risk
-from lockgate.governance.state import Approval, PolicyState, ProposalState
+from lockgate.governance.state import (
+    Approval,
+    BreakGlassState,
+    Objection,
+    PlanState,
+    PolicyState,
+    ProposalState,
+    SignOffState,
+    WaiverState,
+)
+from lockgate.pipeline.state import RunState
 from lockgate.registry.messages import model_scope
-from lockgate.registry.state import Attestation, ImportState, ModelState, VersionState
+from lockgate.registry.state import Attestation, ImportState, ModelState, TraceState, VersionState
 
 
 class CommandRefused(Event, frozen=True, kw_only=True, tag="hub.command-refused/1"):
@@ -203,6 +213,43 @@ class ExplainVersion(Query, frozen=True, kw_only=True, tag="hub.explain-version"
 
     def scope(self) -> Scope:
         return model_scope(self.version) if self.version else endpoint_scope(self.endpoint)
+
+
+class EvidenceHead(msgspec.Struct, frozen=True, kw_only=True):
+    """When a set of evidence was recorded, and by whom; `environment` is empty for a version alone."""
+
+    environment: str
+    evidence_set: Digest
+    recorded_at: Micros
+    recorded_by: str
+
+
+class DossierFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """The journal's half of a dossier; the other half is the package itself."""
+
+    explained: VersionAnswer
+    evidence: tuple[EvidenceHead, ...]
+    snapshots: tuple[SnapshotState, ...]
+    run: RunState | None
+    trace: TraceState | None
+    objections: dict[str, tuple[Objection, ...]]
+    plans: tuple[PlanState, ...]
+    sign_offs: tuple[SignOffState, ...]
+    waivers: tuple[WaiverState, ...]
+    break_glass: tuple[BreakGlassState, ...]
+    endpoints: tuple[EndpointState, ...]
+    policy: PolicyState | None
+
+
+class CompileDossier(Query, frozen=True, kw_only=True, tag="hub.compile-dossier"):
+    """Everything the journal knows of a version, for the document about it."""
+
+    permission: ClassVar[str] = "read"
+    answer: ClassVar[Any] = DossierFacts
+    version: str
+
+    def scope(self) -> Scope:
+        return model_scope(self.version)
 
 
 class VersionLine(msgspec.Struct, frozen=True, kw_only=True):

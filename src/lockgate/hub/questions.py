@@ -46,6 +46,8 @@ from lockgate.hub.messages import (
     ChangeLine,
     ChangesAnswer,
     ChangesSince,
+    CompileDossier,
+    DossierFacts,
     DraftAnswer,
     DraftReleasePlan,
     DrillLine,
@@ -86,7 +88,7 @@ from lockgate.hub.messages import (
 )
 from lockgate.hub.next_step import standing_answer
 from lockgate.hub.ports import CheckpointSink, Delivery, Journal, Outbox
-from lockgate.hub.reports import lineage
+from lockgate.hub.reports import dossier, lineage
 from lockgate.hub.table import KIND_BY_NAME
 from lockgate.hub.telling.subscriptions import (
     SUBSCRIPTION,
@@ -171,6 +173,7 @@ class Questions:
         self._delivered = delivered
         self._answers: dict[type[Query], Callable[[Any], Any]] = {
             ExplainVersion: self._explain,
+            CompileDossier: self._dossier,
             ListVersions: self._versions,
             Standing: self._standing,
             VersionOfPackage: self._version_of_package,
@@ -372,6 +375,9 @@ class Questions:
         made = self._get(RUN, run)
         snapshots = [] if made is None else [self._get(SNAPSHOT, one) for one in made.snapshots.values()]
         return tuple(one for one in snapshots if one is not None and one.state == "erased")
+
+    def _dossier(self, query: CompileDossier) -> DossierFacts:
+        return dossier.facts(self._explain(ExplainVersion(version=query.version)), self._get, self._all)
 
     def _versions(self, query: ListVersions) -> VersionsAnswer:
         self._named(MODEL, query.model)

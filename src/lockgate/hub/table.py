@@ -168,6 +168,7 @@ QUERIES: tuple[type[Query], ...] = (
     hub_messages.ProveConsistency,
     hub_messages.Lineage,
     hub_messages.Impact,
+    hub_messages.CompileDossier,
     hub_messages.ShowRollout,
     hub_messages.DraftReleasePlan,
     hub_messages.FindReleases,

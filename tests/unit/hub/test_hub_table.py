@@ -257,6 +257,7 @@ MATRIX: dict[str, frozenset[str]] = {
     "hub.list-access": READERS,
     "hub.lineage": EVERYBODY,
     "hub.impact": EVERYBODY,
+    "hub.compile-dossier": EVERYBODY,
     "hub.show-rollout": EVERYBODY,
     "hub.draft-release-plan": EVERYBODY,
     "hub.find-releases": EVERYBODY,

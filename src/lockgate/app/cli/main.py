@@ -46,6 +46,9 @@ VERBS: dict[str, Verb] = {
     "evidence": Verb("read", f"{_CLI}.verbs.show:evidence", "What the gates found on a version."),
     "lineage": Verb("read", f"{_CLI}.verbs.show:lineage", "From source column to endpoint, and back."),
     "impact": Verb("read", f"{_CLI}.verbs.show:impact", "What a change of the data would break."),
+    "dossier": Verb(
+        "read", f"{_CLI}.verbs.papers:dossier", "One document of all that is known of a version."
+    ),
     "diff": Verb("read", f"{_CLI}.verbs.packages:diff", "What changed between two versions."),
     "package": Verb("read", f"{_CLI}.verbs.packages:package", "Show, verify or export a package."),
     "whoami": Verb("read", f"{_CLI}.who.login:whoami", "Whom the hub takes you for, and what you may do."),
