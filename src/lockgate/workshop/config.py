@@ -340,6 +340,7 @@ class Config(_Table, frozen=True, kw_only=True):
     audit: AuditTable = AuditTable()
     webhooks: WebhooksTable = WebhooksTable()
     security: SecurityTable | None = None
+    retention: RetentionTable = RetentionTable()
 
     def model_name(self, name: str) -> ModelName:
         """The full name of one of the project's models. Raises `UnknownModel` with near matches."""

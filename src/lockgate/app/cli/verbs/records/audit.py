@@ -167,7 +167,7 @@ def check(session: Session, file: str, key: str | None) -> None:
     Without --key, the key of the project here is taken. Never take the one that the file itself names.
     """
     verifiers = (
-        resolve("lockgate.adapters.identity.checkpoints:read_key")(key) if key else session.control.notes
+        resolve("lockgate.adapters.identity.checkpoints:read_key")(key) if key else session.control.note_keys
     )
     checked = resolve("lockgate.adapters.archives.read:check_file")(Path(file), verifiers)
     session.answer(checked, checked.text())

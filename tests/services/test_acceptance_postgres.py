@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import pytest
+from postgres import PostgresServer
+
+from lockgate.adapters.sql.postgres.opening import open_postgres
+from lockgate.hub.ports import Store
+from lockgate.testing.acceptance_suite import AcceptanceContract
+
+pytestmark = pytest.mark.service
+_NUMBERS = itertools.count(1)
+
+
+class TestAcceptanceOnPostgres(AcceptanceContract):
+    @pytest.fixture
+    def make(self, postgres: PostgresServer) -> Callable[[], Store]:
+        def new() -> Store:
+            name = f"acceptance{next(_NUMBERS)}"
+            postgres.administer("CREATE SCHEMA {}", "postgres", name)
+            return open_postgres(postgres.dsn(schema=name))
+
+        return new
