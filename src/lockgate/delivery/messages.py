@@ -270,6 +270,17 @@ class RetireVersion(Command, frozen=True, kw_only=True, tag="delivery.retire-ver
         return model_scope(self.version)
 
 
+class EraseCaptures(Command, frozen=True, kw_only=True, tag="delivery.erase-captures"):
+    """Give up what was written down of a caller's requests. Neither his key nor its hash goes on record."""
+
+    permission: ClassVar[str] = "registry.erase"
+    endpoint: str
+    reason: str
+
+    def scope(self) -> Scope:
+        return endpoint_scope(self.endpoint)
+
+
 class EnvironmentDeclared(Event, frozen=True, kw_only=True, tag="delivery.environment-declared/1"):
     environment: str
     order: int
@@ -585,6 +596,16 @@ class RollbackFailed(Event, frozen=True, kw_only=True, tag="delivery.rollback-fa
     def summary(self) -> str:
         stays = self.release if self.swapped else self.to_release
         return f"rollback of {self.endpoint} failed, release {stays} is published again: {self.detail}"
+
+
+class CapturesErased(Event, frozen=True, kw_only=True, tag="delivery.captures-erased/1"):
+    """Lines about one caller were blanked in the captures of an endpoint; verdicts from then on are without them."""
+
+    endpoint: str
+    reason: str
+
+    def summary(self) -> str:
+        return f"what was written down of a caller of {self.endpoint} erased: {self.reason}"
 
 
 class ApplyPlan(Effect, frozen=True, kw_only=True, tag="delivery.apply-plan"):

@@ -14,8 +14,10 @@ from lockgate.core.messages import Context, Decision, Reason, Refusal, refuse
 from lockgate.core.names import parse_endpoint
 from lockgate.delivery.messages import (
     ApplyPlan,
+    CapturesErased,
     EndpointRemoved,
     EndpointRolledBack,
+    EraseCaptures,
     ReleaseFailed,
     RemovalSignedOff,
     RemoveEndpoint,
@@ -310,6 +312,26 @@ def collect_package(docs: Docs, command: CollectPackage, context: Context) -> De
         version=version.version, package=version.package, term_days=command.term_days
     )
     return Decision((collected,))
+
+
+def needs_erase_captures(command: EraseCaptures, docs: Docs) -> tuple[DocRef, ...]:
+    return (DocRef(ENDPOINT.name, command.endpoint),)
+
+
+def erase_captures(docs: Docs, command: EraseCaptures, context: Context) -> Decision | Refusal:
+    if docs.get(ENDPOINT, command.endpoint) is None:
+        return refuse(
+            Reason(
+                rule="delivery.endpoint-unknown",
+                message=f"there is no endpoint {command.endpoint}",
+                remedy="lockgate status",
+            )
+        )
+    if not command.reason.strip():
+        return refuse(
+            Reason(rule="data.erasure-reason", message="an erasure needs a reason, without any name")
+        )
+    return Decision((CapturesErased(endpoint=command.endpoint, reason=command.reason),))
 
 
 def quarantine_version(docs: Docs, command: QuarantineVersion, context: Context) -> Decision | Refusal:

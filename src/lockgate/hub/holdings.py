@@ -98,7 +98,7 @@ def due(
     return asked, kept
 
 
-class Kept(NamedTuple):
+class Kept(msgspec.Struct, frozen=True):
     """A version that ended and is kept all the same."""
 
     version: str

@@ -141,6 +141,7 @@ HANDLERS: tuple[Handler[Any], ...] = (
     Handler(delivery_messages.StartDrill, drill.needs_drill, drill.start_drill),
     Handler(delivery_messages.FinishDrill, drill.needs_drill, drill.finish_drill),
     Handler(delivery_messages.RollBackEndpoint, way_back.needs_rollback, way_back.roll_back_endpoint),
+    Handler(delivery_messages.EraseCaptures, way_back.needs_erase_captures, way_back.erase_captures),
     Handler(delivery_messages.RetireVersion, way_back.needs_everywhere, way_back.retire_version),
     Handler(subscriptions.AddSubscription, subscriptions.needs_subscription, subscriptions.add_subscription),
     Handler(
@@ -248,6 +249,7 @@ EVENTS: tuple[type[Event], ...] = (
     delivery_messages.EndpointRolledBack,
     delivery_messages.RollbackConfirmed,
     delivery_messages.RollbackFailed,
+    delivery_messages.CapturesErased,
     hub_messages.CommandRefused,
     hub_messages.DocumentsRefolded,
     subscriptions.SubscriptionAdded,

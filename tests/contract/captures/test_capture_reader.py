@@ -169,3 +169,38 @@ def test_a_directory_that_cannot_be_read_is_told(tmp_path: Path):
     for ask in (lambda: times(reader, 1), lambda: reader.prune(ENDPOINT, 2)):
         with pytest.raises(TargetUnavailable, match="captures"):
             ask()
+
+
+def answered(at: int, unit: str) -> Answered:
+    return Answered(
+        at=at,
+        request_id=f"r{at}",
+        unit=unit,
+        package=sha256(b"p"),
+        weight=0,
+        outcome="ok",
+        latency_us=1,
+        predictions=(0.5,),
+        as_of=at,
+    )
+
+
+def test_what_is_about_one_unit_is_blanked_where_it_stands(tmp_path: Path):
+    kept, gone = answered(1, "u1"), answered(2, "u2")
+    asked = Asked(at=2, request_id="r2", rows=({"who": "somebody"},))
+    label = Labelled(at=9, request_id="r2", row=0, label=1.0)
+    one = append(tmp_path, "1-10-5.jsonl", kept, gone, asked, b'["a",3')
+    # Of another worker, and of a request that has only its label there.
+    two = append(tmp_path, "2-11-6.jsonl", line(1), label)
+    reader = CaptureReader(tmp_path)
+    list(reader.read(ENDPOINT, [1]))
+    before = [one.stat().st_size, two.stat().st_size]
+    assert CaptureReader(tmp_path).erase(ENDPOINT, {"u2", "u3"}) == 3
+    assert [one.stat().st_size, two.stat().st_size] == before
+    assert b"somebody" not in one.read_bytes() and b"r2" not in one.read_bytes() + two.read_bytes()
+    assert [read for _, read in CaptureReader(tmp_path).read(ENDPOINT, [1, 2])] == [kept, line(1)]
+    # Whoever was reading goes on where he was, and the half line can still become a whole one.
+    append(tmp_path, "1-10-5.jsonl", encode(answered(3, "u1"))[6:])
+    assert CaptureReader(tmp_path).erase(ENDPOINT, {"u2"}) == 0
+    assert CaptureReader(tmp_path).erase("dev/main/other", {"u1"}) == 0
+    assert times(reader, 1) == [(1, 3)]

@@ -13,6 +13,7 @@ from lockgate.access.roles import PEOPLES_ROLES, ROLES, Grant, everywhere
 from lockgate.core.digests import canonical
 from lockgate.core.documents import concerned
 from lockgate.core.messages import Command, Effect, Event, Query, Scope, tag_of
+from lockgate.delivery.messages import CapturesErased
 from lockgate.hub.authority import Session, embedded, may
 from lockgate.hub.messages import CommandRefused, DocumentsRefolded, Status, WhoAmI
 from lockgate.hub.questions import Questions
@@ -163,7 +164,7 @@ def test_every_event_leaves_a_document(event: type[Event]) -> None:
     assert type(read) not in UPCASTS
     touched = [(kind.name, key) for kind in KINDS for key in kind.keys(read)]
     edges = [edge for kind in KINDS for edge in kind.edges(read)]
-    assert bool(touched) == (event not in (CommandRefused, DocumentsRefolded, BlobsSwept))
+    assert bool(touched) == (event not in (CommandRefused, DocumentsRefolded, BlobsSwept, CapturesErased))
     assert all(key and not key.endswith("*") for _, key in touched)
     assert all(all(part for part in edge) and ":" in edge[0] and ":" in edge[2] for edge in edges)
 
@@ -247,6 +248,7 @@ MATRIX: dict[str, frozenset[str]] = {
     "hub.request-redelivery": frozenset({"admin"}),
     "hub.list-subscriptions": frozenset({"admin"}),
     "hub.list-deliveries": frozenset({"admin"}),
+    "delivery.erase-captures": frozenset({"security"}),
     "hub.status": EVERYBODY,
     "hub.explain-version": EVERYBODY,
     "hub.list-versions": EVERYBODY,

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import pytest
 
 from lockgate.core.digests import canonical
 from lockgate.data.messages import EraseSnapshot, RecordSnapshot
 from lockgate.data.snapshot import Column, Snapshot, SnapshotFile
 from lockgate.hub.audit import read_entry
-from lockgate.hub.messages import ExplainVersion, VerifyAudit
+from lockgate.hub.messages import ChangesSince, ExplainVersion, VerifyAudit
 from lockgate.registry.messages import BlobsSwept, LiftHold
 from lockgate.registry.package import open_package
 from lockgate.testing.clock import CountingIds
 from lockgate.testing.furnished import FurnishedStory
 from lockgate.testing.house import House
 from lockgate.testing.hub_world import MODEL_NAME, accepted, rules_of
+from lockgate.traffic.capture import unit_of
 from lockgate.workshop.upkeep.collecting import Refused
-from lockgate.workshop.upkeep.erasing import RowsShared, UnknownSnapshot
+from lockgate.workshop.upkeep.erasing import RowsShared, UnknownSnapshot, erase_captures
 
 V1, V2, V3 = (f"{MODEL_NAME}@1.0.{number}" for number in range(3))
 
@@ -246,3 +249,30 @@ def test_what_nobody_registered_goes_after_its_days(house: House) -> None:
     assert not house.blobs.has(stray)
     assert not house.blobs.has(story.made_on_the_way("never registered"))
     assert house.holds(young, story.rows("never registered"), story.rows("one"))
+
+
+class OneCapture:
+    """Counts what it is asked to erase."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, set[str]]] = []
+
+    def erase(self, endpoint: str, units: Collection[str]) -> int:
+        self.asked.append((endpoint, set(units)))
+        return 7
+
+
+def test_a_callers_lines_are_erased_under_every_salt_there_was(house: House) -> None:
+    files, endpoint = OneCapture(), f"dev/{MODEL_NAME}"
+    execute, journal = house.world.hub("sam").execute, house.world.journal
+    how = {"endpoint": endpoint, "key": "passenger-4711", "reason": "request"}
+    assert erase_captures(execute, journal, files, house.ids, **how) == 7
+    assert files.asked == [(endpoint, {unit_of("passenger-4711", endpoint[:64])})]
+    (told,) = house.story.ask(ChangesSince(seq=journal.head().seq - 1)).changes
+    assert (told.type, "4711" in told.summary) == ("delivery.captures-erased/1", False)
+    # A hash that could be guessed is on no record either.
+    assert unit_of("passenger-4711", endpoint[:64]).encode() not in journal.entries(0, 1000)[-1].body
+    for wrong in ({"endpoint": "dev/main/nothing"}, {"reason": " "}):
+        with pytest.raises(Refused):
+            erase_captures(execute, journal, files, house.ids, **how | wrong)
+    assert len(files.asked) == 1

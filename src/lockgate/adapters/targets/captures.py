@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lockgate.core.clock import Micros
-from lockgate.traffic.capture import CAPTURE_DIR, Line, decode, generation_of
+from lockgate.traffic.capture import CAPTURE_DIR, Answered, Dropped, Line, decode, generation_of
 from lockgate.traffic.control_file import CONTROL_SUFFIX, file_name
 from lockgate.traffic.errors import TargetUnavailable
 
@@ -71,6 +71,39 @@ class CaptureReader:
                     self._read_bytes.pop(path, None)
         return n_removed
 
+    def erase(self, endpoint: str, units: Collection[str]) -> int:
+        """Blank every line about a request of these units, in place; how many they were.
+
+        The lines keep their length, so whoever is just writing or reading a file is not disturbed; they count for
+        nothing from then on. A request may have lines in files of several workers.
+
+        Raises:
+            TargetUnavailable: the run directory cannot be read or written.
+        """
+        with self._translated():
+            files = [path for path, _ in self._files(endpoint)]
+            requests = {
+                line.request_id
+                for path in files
+                for _, _, line in _whole_lines(path)
+                if isinstance(line, Answered) and line.unit in units
+            }
+            return sum(self._blank(path, requests) for path in files) if requests else 0
+
+    @staticmethod
+    def _blank(path: Path, requests: Collection[str]) -> int:
+        about = [
+            (start, length)
+            for start, length, line in _whole_lines(path)
+            if not isinstance(line, Dropped) and line.request_id in requests
+        ]
+        if about:
+            with path.open("rb+", buffering=0) as file:
+                for start, length in about:
+                    os.pwrite(file.fileno(), b" " * length, start)
+                os.fsync(file.fileno())
+        return len(about)
+
     def _files(self, endpoint: str) -> list[tuple[Path, int]]:
         directory = self.run_dir / CAPTURE_DIR / file_name(endpoint).removesuffix(CONTROL_SUFFIX)
         found = []
@@ -126,6 +159,17 @@ class CaptureReader:
                 remedy="check that the run directory belongs to this user and is readable",
                 run_dir=str(self.run_dir),
             ) from error
+
+
+def _whole_lines(path: Path) -> Iterator[tuple[int, int, Line]]:
+    """Where each whole line of a file begins, its length without the break, what it says."""
+    start = 0
+    with path.open("rb") as file:
+        for data in file:
+            line = decode(data) if data.endswith(b"\n") else None
+            if line is not None:
+                yield start, len(data) - 1, line
+            start += len(data)
 
 
 class _Head(NamedTuple):

@@ -5,7 +5,8 @@ The command is told first, then the bytes are removed; the same again finishes w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Protocol
 
 import msgspec
 
@@ -16,9 +17,13 @@ from lockgate.core.errors import Conflict, NotFound, did_you_mean
 from lockgate.core.messages import Command, Receipt
 from lockgate.data.messages import EraseSnapshot
 from lockgate.data.state import SNAPSHOT
+from lockgate.delivery.messages import EraseCaptures
+from lockgate.delivery.state import ROLLOUT
 from lockgate.hub.holdings import bodies_of, rows_of
+from lockgate.hub.kernel import read_body
 from lockgate.hub.ports import Journal
 from lockgate.pipeline.artifact import StepRecord
+from lockgate.traffic.capture import unit_of
 from lockgate.workshop.upkeep.collecting import told
 
 
@@ -85,6 +90,36 @@ def erase(
         n_bytes=sum(sizes[digest] for digest in digests),
         packages=tuple(sorted({package for rows in found for package in rows.packages})),
     )
+
+
+class CaptureFiles(Protocol):
+    """Where the traffic of endpoints is written down."""
+
+    def erase(self, endpoint: str, units: Collection[str]) -> int: ...
+
+
+def erase_captures(
+    execute: Callable[[Command], Receipt],
+    journal: Journal,
+    files: CaptureFiles,
+    ids: Ids,
+    *,
+    endpoint: str,
+    key: str,
+    reason: str,
+) -> int:
+    """Blank what was written down of the requests of one routing key; how many lines that were.
+
+    Under every salt that the endpoint's plans ever had, because the key is kept as a hash only.
+
+    Raises:
+        Refused: there is no such endpoint.
+        TargetUnavailable: the files cannot be changed.
+    """
+    told(execute(EraseCaptures(id=ids.new(), endpoint=endpoint, reason=reason)))
+    rollouts = [read_body(ROLLOUT, one) for one in journal.documents(ROLLOUT.name, f"{endpoint}#")]
+    salts = {endpoint[:64], *(one.salt for one in rollouts)}
+    return files.erase(endpoint, {unit_of(key, salt) for salt in salts})
 
 
 def _one(known: Mapping[Digest, object], text: str) -> Digest:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import click
@@ -10,7 +11,7 @@ from lockgate.app.cli.main import Refused
 from lockgate.app.cli.session import Session, verb
 from lockgate.app.plugins import resolve
 from lockgate.core.digests import short
-from lockgate.core.names import parse_version
+from lockgate.core.names import parse_endpoint, parse_version
 from lockgate.registry.messages import HoldVersion, LiftHold
 
 _UPKEEP = "lockgate.workshop.upkeep"
@@ -30,6 +31,7 @@ def collect(session: Session, dry_run: bool) -> None:
     done = _keep(
         session,
         "collecting:collect",
+        control.blobs,
         control.clock,
         control.ids,
         headline="not everything was collected",
@@ -70,26 +72,51 @@ def hold(session: Session, version: str, matter: str, reason: str, lift: bool) -
 
 
 @verb
-@click.argument("snapshots", metavar="snapshot:ID...", nargs=-1, required=True)
+@click.argument("what", metavar="snapshot:ID...|capture:ENV/NAME", nargs=-1, required=True)
 @click.option("--reason", required=True, help="Goes on record for good, so it names no person.")
-def erase(session: Session, snapshots: tuple[str, ...], reason: str) -> None:
-    """Take the rows of a snapshot away for good, with all that steps made of them. That it was there stays on record.
+@click.option(
+    "--key",
+    metavar="KEY|-",
+    help="A caller's routing key, for a capture; - reads standard input.",
+)
+def erase(session: Session, what: tuple[str, ...], reason: str, key: str | None) -> None:
+    """Take rows away for good: of a snapshot, with all that steps made of them; or of one caller, from captures.
 
-    Versions made of it go on, and can no longer be built again. Their packages keep golden rows; those go when the
-    version is retired and collected.
+    That they were there stays on record. Versions made of a snapshot go on, and can no longer be built again. Their
+    packages keep golden rows; those go when the version is retired and collected.
 
     Example: lockgate erase snapshot:f84592e96077 --reason "request 4711"
     """
     session.work_here()
+    captures = [one.removeprefix("capture:") for one in what if one.startswith("capture:")]
+    if bool(captures) != (key is not None) or (captures and len(what) > 1):
+        raise click.UsageError("name snapshots; or one capture:ENV/NAME, with --key")
     control = session.control
+    if captures:
+        named = str(parse_endpoint(captures[0]))
+        given = sys.stdin.readline().rstrip("\n") if key == "-" else key
+        files = resolve("lockgate.adapters.targets.captures:CaptureReader")(control.layout.run)
+        n = _keep(
+            session,
+            "erasing:erase_captures",
+            files,
+            control.ids,
+            headline="nothing was erased",
+            endpoint=named,
+            key=given,
+            reason=reason,
+        )
+        session.answer({"endpoint": named, "lines": n}, f"{captures[0]}: {n} lines erased")
+        return
     steps = resolve("lockgate.adapters.sql.step_cache:SqliteStepCache")(control.layout.steps)
     done = _keep(
         session,
         "erasing:erase",
+        control.blobs,
         control.ids,
         steps.records(),
         headline="nothing was erased",
-        named=snapshots,
+        named=what,
         reason=reason,
     )
     rows = [f"snapshot {short(one)} erased" for one in done.snapshots]
@@ -101,9 +128,7 @@ def erase(session: Session, snapshots: tuple[str, ...], reason: str) -> None:
 def _keep(session: Session, what: str, *arguments: Any, headline: str, **options: Any) -> Any:
     control = session.control
     try:
-        return resolve(f"{_UPKEEP}.{what}")(
-            session.deciding.execute, control.journal, control.blobs, *arguments, **options
-        )
+        return resolve(f"{_UPKEEP}.{what}")(session.deciding.execute, control.journal, *arguments, **options)
     except resolve(f"{_UPKEEP}.collecting:Refused") as error:
         raise Refused(error.refusal, headline=headline) from error
     finally:
