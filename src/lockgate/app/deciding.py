@@ -5,7 +5,7 @@ Two composition roots stand on it: `control.Control` for the store of one projec
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -41,7 +41,7 @@ from lockgate.registry.decide import ATTESTATION_FACT, PACKAGE_FACT
 from lockgate.registry.facts import attestation_fact, package_fact, signature_fact, trust_fact
 from lockgate.registry.messages import AttachAttestation, RegisterVersion, SignVersion
 from lockgate.registry.ports import Verifier
-from lockgate.registry.state import KEY, MODEL, VERSION
+from lockgate.registry.state import KEY, MODEL, VERSION, VersionState
 from lockgate.registry.trust import TRUST_FACT, load_reasons
 
 D = TypeVar("D")
@@ -185,6 +185,12 @@ class Deciding:
         """
         opened = resolve("lockgate.adapters.notify.opening:open_notifier")
         return opened(self.journal, self.deliveries, self.blobs, self.clock, networks=networks, secret=secret)
+
+    def open_lineage(self, version: VersionState) -> Iterator[dict[str, Any]]:
+        """The OpenLineage run events of a version."""
+        opened = resolve("lockgate.adapters.notify.opening:open_lineage")(self.journal, self.blobs)
+        found: Iterator[dict[str, Any]] = opened.of_version(version)
+        return found
 
     def republish(self) -> None:
         """Give a target that lost its plans (a restored backup, a wiped run directory) those that stand."""

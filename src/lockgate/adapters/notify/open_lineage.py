@@ -12,7 +12,7 @@ columns an input of a model is made from come out of its package; what was only 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from typing import Any
@@ -26,11 +26,14 @@ from lockgate.core.messages import Event, Stamp
 from lockgate.core.version import VERSION_OF_LOCKGATE
 from lockgate.data.messages import SnapshotTaken
 from lockgate.data.snapshot import read_snapshot
+from lockgate.hub.audit import read_entry
+from lockgate.hub.kernel import iter_entries, read_body
 from lockgate.hub.ports import Journal
 from lockgate.pipeline.messages import RunFinished
+from lockgate.pipeline.state import RUN
 from lockgate.registry.messages import PackageImported, VersionRegistered
 from lockgate.registry.package import ColumnUse, PackageConfig, open_package
-from lockgate.registry.state import IMPORT
+from lockgate.registry.state import IMPORT, VersionState
 
 CONTENT_TYPE = "application/json"
 SPEC = "https://openlineage.io/spec"
@@ -94,6 +97,24 @@ class OpenLineage:
             case VersionRegistered():
                 return [self._registered(event, stamp)]
         return []
+
+    def of_version(self, version: VersionState) -> Iterator[Json]:
+        """The run events of a version: of the datasets it was made from, of its run, of its registration."""
+        stored = self._journal.document(RUN.name, version.run)
+        snapshots = {} if stored is None else read_body(RUN, stored).snapshots
+        for entry in iter_entries(self._journal):
+            event, stamp = read_entry(entry)
+            match event:
+                case SnapshotTaken(snapshot=snapshot):
+                    wanted = snapshot in snapshots.values()
+                case RunFinished(run=run) | PackageImported(record=run):
+                    wanted = run == version.run
+                case VersionRegistered(version=named):
+                    wanted = named == version.version
+                case _:
+                    continue
+            if wanted:
+                yield from self.run_events(event, stamp)
 
     def _extracted(self, event: SnapshotTaken, stamp: Stamp) -> list[Json]:
         output = self._dataset(event.dataset, event.snapshot)

@@ -31,5 +31,10 @@ def open_notifier(
         NetworkInvalid: a network is none.
     """
     poster = Poster(parse_networks(networks))
-    lineage = OpenLineage(journal, blobs, lambda: origin_of(journal))
+    lineage = open_lineage(journal, blobs)
     return Notifier(journal, deliveries, clock, poster, secret=secret, lineage=lineage)
+
+
+def open_lineage(journal: Journal, blobs: BlobStore) -> OpenLineage:
+    """What renders the entries of a store as OpenLineage."""
+    return OpenLineage(journal, blobs, lambda: origin_of(journal))

@@ -276,13 +276,22 @@ def standing_text(standing: StandingAnswer, environment: str) -> str:
 
 @verb
 @click.argument("ref")
-def lineage(session: Session, ref: str) -> None:
+@click.option(
+    "--openlineage", is_flag=True, help="The run events of a version (OpenLineage 2-0-2), one JSON per line."
+)
+def lineage(session: Session, ref: str, openlineage: bool) -> None:
     """From source column and snapshot to endpoint and consumer, and back.
 
     REF is NAME@VERSION, ENV/NAME, a column DATASET.COLUMN, or KIND:KEY such as snapshot:sha256:...
 
     Example: lockgate lineage flights.dep_delay
     """
+    if openlineage:
+        session.work_here()
+        known: VersionAnswer = session.ask(ExplainVersion(version=str(parse_version(ref))))
+        for told in session.control.open_lineage(known.version):
+            click.echo(msgspec.json.encode(told).decode())
+        return
     if ":" in ref:
         key = ref
     elif "@" in ref:
