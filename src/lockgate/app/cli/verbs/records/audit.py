@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
+import msgspec
 
 from lockgate.app.cli.main import Exit
 from lockgate.app.cli.session import Session, verb
@@ -23,6 +25,8 @@ from lockgate.hub.messages import (
     VerifyAudit,
 )
 
+_FOLLOW_EVERY_S = 0.5
+
 
 @click.group()
 def audit() -> None:
@@ -38,17 +42,35 @@ def audit() -> None:
 @click.option(
     "--limit", type=click.IntRange(min=1), default=200, show_default=True, help="At most this many."
 )
-def log(session: Session, since: int | None, limit: int) -> None:
+@click.option("--follow", is_flag=True, help="Go on with what happens, until Ctrl-C; JSON line by line.")
+def log(session: Session, since: int | None, limit: int, follow: bool) -> None:
     """What happened: the newest events, oldest first."""
     if since is None:
         known: ChangesAnswer = session.ask(ChangesSince(limit=0))
         since = max(0, known.head - limit)
+    if follow:
+        _follow(session, since)
     changes, head = _changes(session, since, limit)
-    rows = [f"{one.seq:>6}  {when(one.at)}  {one.actor:<20} {one.summary}" for one in changes]
+    rows = [_row(one) for one in changes]
     if since and rows:
         rows.insert(0, f"{since} older: lockgate audit log --since 0")
     nothing = f"nothing happened after {since}" if since else "nothing happened yet"
     session.answer({"changes": changes, "head": head, "older": since}, "\n".join(rows) or nothing)
+
+
+def _row(one: ChangeLine) -> str:
+    return f"{one.seq:>6}  {when(one.at)}  {one.actor:<20} {one.summary}"
+
+
+def _follow(session: Session, since: int) -> NoReturn:
+    """Tell what happens, as it happens; a hub that looks at part of the journal at a time says how far it came."""
+    while True:
+        page: ChangesAnswer = session.ask(ChangesSince(seq=since, limit=1000))
+        for one in page.changes:
+            click.echo(msgspec.json.encode(one).decode() if session.json else _row(one))
+        if page.read_to == since:
+            time.sleep(_FOLLOW_EVERY_S)
+        since = page.read_to
 
 
 def _changes(session: Session, since: int, limit: int) -> tuple[list[ChangeLine], int]:
