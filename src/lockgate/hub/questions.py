@@ -495,6 +495,8 @@ class Questions:
         return audit.prove_consistency(self._journal, query.old, query.new, *self._notes())
 
     def _notes(self) -> tuple[Sequence[str], NoteVerifiers]:
+        """The signed heads. To be read before anything of the journal: its moment begins with the first look at it, and
+        another hub may sign a later head at any time."""
         if self._checkpoints is None:
             return (), ()
         sink, verifiers = self._checkpoints

@@ -168,6 +168,17 @@ class JournalContract:
         assert journal.head() == EMPTY_HEAD
         assert journal.receipt("c1") == b"{}"
 
+    def test_a_whole_history_may_pass_through_one_commit(self, journal: Journal) -> None:
+        """Entries and receipts come from iterators, more of them than anybody would hold in memory."""
+        commit = commit_of(EMPTY_HEAD, "c1", bodies=[b"%d" % number for number in range(5000)])
+        told = ((f"old-{number}", b"r%d" % number) for number in range(5000))
+        with journal.transaction() as transaction:
+            transaction.commit(commit._replace(entries=iter(tuple(commit.entries)), receipts=told))
+        assert journal.head() == commit.head
+        assert [one.body for one in journal.entries(4990, 100)] == [b"%d" % n for n in range(4990, 5000)]
+        assert [journal.receipt(f"old-{number}") for number in (0, 4999)] == [b"r0", b"r4999"]
+        assert journal.receipt("c1") == b"{}"
+
     def test_a_document_is_replaced_as_a_whole(self, journal: Journal) -> None:
         write(journal, "c1", documents=[document("a", parent="p", body=b"1")])
         write(journal, "c2", documents=[document("a", parent="q", body=b"2", rev=2)])

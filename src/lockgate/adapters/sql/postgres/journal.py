@@ -10,7 +10,15 @@ import psycopg
 
 from lockgate.adapters.sql.postgres.errors import CommitUnknown, TextNotStorable
 from lockgate.adapters.sql.postgres.store import Connection, PostgresStore
-from lockgate.adapters.sql.tables import DOCUMENT, document_conditions, edge_conditions, head_of
+from lockgate.adapters.sql.tables import (
+    AS_DOCUMENT,
+    AS_EDGE,
+    AS_ENTRY,
+    DOCUMENT,
+    document_conditions,
+    edge_conditions,
+    head_of,
+)
 from lockgate.core.errors import Bug
 from lockgate.core.journal import Head
 from lockgate.hub.ports import Commit, Edge, StoredDocument, StoredEntry
@@ -125,7 +133,7 @@ class PostgresJournal:
         rows = self._store.rows(
             "SELECT seq, body, hash FROM events WHERE seq > %s ORDER BY seq LIMIT %s", (after, limit)
         )
-        return [StoredEntry(*row) for row in rows]
+        return list(map(AS_ENTRY, rows))
 
     def document(self, kind: str, key: str) -> StoredDocument | None:
         if _NUL in key:
@@ -154,7 +162,7 @@ class PostgresJournal:
             f"{DOCUMENT if bodies else _COLUMNS} WHERE {where} ORDER BY key LIMIT %s",
             (*wanted.values(), limit),
         )
-        return [StoredDocument(*row) for row in rows]
+        return list(map(AS_DOCUMENT, rows))
 
     def edges(self, *, source: str | None = None, target: str | None = None) -> Sequence[Edge]:
         if any(_NUL in text for text in (source or "", target or "")):
@@ -165,7 +173,7 @@ class PostgresJournal:
             f"SELECT source, kind, target FROM edges WHERE {where} ORDER BY source, kind, target",
             tuple(wanted.values()),
         )
-        return [Edge(*row) for row in rows]
+        return list(map(AS_EDGE, rows))
 
 
 def _columns(rows: Sequence[tuple[object, ...]]) -> tuple[list[object], ...]:
