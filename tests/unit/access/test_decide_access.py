@@ -173,6 +173,14 @@ def test_a_group_that_the_admin_is_in_is_himself(team: Team) -> None:
     assert team.roles(ANN, "oncall") == {"admin", "operator"}
 
 
+def test_with_a_token_nobody_knows_which_groups_the_admin_is_in(team: Team) -> None:
+    by_token = team.session(ANN, credential=f"token:{ID}")
+    team.ok(by_token, GrantRole, subject="group:oncall", role="operator")
+    assert team.roles(ANN, "oncall") == {"admin"}
+    team.ok(by_token, GrantRole, subject=EVE, role="operator")
+    assert team.roles(EVE) == {"operator"}
+
+
 def test_a_grant_ends_when_it_was_given_to_end(team: Team) -> None:
     team.ok(ANN, GrantRole, subject=EVE, role="incident", until=team.clock.now() + DAY)
     assert team.roles(EVE) == {"incident"}
