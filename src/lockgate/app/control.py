@@ -91,9 +91,6 @@ class Control(Deciding):
         paths = sorted({path for table in chosen for path in table.trust})
         return tuple(PublicKey.from_file(self.layout.root / path) for path in paths)
 
-    def signatures_of(self, digests: Sequence[Digest]) -> tuple[bytes, ...]:
-        return tuple(self.blobs.get(digest) for digest in digests)
-
     def _key_file(self, reference: str, where: str) -> Path:
         ref = parse_secret_ref(reference, where=where)
         if ref.kind != "file":

@@ -29,12 +29,19 @@ def adopt_policy(control: Control, hub: Hub, policy: AnyPolicy) -> Receipt:
 
 def declare(control: Control, hub: Hub) -> None:
     """Make the hub know what lockgate.toml says; what it already knows is no news."""
+    for command in declarations(control, hub):
+        require(hub.execute(command))
+
+
+def declarations(control: Control, hub: Hub) -> list[Command]:
+    """The commands by which a hub learns what lockgate.toml says, with the default policy where none is in force."""
     config = control.config
     namespace = config.project.namespace
+    commands: list[Command] = []
     known: PolicyAnswer = hub.ask(PolicyInForce(namespace=namespace))
     if known.policy is None:
-        adopt_policy(control, hub, default_policy())
-    commands: list[Command] = [
+        commands.append(AdoptPolicy(id=control.ids.new(), namespace=namespace, policy=default_policy()))
+    commands += [
         DeclareEnvironment(
             id=control.ids.new(),
             environment=name,
@@ -69,5 +76,4 @@ def declare(control: Control, hub: Hub) -> None:
             ),
             ConfigureEndpoint(id=control.ids.new(), endpoint=full, settings=endpoint.settings),
         ]
-    for command in commands:
-        require(hub.execute(command))
+    return commands

@@ -23,6 +23,7 @@ from types import FrameType
 
 import msgspec
 
+from lockgate.app.chores import Chores, note
 from lockgate.app.control import Control
 from lockgate.app.http.server import HubServer, by_claimed_name, create_app
 from lockgate.core.errors import Conflict, NotFound, Unavailable
@@ -31,7 +32,6 @@ from lockgate.workshop.layout import Layout
 _TICK_S = 0.1
 _LOOK_S = 0.1
 _CHECKPOINT_EVERY_S = 60.0
-_BACK_OFF_S = 1.0
 _READY_S = 60.0
 _LEAVE_S = 20.0
 
@@ -96,7 +96,7 @@ class Supervisor:
         self._hub_port = hub_port
         # Rung by a signal's handler, in the thread that waits: an Event would lock itself out there.
         self._stop: queue.SimpleQueue[int] = queue.SimpleQueue()
-        self._leaving = threading.Event()
+        self._chores = Chores()
         self._plane: subprocess.Popen[str] | None = None
         self._written_pid = 0
         self._hub: HubServer | None = None
@@ -111,11 +111,14 @@ class Supervisor:
                 self._control.effects.take_over()
                 self._port = self._start_plane()
                 self._start_hub()
-                self._notifier = self._control.notifier(
+                notifier = self._control.notifier(
                     self._control.config.webhooks.networks, self._control.secret
                 )
-                for work in (self._carry_out, self._roll_out, self._notify):
-                    threading.Thread(target=work, name=work.__name__.strip("_"), daemon=True).start()
+                # Threads of their own: waiting for a target must neither keep the data plane from being started
+                # again nor the guards from watching.
+                self._chores.start("effects", _TICK_S, self._control.effects.carry_out)
+                self._chores.start("rollouts", _LOOK_S, self._control.rollouts.look)
+                self._chores.keep("webhooks", lambda leaving: notifier.run(leaving, note))
                 ready(self._write_down())
                 self._work()
             finally:
@@ -191,49 +194,19 @@ class Supervisor:
         while not self._stopped_within(_TICK_S):
             assert self._plane is not None
             if self._plane.poll() is not None:
-                self._note("the data plane ended; it is started again")
-                with self._going_on("rollouts"):
+                note("the data plane ended; it is started again")
+                with self._chores.going_on("rollouts"):
                     self._control.rollouts.plane_ended()
                 # One that cannot be started now (a full disk, a port that somebody took) may be in a moment.
-                with self._going_on("data plane"):
+                with self._chores.going_on("data plane"):
                     self._start_plane()
             elif self._plane.pid != self._written_pid:
-                with self._going_on(self._layout.running.name):
+                with self._chores.going_on(self._layout.running.name):
                     self._write_down()
             if time.monotonic() >= next_checkpoint:
                 next_checkpoint = time.monotonic() + _CHECKPOINT_EVERY_S
-                with self._going_on("checkpoint"):
+                with self._chores.going_on("checkpoint"):
                     self._control.checkpoint()
-
-    def _carry_out(self) -> None:
-        """In a thread of its own: waiting for a target must not keep the data plane from being started again."""
-        while not self._leaving.wait(_TICK_S):
-            with self._going_on("effects"):
-                self._control.effects.carry_out()
-
-    def _roll_out(self) -> None:
-        """In a thread of its own as well: while an effect waits for a target, the guards stay on watch."""
-        while not self._leaving.wait(_LOOK_S):
-            with self._going_on("rollouts"):
-                self._control.rollouts.look()
-
-    def _notify(self) -> None:
-        self._notifier.run(self._leaving, self._note)
-
-    @contextmanager
-    def _going_on(self, what: str) -> Iterator[None]:
-        """What fails now is told and tried again; endpoints go on answering meanwhile."""
-        try:
-            yield
-        except Exception as error:  # noqa: BLE001 - without its threads `up` would stand and watch nothing
-            self._note(f"{what}: {type(error).__name__}: {error}")
-            self._leaving.wait(_BACK_OFF_S)
-
-    def _note(self, text: str) -> None:
-        # The log may lie on the very disk that is full: what cannot be told must not end what goes on.
-        with suppress(OSError):
-            sys.stderr.write(text + "\n")
-            sys.stderr.flush()
 
     def _stopped_within(self, seconds: float) -> bool:
         try:
@@ -243,7 +216,7 @@ class Supervisor:
         return True
 
     def _leave(self) -> None:
-        self._leaving.set()
+        self._chores.stop()
         if self._hub is not None:
             self._hub.stop()
         if self._plane is not None and self._plane.poll() is None:

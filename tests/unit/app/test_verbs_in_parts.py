@@ -56,9 +56,9 @@ def test_a_checkpoint_that_cannot_be_written_is_only_a_warning(
     assert "warning" in told.err and "no checkpoint was written" in told.err
 
 
-def test_work_is_refused_with_a_hub_elsewhere() -> None:
+def test_what_belongs_to_this_machine_is_refused_with_a_hub_elsewhere() -> None:
     with pytest.raises(WorkNeedsStore):
-        session("http://127.0.0.1:1").workshop(None)
+        session("http://127.0.0.1:1").work_here()
 
 
 def test_with_a_hub_elsewhere_names_are_claimed_as_well(capsys: pytest.CaptureFixture[str]) -> None:

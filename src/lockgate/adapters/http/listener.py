@@ -38,6 +38,7 @@ class Listener(uvicorn.Server):
         app: an ASGI application.
         port: 0 for any free one.
         host: an address; of the loopback interface, unless names are proven.
+        certfile, keyfile: for TLS.
         proven: whether whoever is authenticated proved a name.
         ready: called once, when requests are answered.
 
@@ -58,6 +59,8 @@ class Listener(uvicorn.Server):
         *,
         host: str = LOOPBACK,
         proven: bool = False,
+        certfile: str | None = None,
+        keyfile: str | None = None,
         ready: Callable[[int], None] = lambda port: None,
     ) -> None:
         if not (proven or _is_loopback(host)):
@@ -79,14 +82,16 @@ class Listener(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
+                ssl_certfile=certfile,
+                ssl_keyfile=keyfile,
                 timeout_graceful_shutdown=_GRACE_S,
             )
         )
 
     @property
     def url(self) -> str:
-        host = self._listener.getsockname()[0]
-        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+        host, scheme = self._listener.getsockname()[0], "https" if self.config.is_ssl else "http"
+        return f"{scheme}://[{host}]:{self.port}" if ":" in host else f"{scheme}://{host}:{self.port}"
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
         """Answer until `stop`, or until SIGTERM or SIGINT when this is the main thread."""

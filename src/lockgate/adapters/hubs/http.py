@@ -44,7 +44,7 @@ class HttpHub:
     """
 
     def __init__(self, url: str, *, actor: str = "", token: Callable[[], str] | None = None) -> None:
-        self._wire = Wire(url, actor=actor, token=token)
+        self.wire = Wire(url, actor=actor, token=token)
 
     @cached_property
     def session(self) -> Session:
@@ -67,7 +67,7 @@ class HttpHub:
         return self._post("/v1/ask", canonical(query), type(query).answer)
 
     def close(self) -> None:
-        self._wire.close()
+        self.wire.close()
 
     def __enter__(self) -> HttpHub:
         return self
@@ -78,12 +78,12 @@ class HttpHub:
         self.close()
 
     def _post(self, path: str, body: bytes, answer: Any) -> Any:
-        response = self._wire.send("POST", path, content=lambda: body, headers=_JSON)
+        response = self.wire.send("POST", path, content=lambda: body, headers=_JSON)
         try:
             return msgspec.json.decode(response.content, type=answer)
         except msgspec.MsgspecError as error:
             raise HubAnswerUnreadable(
-                f"the answer of {self._wire.url} cannot be read: {error}",
+                f"the answer of {self.wire.url} cannot be read: {error}",
                 remedy="use the same release of Lockgate on both sides",
-                url=self._wire.url,
+                url=self.wire.url,
             ) from error

@@ -58,6 +58,7 @@ VERBS: dict[str, Verb] = {
     "features": Verb("read", f"{_CLI}.verbs.build:features", "The feature definitions and their hashes."),
     "doctor": Verb("read", f"{_CLI}.verbs.setup:doctor", "Whether this machine and project are fit."),
     "init": Verb("change", f"{_CLI}.verbs.setup:init", "Make a project from a template."),
+    "declare": Verb("change", f"{_CLI}.verbs.setup:declare", "Make the hub know what lockgate.toml says."),
     "check": Verb("change", f"{_CLI}.verbs.build:check", "The fast stage: contracts, wiring, unit tests."),
     "train": Verb("change", f"{_CLI}.verbs.build:train", "The slow stage: up to a registered version."),
     "snapshot": Verb("change", f"{_CLI}.verbs.build:snapshot", "Extract the datasets anew."),
@@ -107,6 +108,7 @@ VERBS: dict[str, Verb] = {
     ),
     "demo": Verb("change", f"{_CLI}.demo.story:demo", "A real model's way through it, on this machine."),
     "up": Verb("run", f"{_CLI}.verbs.running:up", "Data plane, controller and hub on loopback."),
+    "hub": Verb("run", "lockgate.app.team.verb:hub", "The hub of a team, over HTTP."),
     "down": Verb("run", f"{_CLI}.verbs.running:down", "Stop what `up` started."),
     "control": Verb("run", f"{_CLI}.verbs.running:control", "Carry out what waits in the outbox."),
 }

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import click
 import msgspec
 
 from lockgate.app.cli.main import Refused
 from lockgate.app.plugins import resolve
+from lockgate.core.blobs import BlobStore
+from lockgate.core.digests import Digest
 from lockgate.core.errors import Forbidden, LockgateError, Unsupported
 from lockgate.core.messages import Command, Query, Receipt, Refusal
 from lockgate.hub.kernel import Hub
 from lockgate.hub.messages import ExplainVersion, Standing, Status
+from lockgate.registry.package import Package, open_package
+from lockgate.workshop.config import NoProject
 from lockgate.workshop.layout import Layout, claimed_actor, here
 
 
 class WorkNeedsStore(Unsupported):
-    """Building and judging happen beside the project's own store, never against a hub elsewhere."""
+    """Some work belongs to the machine that has the store and the data plane, never to a hub elsewhere."""
 
     code = "cli.work-needs-store"
 
@@ -100,23 +106,74 @@ class Session:
         return hub
 
     def work_here(self) -> None:
-        """Refuse a verb that builds or judges when it is to speak to a hub elsewhere; to be called before any work.
+        """Refuse a verb that belongs to this machine's own store and data plane; to be called before any work.
 
         Raises:
             WorkNeedsStore: a hub was named.
         """
         if self.hub_url:
             raise WorkNeedsStore(
-                "building and judging work with the project's own store, not with a hub elsewhere",
+                "this works with the project's own store and data plane, not with a hub elsewhere",
                 remedy="run it where the project's store is, without --hub and LOCKGATE_HUB",
                 hub=self.hub_url,
             )
 
+    @functools.cached_property
+    def blobs(self) -> BlobStore:
+        """The bytes of packages and evidence: those of the project's store, and of a hub that was named."""
+        if not self.hub_url:
+            here: BlobStore = self.control.blobs
+            return here
+        cache = self._cache()
+        here = resolve("lockgate.adapters.blobs.directory:DirectoryBlobs")(cache)
+        both: BlobStore = resolve("lockgate.adapters.hubs.bringing:LocalFirst")(
+            here, self._there(here, cache)
+        )
+        return both
+
+    def _cache(self) -> Path:
+        """Where blobs of a hub are kept: in the project, or for this user when there is none here."""
+        try:
+            return self.layout.blobs
+        except NoProject:
+            base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+            return Path(base).expanduser() / "lockgate" / "blobs"
+
+    def _there(self, here: BlobStore, cache: Path) -> BlobStore:
+        there: BlobStore = resolve("lockgate.adapters.hubs.blobs:HubBlobs")(
+            cast(Any, self.reading).wire, here, cache / ".fetched"
+        )
+        return there
+
+    def package(self, digest: Digest) -> Package:
+        """Open a package; its manifest and description are verified."""
+        return open_package(digest, self.blobs)
+
+    @functools.cached_property
+    def working(self) -> Hub:
+        """A hub for work in the project: what its commands name is brought to it."""
+        if not self.hub_url:
+            return self.deciding
+        here = self.control.blobs
+        hub: Hub = resolve("lockgate.adapters.hubs.bringing:BringingHub")(
+            self.reading, here, self._there(here, self.layout.blobs)
+        )
+        return hub
+
+    @property
+    def premises(self) -> Any:
+        """What the workshop stands on; with a hub elsewhere, what is not here is fetched from there."""
+        return dataclasses.replace(self.control.premises, blobs=self.blobs)
+
+    def declare(self) -> None:
+        """Make the project's own hub know what lockgate.toml says. Elsewhere that is an admin's: `lockgate declare`."""
+        if not self.hub_url:
+            resolve("lockgate.app.declare:declare")(self.control, self.deciding)
+
     def workshop(self, model: str | None) -> Any:
-        self.work_here()
         config = self.control.config
         name = config.model_name(model or config.only_model())
-        return resolve("lockgate.workshop.build:Workshop")(self.control.premises, name)
+        return resolve("lockgate.workshop.build:Workshop")(self.premises, name)
 
     def ask(self, query: Query) -> Any:
         return self.reading.ask(query)

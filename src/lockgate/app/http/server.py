@@ -79,12 +79,14 @@ class Behind(NamedTuple):
         head: the number of entries of the journal, for health, streams of changes and cheap 304s.
         blobs: what is brought and fetched, by way of `uploads`.
         ever: counts that were kept.
+        more: further routes, behind the same gate.
     """
 
     head: Callable[[], int] | None = None
     blobs: BlobStore | None = None
     uploads: Uploads | None = None
     ever: Callable[[], Mapping[str, int]] = dict
+    more: Callable[[Gate, Lanes], list[Any]] = lambda gate, lanes: []
 
 
 def create_app(
@@ -123,6 +125,7 @@ def create_app(
         routes += blob_routes(gate, lanes.blobs, behind.blobs, behind.uploads)
     statuses = {status: kind.__name__ for kind, status in STATUS.items()}
     described = document(statuses, _SCHEMES)
+    routes += behind.more(gate, lanes)
     routes += health_routes(gate, lanes, hub_for, watch, described=described, ever=behind.ever)
     return Litestar(
         routes,
@@ -189,10 +192,10 @@ def serve(app: Litestar, port: int, *, host: str = LOOPBACK) -> None:
 
     Raises as `HubServer` does.
     """
-    HubServer(app, port, host=host, ready=announce).run()
+    HubServer(app, port, host=host, ready=lambda port: announce(port=port)).run()
 
 
-def announce(port: int) -> None:
+def announce(**facts: object) -> None:
     """Say on standard output, in one line, that requests are answered."""
-    sys.stdout.write(json.dumps({"ready": True, "port": port, "pid": os.getpid()}) + "\n")
+    sys.stdout.write(json.dumps({"ready": True, **facts, "pid": os.getpid()}) + "\n")
     sys.stdout.flush()

@@ -19,7 +19,6 @@ from lockgate.app.cli.main import REFUSED, WAITING, Exit, Refused
 from lockgate.app.cli.progress import Counts, watching
 from lockgate.app.cli.session import Session, verb
 from lockgate.app.cli.verbs.release import endpoint_line
-from lockgate.app.declare import declare
 from lockgate.core.digests import short
 from lockgate.core.errors import Conflict, did_you_mean
 from lockgate.core.messages import Reason, Refusal
@@ -29,6 +28,7 @@ from lockgate.features.definition import service_views
 from lockgate.features.sql import check_sql
 from lockgate.gates.evidence import explain
 from lockgate.governance.messages import ValidateVersion
+from lockgate.hub.authority import holds
 from lockgate.hub.messages import EndpointLine, ExplainVersion, Standing, StandingAnswer, VersionAnswer
 from lockgate.pipeline.execute import EVERY_STAGE
 from lockgate.pipeline.recipe import view_hashes
@@ -66,12 +66,12 @@ def plan(session: Session, model: str | None, force: tuple[str, ...]) -> None:
 def check(session: Session, model: str | None) -> None:
     """The fast stage: wiring, feature SQL, data contracts, the project's unit tests."""
     workshop = session.workshop(model)
-    declare(session.control, session.deciding)
+    session.declare()
     for view in service_views(workshop.definitions.service(workshop.recipe.service), workshop.definitions):
         check_sql(view)
     counts = Counts()
     with watching(counts) as observer, told(session):
-        workshop.run(session.deciding, observer, stages=("fast",), only_data=True)
+        workshop.run(session.working, observer, stages=("fast",), only_data=True)
     tests = run_unit_tests(session, workshop.root)
     session.seal()
     ok, told_of_tests = _TESTS_SAY[tests]
@@ -142,13 +142,15 @@ def build_version(
     session: Session, model: str | None, force: tuple[str, ...] = (), number: str | None = None
 ) -> tuple[dict[str, Any], Counts]:
     """Run the pipeline, register, validate. The refusal of a gate is part of the answer."""
-    workshop, hub = session.workshop(model), session.deciding
-    declare(session.control, hub)
+    workshop, hub = session.workshop(model), session.working
+    session.declare()
+    # Where roles are kept apart, whoever builds does not judge.
+    judges = holds(hub.session, ("gates.record",))
     counts = Counts()
     with watching(counts) as observer, told(session):
         run = workshop.run(hub, observer, stages=EVERY_STAGE, force=force)
-        version = workshop.register(hub, run, number)
-        receipt = workshop.validate(hub, version)
+        version = workshop.register(hub, run, number, evidence=judges)
+        receipt = workshop.validate(hub, version) if judges else None
     known: VersionAnswer = hub.ask(ExplainVersion(version=version))
     record = {
         "version": parse_version(version).shown,
@@ -156,8 +158,10 @@ def build_version(
         "run": run.id,
         "evidence": workshop.evidence(run),
         "state": known.version.state,
-        "refusal": msgspec.to_builtins(receipt.refusal) if receipt.refusal else None,
+        "refusal": msgspec.to_builtins(receipt.refusal) if receipt and receipt.refusal else None,
     }
+    if not judges:
+        session.note(f"a validator judges it: lockgate judge {record['version']}")
     return record, counts
 
 
@@ -183,10 +187,10 @@ class told:
 def snapshot(session: Session, model: str | None, refresh: bool) -> None:
     """Extract the datasets, freeze them as snapshots, hold them to their contracts."""
     workshop = session.workshop(model)
-    declare(session.control, session.deciding)
+    session.declare()
     force = tuple(workshop.recipe.datasets) if refresh else ()
     with watching(Counts()) as observer, told(session):
-        run = workshop.run(session.deciding, observer, force=force, only_data=True)
+        run = workshop.run(session.working, observer, force=force, only_data=True)
     session.seal()
     checked = workshop.checked(run)
     rows = [f"{one.dataset:<24} {one.snapshot}  {one.n_rows:,} rows" for one in checked]
@@ -206,9 +210,9 @@ def contract() -> None:
 def check_contracts(session: Session, model: str | None) -> None:
     """Check every dataset; the first broken contract ends with its reasons and example rows."""
     workshop = session.workshop(model)
-    declare(session.control, session.deciding)
+    session.declare()
     with watching(Counts()) as observer, told(session):
-        run = workshop.run(session.deciding, observer, only_data=True)
+        run = workshop.run(session.working, observer, only_data=True)
     session.seal()
     reports = [one.report for one in workshop.checked(run)]
     rows = [f"kept  {one.dataset:<24} {len(one.checks)} checks, {one.n_rows:,} rows" for one in reports]
@@ -257,7 +261,6 @@ def ship(session: Session, model: str | None, environment: str, ticket: str, num
 
     Example: lockgate ship --to prod --ticket OPS-42
     """
-    session.work_here()
     ladder = _ladder(session, environment)
     session.say_identity()
     record, counts = build_version(session, model, number=number)
@@ -343,7 +346,7 @@ def _promote(session: Session, key: str, environment: str, ticket: str) -> bool:
 def _judge(session: Session, key: str, environment: str | None) -> None:
     workshop = session.workshop(str(parse_version(key).model))
     with told(session):
-        found = workshop.judge(session.deciding, key, environment)
+        found = workshop.judge(session.working, key, environment)
     for item in found:
         session.note(f"  {explain(item)}" + (f"  ({environment})" if environment else ""))
 

@@ -25,7 +25,7 @@ from lockgate.registry.messages import LiftQuarantine, QuarantineVersion, Reject
 def judge(session: Session, version: str, environment: str | None) -> None:
     """Make evidence on a version: by itself, or against what runs in an environment."""
     ref = parse_version(version)
-    found = session.workshop(str(ref.model)).judge(session.deciding, str(ref), environment)
+    found = session.workshop(str(ref.model)).judge(session.working, str(ref), environment)
     if environment is None:
         session.tell(
             ValidateVersion(id=session.new_id(), version=str(ref)), headline=f"{version} is not validated"

@@ -41,7 +41,7 @@ def package() -> None:
 def show(session: Session, ref: str) -> None:
     """The whole boundary of the artifact: every file, its digest and size."""
     answer = _version(session, ref)
-    opened = session.control.package(answer.version.package)
+    opened = session.package(answer.version.package)
     rows = [f"{parse_version(answer.version.version).shown}  {opened.digest}"]
     rows += [f"  {short(one.digest)}  {one.n_bytes:>10,}  {one.path}" for one in opened.layers]
     config = opened.config
@@ -55,12 +55,11 @@ def show(session: Session, ref: str) -> None:
 def verify(session: Session, ref: str) -> None:
     """Check signature and every byte. Exit 7 names the blob that does not hold."""
     answer = _version(session, ref)
-    control = session.control
-    signatures = control.signatures_of(answer.version.signatures)
-    key_id = verify_any(signatures, answer.version.package, control.trusted())
-    opened = control.package(answer.version.package)
+    signatures = tuple(session.blobs.get(digest) for digest in answer.version.signatures)
+    key_id = verify_any(signatures, answer.version.package, session.control.trusted())
+    opened = session.package(answer.version.package)
     for layer in opened.layers:
-        opened.read(layer.path, control.blobs)
+        opened.read(layer.path, session.blobs)
     session.answer(
         {"ok": True, "digest": opened.digest, "signed_by": key_id, "layers": len(opened.layers)},
         f"ok: {opened.digest}, {len(opened.layers)} layers, signed by {key_id[:19]}",
@@ -84,9 +83,8 @@ def export(session: Session, ref: str, folder: str) -> None:
 @click.argument("ref")
 def golden(session: Session, ref: str) -> None:
     """The golden rows a package carries, with the answers every engine must give."""
-    control = session.control
-    opened = control.package(_version(session, ref).version.package)
-    found = decode_golden(opened.read(GOLDEN_PATH, control.blobs), opened.digest)
+    opened = session.package(_version(session, ref).version.package)
+    found = decode_golden(opened.read(GOLDEN_PATH, session.blobs), opened.digest)
     rows = [f"{answer:.6f}  {row}" for row, answer in zip(found.rows, found.predictions, strict=True)]
     session.answer(found, "\n".join(rows))
 
@@ -117,8 +115,7 @@ def diff(session: Session, old: str, new: str) -> None:
     Example: lockgate diff flight-delay@1.0.0 flight-delay@1.1.0
     """
     before, after = _version(session, old), _version(session, new)
-    control = session.control
-    found = differences(control.package(before.version.package), control.package(after.version.package))
+    found = differences(session.package(before.version.package), session.package(after.version.package))
     rows = [f"{one.section:<12} {one.name:<32} {_cut(one.before)} -> {_cut(one.after)}" for one in found]
     record: dict[str, Any] = {
         "old": before.version.package,
@@ -154,11 +151,10 @@ def reproduce(session: Session, version: str) -> None:
     """
     key = str(parse_version(version))
     known: VersionAnswer = session.ask(ExplainVersion(version=key))
-    control = session.control
     require_inputs(known)
     with watching(Counts()) as observer:
         outcome = rebuild(
-            control.premises, control.package(known.version.package), known.version.run, observer
+            session.premises, session.package(known.version.package), known.version.run, observer
         )
     text = f"{outcome.verdict}: {version} rebuilt as {outcome.rebuilt}"
     if outcome.first_difference:

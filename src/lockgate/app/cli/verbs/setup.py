@@ -14,7 +14,7 @@ import msgspec
 
 from lockgate.app.cli.main import WAITING, Exit
 from lockgate.app.cli.session import Session, verb
-from lockgate.app.declare import adopt_policy, default_policy
+from lockgate.app.declare import adopt_policy, declarations, default_policy
 from lockgate.core.errors import LockgateError, NotFound
 from lockgate.core.secrets import parse_secret_ref
 from lockgate.governance.messages import ConsentToPolicy
@@ -84,6 +84,21 @@ def _findings(session: Session) -> Iterator[Finding]:
     for name, model in config.models.items():
         there = (session.layout.root / model.environment).is_file()
         yield Finding(there, f"{name} has its environment lock", "uv pip compile --generate-hashes ...")
+
+
+@verb
+def declare(session: Session) -> None:
+    """Make the hub know what lockgate.toml says: environments, models, endpoints, and a policy if there is none.
+
+    A project's own store learns it by itself. On the hub of a team this is for an admin, after each change of the file.
+
+    Example: lockgate declare --hub https://lockgate.example.org
+    """
+    session.say_identity()
+    told = declarations(session.control, session.deciding)
+    for command in told:
+        session.tell(command, headline="the hub does not take what lockgate.toml declares")
+    session.answer({"declared": len(told)}, f"{len(told)} declarations of lockgate.toml are known to the hub")
 
 
 @click.group()

@@ -124,7 +124,7 @@ def explain(session: Session, ref: str) -> None:
 
 def _package_config(session: Session, answer: VersionAnswer) -> Any:
     """What the package says of itself; its bytes are verified on the way."""
-    return session.control.package(answer.version.package).config
+    return session.package(answer.version.package).config
 
 
 def _explain_record(answer: VersionAnswer, config: Any) -> dict[str, Any]:

@@ -1,0 +1,204 @@
+"""The composition root of a hub for a team: `lockgate hub`.
+
+Journal and outbox by URL, blobs by URL, trust and limits from `hub.toml`; identities proven, or claimed on the loopback
+interface. Beside the server it signs checkpoints, keeps what was counted, removes what nobody went on sending, and,
+where a data plane runs on this machine, carries out what was decided and watches rollouts.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from litestar import Litestar
+
+from lockgate.access.decide import DEFAULT_TOKEN_DAYS
+from lockgate.adapters.http.blobs import Uploads
+from lockgate.adapters.http.gate import UNMETERED, Gate, Limits, arriving
+from lockgate.adapters.http.identity import identity_routes
+from lockgate.adapters.http.messages import Lanes
+from lockgate.adapters.identity.checkpoints import read_key
+from lockgate.adapters.identity.keys import CheckpointKey, PublicKey, generate_checkpoint_key
+from lockgate.adapters.identity.secrets import resolve as resolve_secret
+from lockgate.adapters.identity.team import Identity, open_identity
+from lockgate.app.chores import Chores, note
+from lockgate.app.deciding import Deciding
+from lockgate.app.http.server import Behind, HubServer, by_claimed_name, create_app
+from lockgate.app.stores import open_blobs, open_sinks, open_store
+from lockgate.app.team.config import HubConfig
+from lockgate.core.secrets import parse_secret_ref
+
+_LOOK_S = 0.1
+_CHECKPOINT_LOOK_S = 1.0
+_COUNTS_S = 10.0
+_SWEEP_S = 3600.0
+_LEAVE_S = 5.0
+
+
+class Team(Deciding):
+    """A hub and what it needs, opened once.
+
+    Args:
+        base: where the paths of the configuration start.
+    """
+
+    def __init__(self, config: HubConfig, base: Path) -> None:
+        self.config = config
+        self._base = base
+        run = config.target.run
+        store = open_store(config.store.url, base=base)
+        super().__init__(
+            store,
+            open_blobs(config.blobs.url, base=base, cache=base / config.blobs.cache),
+            trusted=self.trusted,
+            run=base / run if run else None,
+            sink=open_sinks(config.audit.sinks, base=base),
+            checkpoint_key=lambda: base / config.audit.checkpoint_key,
+            earlier_keys=[read_key(one, base=base) for one in config.audit.earlier_keys],
+            token_days=DEFAULT_TOKEN_DAYS if config.identity is None else config.identity.token_days,
+        )
+        self._require_checkpoint_key()
+        self.trusted()
+        self._uploads = Uploads(base / config.blobs.uploads)
+        self._identity: Identity | None = None
+        if config.identity is not None:
+            self._identity = open_identity(
+                config.identity,
+                store,
+                self.clock,
+                execute=lambda session, command: self.hub_for(session).execute(command),
+                new_id=self.ids.new,
+            )
+        self._signed_at, self._signed = time.monotonic(), 0
+
+    def trusted(self, environment: str | None = None) -> tuple[PublicKey, ...]:
+        """The keys that are trusted in an environment, or in any. One that is not configured trusts nobody."""
+        tables = self.config.trust
+        chosen = (
+            list(tables.values())
+            if environment is None
+            else [tables[environment]]
+            if environment in tables
+            else []
+        )
+        paths = sorted({path for table in chosen for path in table.keys})
+        return tuple(PublicKey.from_file(self._base / path) for path in paths)
+
+    def _require_checkpoint_key(self) -> None:
+        """Made with the store, and never afterwards: another key would not vouch for what this one has signed."""
+        path = self._base / self.config.audit.checkpoint_key
+        if not path.exists() and self.journal.head().seq == 0:
+            generate_checkpoint_key(path)
+        CheckpointKey(path)
+
+    def app(self) -> Litestar:
+        """The HTTP application over this hub."""
+        identity, limits = self._identity, self.config.limits
+        if identity is None and limits == Limits():
+            limits = UNMETERED
+        return create_app(
+            self.hub_for,
+            by_claimed_name if identity is None else identity.authenticate,
+            hosts=self.config.listen.hosts,
+            proxies=self.config.listen.proxies,
+            limits=limits,
+            behind=Behind(
+                head=lambda: self.journal.head().seq,
+                blobs=self.blobs,
+                uploads=self._uploads,
+                ever=self.usage.counted,
+                more=self._identity_routes,
+            ),
+        )
+
+    def _identity_routes(self, gate: Gate, lanes: Lanes) -> list[Any]:
+        identity = self._identity
+        if identity is None:
+            return []
+
+        async def read(request: Any) -> bytes:
+            return b"".join([chunk async for chunk in arriving(request, gate.limits, gate.limits.body_bytes)])
+
+        return identity_routes(
+            gate.check, read, lanes.queries.run, offered=identity.offered, exchange=identity.exchange
+        )
+
+    def serve(self, ready: Callable[[HubServer], None]) -> None:
+        """Answer until SIGTERM or SIGINT; then finish what was begun, and sign a last checkpoint.
+
+        Args:
+            ready: called once, when requests are answered.
+        """
+        listen, app, chores = self.config.listen, self.app(), Chores()
+        server = HubServer(
+            app,
+            listen.port,
+            host=listen.host,
+            proven=self._identity is not None,
+            certfile=self._path(listen.certfile),
+            keyfile=self._path(listen.keyfile),
+            ready=lambda port: ready(server),
+        )
+        self._start(chores, app)
+        try:
+            server.run()
+        finally:
+            chores.stop(_LEAVE_S)
+            with chores.going_on("counts"):
+                self._keep_counts(app)
+            with chores.going_on("checkpoint"):
+                self.checkpoint()
+
+    def _secret(self, reference: str) -> str:
+        return resolve_secret(parse_secret_ref(reference, where="a subscription"), base=self._base)
+
+    def _path(self, name: str) -> str | None:
+        return str(self._base / name) if name else None
+
+    def _start(self, chores: Chores, app: Litestar) -> None:
+        chores.start("checkpoint", _CHECKPOINT_LOOK_S, self._checkpoint_when_due)
+        chores.start("counts", _COUNTS_S, lambda: self._keep_counts(app))
+        notifier = self.notifier(self.config.webhooks.networks, self._secret)
+        chores.keep("webhooks", lambda leaving: notifier.run(leaving, note))
+        self._uploads.sweep()
+        chores.start("uploads", _SWEEP_S, self._uploads.sweep)
+        if self.target is not None:
+            self.republish()
+            self.effects.take_over()
+            chores.start("effects", _LOOK_S, self.effects.carry_out)
+            chores.start("rollouts", _LOOK_S, self.rollouts.look)
+
+    def _checkpoint_when_due(self) -> None:
+        seq, audit = self.journal.head().seq, self.config.audit
+        late = time.monotonic() >= self._signed_at + audit.every_s
+        if seq >= self._signed + audit.every_events or (late and seq > self._signed):
+            self.checkpoint()
+            self._signed_at, self._signed = time.monotonic(), seq
+
+    def _keep_counts(self, app: Litestar) -> None:
+        """In one go and now and then: a stranger must not make the store write for each knock at the door."""
+        tally = app.state.tally
+        counts = {name: n for name, n in tally.unkept().items() if name.startswith("refused.")}
+        for name, n in counts.items():
+            self.usage.count(name, n)
+            tally.kept({name: n})
+
+
+def check(config: HubConfig, base: Path) -> list[str]:
+    """Open everything that a hub would, serve nothing; what is well, line by line.
+
+    Raises what opening raises.
+    """
+    team = Team(config, base)
+    head = team.journal.head().seq
+    lines = [f"store: {head} entries", f"checkpoints: the last one knows {team.sink.last_size()} entries"]
+    for environment in config.trust:
+        lines.append(f"trust: {len(team.trusted(environment))} keys in {environment}")
+    team.blobs.has("sha256:" + "0" * 64)
+    claimed = config.identity is None
+    lines.append(
+        "identity: " + ("names are claimed, on this machine only" if claimed else "names are proven")
+    )
+    return lines
