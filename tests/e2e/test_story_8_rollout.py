@@ -26,7 +26,8 @@ from lockgate.app.control import Control
 from lockgate.app.reading import reading_hub
 from lockgate.core.clock import Micros, parse_iso
 from lockgate.core.names import ModelName
-from lockgate.data.snapshot import load_table, read_snapshot
+from lockgate.data.manifest import read_snapshot
+from lockgate.data.snapshot import load_table
 from lockgate.hub.messages import ChangesSince
 from lockgate.workshop.layout import Layout
 from lockgate.workshop.online import Materializer

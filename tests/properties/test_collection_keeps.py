@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lockgate.core.blobs import BlobMissing
-from lockgate.data.snapshot import read_snapshot
+from lockgate.data.manifest import read_snapshot
 from lockgate.data.state import DATASET as DATASETS
 from lockgate.delivery.messages import RetireVersion
 from lockgate.delivery.state import ENDPOINT

@@ -15,8 +15,8 @@ from lockgate.access.messages import IssueServiceToken, IssueToken
 from lockgate.adapters.identity.checkpoints import KEY_NAME, NotePrivate, NotePublic
 from lockgate.adapters.identity.keys import CheckpointKey, CheckpointPublicKey
 from lockgate.adapters.targets.captures import CaptureReader
+from lockgate.adapters.targets.effects import EffectRunner
 from lockgate.adapters.targets.local import LocalTarget
-from lockgate.app.effects import EffectRunner
 from lockgate.app.plugins import resolve
 from lockgate.app.rollouts import RolloutController
 from lockgate.app.system import SystemClock, SystemIds

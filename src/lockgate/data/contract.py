@@ -30,8 +30,8 @@ import pyarrow as pa
 
 from lockgate.core.digests import Digest, digest_of
 from lockgate.core.errors import near_matches
+from lockgate.data.manifest import Column
 from lockgate.data.ports import QueryFailed, QueryNotAllowed, TableEngine
-from lockgate.data.snapshot import Column
 
 LogicalType = Literal[
     "string", "date", "timestamp", "time", "number", "integer", "object", "array", "boolean"

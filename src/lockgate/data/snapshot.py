@@ -17,17 +17,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lockgate.core.blobs import BlobStore
-from lockgate.core.digests import Digest, canonical, check_digest, digest_of
-from lockgate.core.errors import Corrupt, Invalid, Unsupported, did_you_mean
+from lockgate.core.digests import Digest, canonical, check_digest
+from lockgate.core.errors import Invalid, did_you_mean
 from lockgate.core.names import DEFAULT_NAMESPACE, BadName, check_part
+from lockgate.data.manifest import Column, Snapshot, SnapshotCorrupt, SnapshotFile
 
-SCHEMA: Final = "lockgate.snapshot/1"
 _ROW_GROUP_ROWS: Final = 262_144
 
 
@@ -39,54 +38,6 @@ class BadTable(Invalid):
 
 class UnknownColumn(Invalid):
     code = "data.unknown-column"
-
-
-class SnapshotCorrupt(Corrupt):
-    """Manifest and blobs do not fit together."""
-
-    code = "data.snapshot-corrupt"
-
-
-class SnapshotUnsupported(Unsupported):
-    """The manifest was written by a newer Lockgate."""
-
-    code = "data.snapshot-unsupported"
-
-
-class Column(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A column and its Arrow type as text: `int64`, `string`, `timestamp[us, tz=UTC]`."""
-
-    name: str
-    type: str
-
-
-class SnapshotFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One Parquet blob; `path` is its name when a snapshot is written out as a directory."""
-
-    path: str
-    digest: Digest
-    n_bytes: int
-    n_rows: int
-
-
-class Snapshot(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The manifest. Its fields are hashed in this order and never change meaning under `schema`.
-
-    Attributes:
-        dataset: full name, `main/flights`.
-        transformation: digest of the code that made the table from another one; None for a plain extract.
-    """
-
-    schema: str = SCHEMA
-    dataset: str
-    columns: tuple[Column, ...]
-    n_rows: int
-    files: tuple[SnapshotFile, ...]
-    transformation: Digest | None = None
-
-    @property
-    def id(self) -> Digest:
-        return digest_of(self)
 
 
 def dataset_name(text: str) -> str:
@@ -135,37 +86,6 @@ def take_snapshot(
     return snapshot
 
 
-def read_snapshot(id: Digest, blobs: BlobStore) -> Snapshot:
-    """The manifest named `id`.
-
-    Raises:
-        BlobMissing, BlobCorrupt: from `blobs`.
-        SnapshotCorrupt: the blob is no snapshot manifest.
-        SnapshotUnsupported: the manifest has a schema this version does not know.
-    """
-    data = blobs.get(check_digest(id))
-    try:
-        written_as = msgspec.json.decode(data, type=_Tag).schema
-    except msgspec.MsgspecError as error:
-        raise _no_manifest(id, str(error)) from error
-    if written_as != SCHEMA:
-        if not written_as.startswith("lockgate.snapshot/"):
-            raise _no_manifest(id, f"its schema is {written_as!r}")
-        raise SnapshotUnsupported(
-            f"snapshot {id} is written as {written_as!r}, which this version cannot read",
-            remedy="upgrade lockgate",
-            snapshot=id,
-            schema=written_as,
-        )
-    try:
-        snapshot = msgspec.json.decode(data, type=Snapshot)
-    except msgspec.MsgspecError as error:
-        raise _no_manifest(id, str(error)) from error
-    if snapshot.id != id:
-        raise _no_manifest(id, "its bytes are not canonical")
-    return snapshot
-
-
 def load_table(snapshot: Snapshot, blobs: BlobStore, columns: Sequence[str] | None = None) -> pa.Table:
     """The rows of `snapshot`, in their order; only `columns`, in that order, when given.
 
@@ -189,10 +109,6 @@ def load_table(snapshot: Snapshot, blobs: BlobStore, columns: Sequence[str] | No
     if table.num_rows != snapshot.n_rows:
         raise _unfit(snapshot, f"it holds {table.num_rows} rows, the manifest says {snapshot.n_rows}")
     return table
-
-
-class _Tag(msgspec.Struct, frozen=True):
-    schema: str
 
 
 def _read(file: SnapshotFile, snapshot: Snapshot, wanted: list[str], blobs: BlobStore) -> pa.Table:
@@ -270,12 +186,6 @@ def _parquet(table: pa.Table) -> bytes:
         ) from error
     data: bytes = sink.getvalue().to_pybytes()
     return data
-
-
-def _no_manifest(id: Digest, why: str) -> SnapshotCorrupt:
-    return SnapshotCorrupt(
-        f"blob {id} is no snapshot manifest: {why}", remedy="check which digest was meant", snapshot=id
-    )
 
 
 def _unfit(snapshot: Snapshot, why: str) -> SnapshotCorrupt:

@@ -10,7 +10,7 @@ import msgspec
 from lockgate.core.blobs import BlobStore
 from lockgate.core.clock import Ids
 from lockgate.core.digests import Digest, canonical, sha256
-from lockgate.data.snapshot import Column, Snapshot, SnapshotFile
+from lockgate.data.manifest import Column, Snapshot, SnapshotFile
 from lockgate.gates.messages import RecordEvidence
 from lockgate.hub.kernel import Hub
 from lockgate.pipeline.artifact import Artifact, RunRecord, RunStep

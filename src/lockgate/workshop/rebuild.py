@@ -16,7 +16,7 @@ from lockgate.adapters.sql.step_cache import SqliteStepCache
 from lockgate.core.clock import iso
 from lockgate.core.digests import Digest, short
 from lockgate.core.errors import NotFound
-from lockgate.data.snapshot import read_snapshot
+from lockgate.data.manifest import read_snapshot
 from lockgate.hub.messages import VersionAnswer
 from lockgate.pipeline.artifact import Artifact, RunRecord
 from lockgate.pipeline.execute import Progress, execute

@@ -14,8 +14,8 @@ import pytest
 
 from lockgate.access.roles import everywhere
 from lockgate.adapters.http.gate import Authenticate, Limits
+from lockgate.adapters.http.problems import STATUS, first_level, problem, status_of
 from lockgate.adapters.hubs.http import HttpHub
-from lockgate.app.http.problems import STATUS, first_level, problem, status_of
 from lockgate.app.http.server import HubServer, by_claimed_name, create_app
 from lockgate.core import errors
 from lockgate.core.errors import (

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from lockgate.adapters.targets.effects import EffectRunner
 from lockgate.app.deciding import CONTROLLER
-from lockgate.app.effects import EffectRunner
 from lockgate.core.messages import Receipt
 from lockgate.delivery.messages import Served
 from lockgate.hub.messages import ShowRollout, Status, StatusAnswer

@@ -8,17 +8,8 @@ import pytest
 from lockgate.core.blobs import BlobCorrupt, BlobMissing
 from lockgate.core.digests import canonical, sha256
 from lockgate.core.names import BadName
-from lockgate.data.snapshot import (
-    BadTable,
-    Column,
-    SnapshotCorrupt,
-    SnapshotUnsupported,
-    UnknownColumn,
-    columns_of,
-    load_table,
-    read_snapshot,
-    take_snapshot,
-)
+from lockgate.data.manifest import Column, SnapshotCorrupt, SnapshotUnsupported, read_snapshot
+from lockgate.data.snapshot import BadTable, UnknownColumn, columns_of, load_table, take_snapshot
 from lockgate.testing.memory_blobs import MemoryBlobs
 
 

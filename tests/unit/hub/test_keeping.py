@@ -7,8 +7,8 @@ from collections.abc import Collection
 import pytest
 
 from lockgate.core.digests import canonical
+from lockgate.data.manifest import Column, Snapshot, SnapshotFile
 from lockgate.data.messages import EraseSnapshot, RecordSnapshot
-from lockgate.data.snapshot import Column, Snapshot, SnapshotFile
 from lockgate.hub.audit import read_entry
 from lockgate.hub.messages import ChangesSince, ExplainVersion, VerifyAudit
 from lockgate.registry.messages import BlobsSwept, LiftHold

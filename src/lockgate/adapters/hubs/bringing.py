@@ -17,8 +17,8 @@ import msgspec
 from lockgate.core.blobs import BlobStore
 from lockgate.core.digests import Digest, canonical
 from lockgate.core.messages import Command, Query, Receipt
+from lockgate.data.manifest import read_snapshot
 from lockgate.data.messages import RecordSnapshot
-from lockgate.data.snapshot import read_snapshot
 from lockgate.hub.authority import Session
 from lockgate.hub.kernel import Hub
 from lockgate.pipeline.artifact import RunRecord

@@ -24,8 +24,8 @@ from lockgate.core.digests import Digest, canonical
 from lockgate.core.errors import LockgateError
 from lockgate.core.messages import Event, Stamp
 from lockgate.core.version import VERSION_OF_LOCKGATE
+from lockgate.data.manifest import read_snapshot
 from lockgate.data.messages import SnapshotTaken
-from lockgate.data.snapshot import read_snapshot
 from lockgate.hub.audit import read_entry
 from lockgate.hub.kernel import iter_entries, read_body
 from lockgate.hub.ports import Journal

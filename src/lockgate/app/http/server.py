@@ -40,7 +40,7 @@ from lockgate.adapters.http.lanes import Lane
 from lockgate.adapters.http.listener import LOOPBACK, Listener
 from lockgate.adapters.http.messages import HubFor, Lanes, message_routes
 from lockgate.adapters.http.openapi import document
-from lockgate.app.http.problems import (
+from lockgate.adapters.http.problems import (
     MEDIA_TYPE,
     STATUS,
     ActorMissing,

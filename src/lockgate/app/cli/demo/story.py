@@ -46,7 +46,8 @@ from lockgate.app.cli.demo.stage import APPROVER, AUTHOR, ENDPOINT, MODEL, OPERA
 from lockgate.app.cli.session import Session, verb
 from lockgate.core.clock import Micros, iso, parse_iso
 from lockgate.core.names import ModelName
-from lockgate.data.snapshot import load_table, read_snapshot
+from lockgate.data.manifest import read_snapshot
+from lockgate.data.snapshot import load_table
 from lockgate.hub.messages import ChangeLine, ChangesAnswer, ChangesSince
 from lockgate.workshop.online import Materializer
 
