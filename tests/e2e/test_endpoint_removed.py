@@ -1,7 +1,8 @@
-"""An endpoint is taken down under a running data plane: it stops answering, its history stays, and it can come back."""
+"""An endpoint is taken down under a running data plane: it stops answering, its history stays, it stays down."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +15,7 @@ def project(worlds: Worlds, tmp_path: Path) -> Project:
     return worlds.two.copy(tmp_path / "flights")
 
 
-def test_an_endpoint_is_taken_down_and_comes_back(
+def test_an_endpoint_is_taken_down_and_stays_down(
     project: Project, eventually: Callable[..., object]
 ) -> None:
     project.up()
@@ -42,28 +43,14 @@ def test_an_endpoint_is_taken_down_and_comes_back(
         project.types("audit verify").must(OK)
     finally:
         project.down()
-    # It stays down over a restart when the file no longer declares it, and comes back with it.
-    text = project.read("lockgate.toml")
-    start = text.index('[endpoints."prod/flight-delay"]')
-    end = text.find("\n[", start + 1)
-    end = len(text) if end < 0 else end
-    while text[end:].startswith('\n[endpoints."prod/flight-delay"') or text[end:].startswith(
-        '\n[[endpoints."prod/'
-    ):
-        after = text.find("\n[", end + 1)
-        end = len(text) if after < 0 else after
-    project.write("lockgate.toml", text[:start] + text[end:])
+    # It stays down over a restart when the file no longer declares it.
+    tables = re.split(r"\n(?=\[)", project.read("lockgate.toml"))
+    kept = [one for one in tables if not re.match(r'\[+endpoints\."prod/flight-delay"', one)]
+    assert len(kept) < len(tables)
+    project.write("lockgate.toml", "\n".join(kept))
     project.up()
     try:
         assert project.predict(FLIGHT).status == 503
         project.types("promote flight-delay@1.1.0 --to prod", by="ada").must(REFUSED)
-    finally:
-        project.down()
-    project.write("lockgate.toml", text)
-    project.up()
-    try:
-        project.types("promote flight-delay@1.1.0 --to prod --ticket OPS-9", by="ada")
-        (last,) = project.journal("delivery.release-started/")[-1:]
-        assert last["event"]["endpoint"] == "prod/main/flight-delay"
     finally:
         project.down()

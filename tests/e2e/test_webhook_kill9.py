@@ -38,7 +38,7 @@ works = open_notifier(
 print("up", flush=True)
 works.run(threading.Event(), lambda text: print(text, file=sys.stderr))
 """
-N_KILLS = 8
+N_KILLS = 5
 
 
 @contextmanager

@@ -9,6 +9,14 @@ from lockgate.core.clock import Micros
 from lockgate.hub.ports import NEVER, Delivery
 
 _COLUMNS = "subscription, seq, attempts, next_at, delivered_at, detail"
+# The oldest of each subscription that is neither delivered nor given up, if its time has come.
+_DUE = (
+    "SELECT subscription, seq FROM deliveries AS due WHERE delivered_at IS NULL AND next_at <= ?1"
+    " AND NOT EXISTS (SELECT 1 FROM deliveries AS older"
+    "  WHERE older.subscription = due.subscription AND older.seq < due.seq"
+    "  AND older.delivered_at IS NULL AND older.next_at < ?2)"
+    " ORDER BY next_at, seq LIMIT 1"
+)
 
 
 class SqliteDeliveries:
@@ -34,15 +42,15 @@ class SqliteDeliveries:
             connection.execute("COMMIT")
 
     def claim(self, now: Micros, until: Micros) -> Delivery | None:
+        # Asked several times a second, mostly in vain: writers are disturbed only when there is something to do.
+        with self._store.reading() as connection:
+            if connection.execute(_DUE, (now, NEVER)).fetchone() is None:
+                return None
         with self._store.writing() as connection:
             row = connection.execute(
-                "UPDATE deliveries SET attempts = attempts + 1, next_at = ?2 WHERE (subscription, seq) = ("
-                " SELECT subscription, seq FROM deliveries AS due WHERE delivered_at IS NULL AND next_at <= ?1"
-                " AND NOT EXISTS (SELECT 1 FROM deliveries AS older"
-                "  WHERE older.subscription = due.subscription AND older.seq < due.seq"
-                "  AND older.delivered_at IS NULL AND older.next_at < ?3)"
-                f" ORDER BY next_at, seq LIMIT 1) RETURNING {_COLUMNS}",
-                (now, until, NEVER),
+                "UPDATE deliveries SET attempts = attempts + 1, next_at = ?3"
+                f" WHERE (subscription, seq) = ({_DUE}) RETURNING {_COLUMNS}",
+                (now, NEVER, until),
             ).fetchone()
             connection.execute("COMMIT")
         return None if row is None else Delivery(*row)
