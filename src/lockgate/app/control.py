@@ -10,6 +10,7 @@ import msgspec
 
 from lockgate.adapters.blobs.directory import DirectoryBlobs
 from lockgate.adapters.identity.checkpoints import read_key
+from lockgate.adapters.identity.exec_signer import ExecSigner
 from lockgate.adapters.identity.keys import (
     FileKey,
     PublicKey,
@@ -72,17 +73,24 @@ class Control(Deciding):
         """
         return resolve_secret(parse_secret_ref(reference, where="a subscription"), base=self.layout.root)
 
-    def signer(self) -> SigningKey:
-        """The package signing key, from its file or its environment variable.
+    def signer(self) -> SigningKey | ExecSigner:
+        """The package signing key: from its file, its environment variable, or with whoever a command asks.
 
         Raises:
-            KeyMissing, KeyExposed, KeyUnreadable, SecretMissing: with what to do about it.
+            KeyMissing, KeyExposed, KeyUnreadable, SecretMissing, SignerUnusable: with what to do about it.
         """
+        kind, _, command = self.config.signing.key.partition(":")
+        if kind == "exec":
+            return ExecSigner(command, cwd=str(self.layout.root))
         reference = parse_secret_ref(self.config.signing.key, where="signing.key")
         if reference.kind == "file":
             return FileKey(self.layout.root / reference.name)
         pem = resolve_secret(reference, base=self.layout.root)
         return SigningKey.from_pem(pem.encode(), where=str(reference))
+
+    def signing_file(self) -> Path:
+        """Where the package signing key is. Raises `ConfigInvalid` when it is in no file."""
+        return self._key_file(self.config.signing.key, "signing.key")
 
     def trusted(self, environment: str | None = None) -> tuple[PublicKey, ...]:
         """The keys that are trusted in an environment, or in any. One that nobody declared trusts nobody."""
@@ -92,10 +100,10 @@ class Control(Deciding):
         return tuple(PublicKey.from_file(self.layout.root / path) for path in paths)
 
     def _key_file(self, reference: str, where: str) -> Path:
-        ref = parse_secret_ref(reference, where=where)
-        if ref.kind != "file":
+        kind, _, name = reference.partition(":")
+        if kind != "file":
             raise ConfigInvalid(f"{where} must be a file here", remedy="write file:PATH", key=where)
-        return self.layout.root / ref.name
+        return self.layout.root / name
 
     def package(self, digest: Digest) -> Package:
         """Open a package of the store; its manifest and description are verified."""

@@ -170,8 +170,11 @@ class Deciding:
         if version is None:
             return f"there is no version {served.version}"
         fact = trust_fact(version, self.blobs, self._trusted(environment), whole=False)
-        keys = frozenset(stored.key for stored in self.journal.documents(KEY.name, bodies=False))
+        keys = self.revoked_keys()
         return "; ".join(reason.message for reason in load_reasons(version, fact, keys))
+
+    def revoked_keys(self) -> frozenset[str]:
+        return frozenset(stored.key for stored in self.journal.documents(KEY.name, bodies=False))
 
     def carry_out(self, subject: str | None = None) -> bool:
         """Carry out every open effect (of `subject`) that this machine can; true when none is left."""
@@ -196,7 +199,7 @@ class Deciding:
         """Give a target that lost its plans (a restored backup, a wiped run directory) those that stand."""
         if self.target is None:
             return
-        self.target.distrust([stored.key for stored in self.journal.documents(KEY.name, bodies=False)])
+        self.target.distrust(sorted(self.revoked_keys()))
         for stored in self.journal.documents(ENDPOINT.name):
             endpoint = read_body(ENDPOINT, stored)
             environment = self._document(ENVIRONMENT, endpoint.endpoint.partition("/")[0])

@@ -34,7 +34,14 @@ from lockgate.governance.state import (
 )
 from lockgate.pipeline.state import RunState
 from lockgate.registry.messages import model_scope
-from lockgate.registry.state import Attestation, ImportState, ModelState, TraceState, VersionState
+from lockgate.registry.state import (
+    Attestation,
+    ImportState,
+    ModelState,
+    RevokedKey,
+    TraceState,
+    VersionState,
+)
 
 
 class CommandRefused(Event, frozen=True, kw_only=True, tag="hub.command-refused/1"):
@@ -201,6 +208,20 @@ class VersionAnswer(msgspec.Struct, frozen=True, kw_only=True):
     imported: ImportState | None = None
     attestations: tuple[Attestation, ...] = ()
     erased: tuple[SnapshotState, ...] = ()
+
+
+class KeysAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    revoked: tuple[RevokedKey, ...]
+
+
+class RevokedKeys(Query, frozen=True, kw_only=True, tag="hub.revoked-keys"):
+    """The keys that are trusted nowhere any more, and why."""
+
+    permission: ClassVar[str] = "read"
+    answer: ClassVar[Any] = KeysAnswer
+
+    def scope(self) -> Scope:
+        return Scope(within=True)
 
 
 class ExplainVersion(Query, frozen=True, kw_only=True, tag="hub.explain-version"):

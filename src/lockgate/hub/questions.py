@@ -56,6 +56,7 @@ from lockgate.hub.messages import (
     FindReleases,
     Impact,
     ImpactAnswer,
+    KeysAnswer,
     Lineage,
     LineageAnswer,
     ListAccess,
@@ -72,6 +73,7 @@ from lockgate.hub.messages import (
     QueueAnswer,
     Readiness,
     ReleasesAnswer,
+    RevokedKeys,
     RolloutAnswer,
     RolloutLine,
     ShowRollout,
@@ -177,6 +179,7 @@ class Questions:
             ListVersions: self._versions,
             Standing: self._standing,
             VersionOfPackage: self._version_of_package,
+            RevokedKeys: self._revoked_keys,
             PolicyInForce: self._policy,
             ShowRollout: self._rollout,
             ProveConsistency: self._prove_consistency,
@@ -397,6 +400,9 @@ class Questions:
             versions=tuple(sorted(lines, key=lambda line: parse_version(line.version))),
             next=page[-1].key if len(found) > limit else None,
         )
+
+    def _revoked_keys(self, query: RevokedKeys) -> KeysAnswer:
+        return KeysAnswer(revoked=tuple(self._all(KEY)))
 
     def _version_of_package(self, query: VersionOfPackage) -> PackageVersionAnswer:
         claim = self._get(CLAIM, claim_key(query.model, query.package))

@@ -160,6 +160,7 @@ QUERIES: tuple[type[Query], ...] = (
     hub_messages.ListVersions,
     hub_messages.Standing,
     hub_messages.VersionOfPackage,
+    hub_messages.RevokedKeys,
     hub_messages.PolicyInForce,
     hub_messages.OwnAccess,
     hub_messages.ListAccess,

@@ -346,23 +346,31 @@ def store_package(built: BuiltPackage, blobs: BlobStore) -> Digest:
 
 
 def open_package(digest: Digest, blobs: BlobStore) -> Package:
-    """Read and verify the manifest and `package.json`; other layers are not touched.
+    """Read and verify the manifest, the description it carries for other tools, and `package.json`; no other layer.
 
     Raises:
         BlobMissing: there is no such manifest.
         BlobCorrupt, LayerCorrupt: bytes do not hash to their name.
         NotAPackage: the manifest is something else, or of a newer schema.
     """
-    try:
-        manifest = msgspec.json.decode(blobs.get(digest), type=Manifest)
-    except msgspec.MsgspecError as error:
-        raise _not_a_package(digest, f"it is no OCI manifest: {error}") from error
+    manifest = manifest_of(blobs.get(digest), digest)
     if manifest.artifact_type != ARTIFACT_TYPE:
         raise _not_a_package(digest, f"its artifact type is {manifest.artifact_type}")
     layers = tuple(_layer(descriptor, digest) for descriptor in manifest.layers)
     found = [layer for layer in layers if layer.path == CONFIG_PATH]
     if len(found) != 1 or len({layer.path for layer in layers}) != len(layers):
         raise _not_a_package(digest, f"it must hold {CONFIG_PATH} once, and no path twice")
+    described = manifest.config
+    _read_layer(
+        Layer(
+            path="its description",
+            media_type=described.media_type,
+            digest=described.digest,
+            n_bytes=described.size,
+        ),
+        digest,
+        blobs,
+    )
     text = _read_layer(found[0], digest, blobs)
     try:
         schema = msgspec.json.decode(text, type=_Schema).schema
@@ -372,6 +380,14 @@ def open_package(digest: Digest, blobs: BlobStore) -> Package:
     except (msgspec.MsgspecError, Invalid) as error:
         raise _not_a_package(digest, f"{CONFIG_PATH} cannot be read: {error}") from error
     return Package(digest=digest, config=config, layers=layers)
+
+
+def manifest_of(data: bytes, digest: Digest) -> Manifest:
+    """Read the bytes of an OCI manifest. Raises `NotAPackage` when they are something else."""
+    try:
+        return msgspec.json.decode(data, type=Manifest)
+    except msgspec.MsgspecError as error:
+        raise _not_a_package(digest, f"it is no OCI manifest: {error}") from error
 
 
 def check_form(form: ModelForm, data: bytes) -> None:

@@ -30,6 +30,8 @@ PAYLOAD_TYPE = "application/vnd.in-toto+json"
 PACKAGE_PREDICATE = "urn:lockgate:attestation:package:1"
 SBOM_PREDICATE = "https://cyclonedx.org/bom"
 ENVELOPE_MEDIA_TYPE = "application/vnd.dsse.envelope.v1+json"
+CHUNK_BYTES = 64 * 1024 * 1024
+"""A layer above this size is signed together with the digests of its chunks, so that many cores can check it."""
 PREDICATE_ANNOTATION = "in-toto.io/predicate-type"
 _EMPTY_TYPE = "application/vnd.oci.empty.v1+json"
 _EMPTY = b"{}"
@@ -76,6 +78,20 @@ class Attested(NamedTuple):
     statement: Statement
     digest: Digest
     signed_by: str
+
+
+class Vouched(NamedTuple):
+    """What trusted keys say of a package.
+
+    Attributes:
+        signed_by: their ids, sorted.
+        chunks: of large layers, the digest of each `CHUNK_BYTES` in turn.
+        facts: what they signed together with the digest.
+    """
+
+    signed_by: tuple[str, ...]
+    chunks: dict[Digest, tuple[Digest, ...]]
+    facts: dict[str, Any]
 
 
 class StoredSignature(NamedTuple):
@@ -187,6 +203,15 @@ def open_attestation(envelope: bytes, verifiers: Sequence[Verifier]) -> Attested
     return Attested(named[0], statement, sha256(payload), key_id)
 
 
+def predicate_type_of(envelope: bytes) -> str:
+    """What kind of statement an envelope says it holds. Nobody has vouched for that yet; "" when it holds none."""
+    try:
+        payload = _unbase64(msgspec.json.decode(envelope, type=Envelope).payload)
+        return msgspec.json.decode(payload, type=Statement).predicate_type
+    except (msgspec.MsgspecError, binascii.Error, ValueError):
+        return ""
+
+
 def _unsealed(envelope: bytes, verifiers: Sequence[Verifier]) -> tuple[Statement, bytes, str]:
     """The statement in an envelope, its bytes, and the id of the trusted key that signed them."""
     payload, key_id = unseal(envelope, PAYLOAD_TYPE, verifiers)
@@ -221,14 +246,55 @@ def verify_any(envelopes: Sequence[bytes], digest: Digest, verifiers: Sequence[V
 
 def signers(envelopes: Sequence[bytes], digest: Digest, verifiers: Sequence[Verifier]) -> tuple[str, ...]:
     """The ids of all trusted keys that vouch for the package, sorted. Raises as `verify_any` when there is none."""
+    return vouched(envelopes, digest, verifiers).signed_by
+
+
+def vouched(envelopes: Sequence[bytes], digest: Digest, verifiers: Sequence[Verifier]) -> Vouched:
+    """All trusted keys that vouch for the package, and what they say of its large layers.
+
+    Raises `SignatureInvalid`, as `verify_any`, when there is none.
+    """
     verify_any(envelopes, digest, verifiers)
-    found = set()
+    found: set[str] = set()
+    facts: dict[str, Any] = {}
+    chunks: dict[Digest, tuple[Digest, ...]] = {}
     for envelope in envelopes:
         # One envelope may hold the signatures of several keys.
         for verifier in verifiers:
             with suppress(SignatureInvalid):
                 found.add(verify_envelope(envelope, digest, (verifier,)))
-    return tuple(sorted(found))
+                said = _unsealed(envelope, (verifier,))[0].predicate
+                facts, chunks = {**facts, **said}, {**chunks, **_chunks(said)}
+    return Vouched(tuple(sorted(found)), chunks, facts)
+
+
+def chunk_digests(data: bytes) -> tuple[Digest, ...]:
+    view = memoryview(data)
+    return tuple(sha256(view[start : start + CHUNK_BYTES]) for start in range(0, len(data), CHUNK_BYTES))
+
+
+def package_facts(manifest: bytes, blobs: BlobStore, **more: Any) -> dict[str, Any]:
+    """What is signed together with a package's digest: `more`, and the chunks of its large layers.
+
+    Outside of the manifest, so that a package has the digest it always had.
+    """
+    layers = msgspec.json.decode(manifest, type=Manifest).layers
+    large = {one.digest: chunk_digests(blobs.get(one.digest)) for one in layers if one.size > CHUNK_BYTES}
+    return {**more, **({"chunks": {"bytes": CHUNK_BYTES, "layers": large}} if large else {})}
+
+
+class _Chunks(msgspec.Struct):
+    bytes: int
+    layers: dict[Digest, tuple[Digest, ...]]
+
+
+def _chunks(predicate: Mapping[str, Any]) -> dict[Digest, tuple[Digest, ...]]:
+    """Nothing when the signer said nothing of it, or cut otherwise; then a layer is hashed from end to end."""
+    try:
+        said = msgspec.convert(predicate.get("chunks"), _Chunks)
+    except msgspec.ValidationError:
+        return {}
+    return said.layers if said.bytes == CHUNK_BYTES else {}
 
 
 def signature_referrer(

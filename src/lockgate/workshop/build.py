@@ -53,7 +53,7 @@ from lockgate.registry.content.sbom import sealed_bill
 from lockgate.registry.contract import OutputField
 from lockgate.registry.messages import RegisterVersion
 from lockgate.registry.package import BuiltPackage, open_package
-from lockgate.registry.signing import signature_envelope, store_signature
+from lockgate.registry.signing import package_facts, signature_envelope, store_signature
 from lockgate.registry.state import VersionState
 from lockgate.workshop.assembly import assemble_runner, environment_of
 from lockgate.workshop.config import ModelTable
@@ -392,7 +392,7 @@ class Workshop:
                     model=str(self.name),
                     package=package,
                     run=record.id,
-                    signatures=(self._sign(package),),
+                    signatures=(self._sign(package, run=record.id, commit=commit.sha, dirty=commit.dirty),),
                     version=version,
                     commit=commit.sha,
                     dirty=commit.dirty,
@@ -535,9 +535,12 @@ class Workshop:
         )
         return Champion(version=standing.baseline_version or "", package=standing.baseline, rows=rows)
 
-    def _sign(self, package: Digest) -> Digest:
+    def _sign(self, package: Digest, **facts: Any) -> Digest:
         manifest = self.premises.blobs.get(package)
-        envelope = signature_envelope(package, self.premises.signer(), model=str(self.name))
+        predicate = package_facts(manifest, self.premises.blobs, **facts)
+        envelope = signature_envelope(
+            package, self.premises.signer(), model=str(self.name), predicate=predicate
+        )
         built = BuiltPackage(digest=package, manifest=manifest, blobs={})
         return store_signature(built.descriptor, envelope, self.premises.blobs).envelope
 

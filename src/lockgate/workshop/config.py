@@ -61,7 +61,7 @@ class ProjectTable(_Table, frozen=True, kw_only=True):
 
 
 class SigningTable(_Table, frozen=True, kw_only=True):
-    """Where the package signing key is: a secret reference, `file:` or `env:`."""
+    """Where the package signing key is: a secret reference, `file:` or `env:`, or `exec:COMMAND`, which signs."""
 
     key: str = "file:.lockgate/keys/signing.pem"
 
@@ -455,7 +455,8 @@ def _check_names(config: Config, text: str, where: str) -> None:
         (["signing", "key"], config.signing.key),
         (["audit", "checkpoint_key"], config.audit.checkpoint_key),
     ):
-        parse_secret_ref(reference, where=f"{where}:{_line(text, keys)}: {'.'.join(keys)}")
+        if keys[0] == "audit" or not reference.startswith("exec:"):
+            parse_secret_ref(reference, where=f"{where}:{_line(text, keys)}: {'.'.join(keys)}")
     _check_limits(config, text, where)
     for name, endpoint in config.endpoints.items():
         policy = endpoint.settings.rollout

@@ -254,6 +254,7 @@ MATRIX: dict[str, frozenset[str]] = {
     "hub.list-versions": EVERYBODY,
     "hub.standing": EVERYBODY,
     "hub.version-of-package": EVERYBODY,
+    "hub.revoked-keys": EVERYBODY,
     "hub.policy-in-force": EVERYBODY,
     "hub.own-access": PEOPLE,
     "hub.list-access": READERS,
@@ -349,6 +350,7 @@ CONFINED = {
     "hub.queue",
     "hub.who-am-i",
     "hub.list-access",
+    "hub.revoked-keys",
 }
 """Messages that a grant over any part lets in; each cuts what it does or tells to that part by itself."""
 

@@ -149,7 +149,7 @@ def packages(draw: st.DrawFn) -> Package:
         seeds=draw(st.dictionaries(st.sampled_from(["s", "t"]), st.integers(0, 1), max_size=2)),
     )
     layer = Layer(path=ONNX_PATH, media_type="m", digest=draw(DIGESTS), n_bytes=1)
-    return Package(digest=A, config=config, layers=(layer,))
+    return Package(digest=A, config=config, layers=(layer,), description=layer)
 
 
 @given(packages(), packages())

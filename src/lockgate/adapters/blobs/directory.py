@@ -210,6 +210,14 @@ class DirectoryBlobs:
         """The names of `index.json` and the manifest each one stands for."""
         return {name: entry["digest"] for entry in self._index() if (name := _ref_name(entry)) is not None}
 
+    def manifests(self) -> list[dict[str, Any]]:
+        """The descriptors of `index.json`, named or not."""
+        return self._index()
+
+    def file(self, digest: Digest) -> Path:
+        """Where a blob's file is, or would be; whoever reads it hashes it."""
+        return self._file(check_digest(digest))
+
     def _file(self, digest: Digest) -> Path:
         return self._blobs / digest.removeprefix("sha256:")
 

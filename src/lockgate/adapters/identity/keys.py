@@ -183,6 +183,39 @@ def generate_checkpoint_key(path: str | os.PathLike[str]) -> CheckpointKey:
     return CheckpointKey(path)
 
 
+def next_key(current: str | os.PathLike[str]) -> FileKey | None:
+    """The key that stands by to take the place of `current`; None when there is none."""
+    path = _beside(Path(current), "next")
+    return FileKey(path) if path.exists() else None
+
+
+def prepare_next(current: str | os.PathLike[str], trust: str | os.PathLike[str]) -> tuple[FileKey, Path]:
+    """Make the key that will follow `current`, and its public half in the folder `trust`; returns that file as well.
+
+    It signs nothing yet: first it has to be trusted wherever the old one is. Raises `KeyExists`.
+    """
+    made = generate_key(_beside(Path(current), "next"))
+    public = Path(trust) / f"{Path(current).stem}-{made.key_id.removeprefix('sha256:')[:12]}.pub"
+    public.parent.mkdir(parents=True, exist_ok=True)
+    public.write_bytes(made.public.pem())
+    return made, public
+
+
+def change_over(current: str | os.PathLike[str]) -> Path:
+    """Put the next key in the place of `current`; returns where the old one is kept, by its id."""
+    path = Path(current)
+    old = _beside(path, FileKey(path).key_id.removeprefix("sha256:")[:12])
+    # A link, so that there is a key under the name at every moment.
+    with suppress(FileExistsError):
+        os.link(path, old)
+    _beside(path, "next").replace(path)
+    return old
+
+
+def _beside(path: Path, what: str) -> Path:
+    return path.with_name(f"{path.stem}-{what}{path.suffix}")
+
+
 def _write_private(path: Path, make: Callable[[], _Private]) -> None:
     pem = make().private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()

@@ -23,7 +23,7 @@ import httpx
 import msgspec
 
 from lockgate.core.blobs import BlobCorrupt
-from lockgate.core.digests import Digest, canonical, check_digest, sha256
+from lockgate.core.digests import BadDigest, Digest, canonical, check_digest, sha256
 from lockgate.core.errors import Forbidden, Invalid, NotFound, Unavailable, Unsupported
 from lockgate.registry.package import MANIFEST_TYPE, Descriptor
 
@@ -103,6 +103,15 @@ class OciReference(NamedTuple):
             )
         return cls(host, repository, tag or None, check_digest(digest) if at else None)
 
+    @staticmethod
+    def fits(text: str) -> bool:
+        """Whether it can be read as a reference at all."""
+        try:
+            OciReference.parse(text)
+        except (ReferenceInvalid, BadDigest):
+            return False
+        return True
+
     @property
     def name(self) -> str:
         """What names the manifest: the digest, else the tag, else `latest`."""
@@ -116,7 +125,8 @@ class OciReference(NamedTuple):
 class Source(Protocol):
     """The bytes of a blob, from any place on."""
 
-    size: int
+    @property
+    def size(self) -> int: ...
 
     def read(self, start: int, length: int) -> bytes: ...
 
@@ -155,7 +165,7 @@ class OciRegistry:
     def __init__(self, host: str, login: Login | None = None) -> None:
         plain = host in _LOOPBACK or host.rpartition(":")[0] in _LOOPBACK
         self.host = host
-        self._base = f"{'http' if plain else 'https'}://{host}"
+        self.base = f"{'http' if plain else 'https'}://{host}"
         self._login = login
         self._tokens: dict[str, str] = {}
         self._client = httpx.Client(timeout=_TIMEOUT, follow_redirects=False)
@@ -336,18 +346,21 @@ class OciRegistry:
                     return
 
     @contextmanager
-    def _stream(self, url: str, repository: str, headers: Mapping[str, str]) -> Iterator[httpx.Response]:
+    def _stream(
+        self, url: str, repository: str, headers: Mapping[str, str], *, challenged: bool = False
+    ) -> Iterator[httpx.Response]:
         """A GET whose body is read bit by bit; one redirect is followed, to another host without the login."""
         known = self._known(repository, push=False)
-        place = urljoin(self._base, url)
+        place = urljoin(self.base, url)
         try:
             with self._client.stream("GET", place, headers={**headers, **known}) as answer:
                 if answer.status_code in (200, 206):
                     yield answer
                     return
                 answer.read()
-            if answer.status_code == 401 and self._authorise(answer, repository, push=False):
-                with self._stream(url, repository, headers) as again:
+            fresh = answer.status_code == 401 and not challenged
+            if fresh and self._authorise(answer, repository, False, known):
+                with self._stream(url, repository, headers, challenged=True) as again:
                     yield again
                 return
             if answer.status_code in (301, 302, 303, 307, 308):
@@ -399,7 +412,7 @@ class OciRegistry:
         content: bytes | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> httpx.Response:
-        place = urljoin(self._base, url)
+        place = urljoin(self.base, url)
         # An upload may be taken elsewhere; the login stays with the registry.
         ours = urlsplit(place).netloc == self.host
         for _ in range(2):
@@ -410,7 +423,7 @@ class OciRegistry:
                 )
             except httpx.HTTPError as error:
                 raise self._unreachable(error) from None
-            if answer.status_code != 401 or not ours or not self._authorise(answer, repository, push):
+            if answer.status_code != 401 or not ours or not self._authorise(answer, repository, push, known):
                 break
         if answer.status_code in fine:
             return answer
@@ -420,18 +433,22 @@ class OciRegistry:
         token = self._tokens.get(_scope(repository, push)) or self._tokens.get("")
         return {} if token is None else {"Authorization": token}
 
-    def _authorise(self, answer: httpx.Response, repository: str, push: bool) -> bool:
-        """Answer the registry's challenge; false when there is nothing new to say."""
+    def _authorise(
+        self, answer: httpx.Response, repository: str, push: bool, sent: Mapping[str, str]
+    ) -> bool:
+        """Answer the registry's challenge; false when there is nothing else to say than what was sent."""
         scheme, _, rest = answer.headers.get("WWW-Authenticate", "").partition(" ")
         given = dict(_CHALLENGE.findall(rest))
-        before = self._known(repository, push)
+        if self._known(repository, push) != sent:
+            # Another thread was challenged a moment before.
+            return True
         if scheme.lower() == "basic" and self._login is not None:
             self._tokens[""] = _basic(self._login)
         elif scheme.lower() == "bearer" and "realm" in given:
             scope = _scope(repository, push)
             self._tokens.pop(scope, None)
             self._tokens[scope] = f"Bearer {self._token(given, scope)}"
-        return self._known(repository, push) != before
+        return self._known(repository, push) != sent
 
     def _token(self, challenge: Mapping[str, str], scope: str) -> str:
         realm = challenge["realm"]
@@ -460,7 +477,7 @@ class OciRegistry:
 
     def _place(self, answer: httpx.Response) -> str:
         """Where an upload goes on."""
-        place = urljoin(self._base, str(answer.headers.get("Location", "")))
+        place = urljoin(self.base, str(answer.headers.get("Location", "")))
         if not _is_private(place):
             raise RegistryRefused(
                 f"{self.host} wants uploads sent to {urlsplit(place).netloc} in plain http",

@@ -50,9 +50,12 @@ VERBS: dict[str, Verb] = {
         "read", f"{_CLI}.verbs.papers:dossier", "One document of all that is known of a version."
     ),
     "diff": Verb("read", f"{_CLI}.verbs.packages:diff", "What changed between two versions."),
-    "package": Verb("read", f"{_CLI}.verbs.packages:package", "Show, verify or export a package."),
     "whoami": Verb("read", f"{_CLI}.who.login:whoami", "Whom the hub takes you for, and what you may do."),
     "audit": Verb("read", f"{_CLI}.verbs.records.audit:audit", "The journal: read it, verify it, prove it."),
+    "package": Verb("read", f"{_CLI}.verbs.packages:package", "Show, verify, sign or export a package."),
+    "verify": Verb(
+        "read", f"{_CLI}.verbs.supply.carry:verify", "Who signed a package, and every byte of it."
+    ),
     "plan": Verb("read", f"{_CLI}.verbs.build:plan", "What would run, and why."),
     "contract": Verb("read", f"{_CLI}.verbs.build:contract", "Hold the datasets to their contracts."),
     "features": Verb("read", f"{_CLI}.verbs.build:features", "The feature definitions and their hashes."),
@@ -101,6 +104,9 @@ VERBS: dict[str, Verb] = {
     "endpoint": Verb(
         "change", f"{_CLI}.verbs.endpoints:endpoint", "Who depends on an endpoint, and taking it down."
     ),
+    "push": Verb("change", f"{_CLI}.verbs.supply.carry:push", "Bring a package to an OCI registry."),
+    "pull": Verb("change", f"{_CLI}.verbs.supply.carry:pull", "Bring a package from an OCI registry."),
+    "key": Verb("change", f"{_CLI}.verbs.supply.keys:key", "The keys that count: list, rotate, revoke."),
     "ship": Verb("change", f"{_CLI}.verbs.build:ship", "The whole way, as far as it is free."),
     "reproduce": Verb("change", f"{_CLI}.verbs.packages:reproduce", "Build a version again and compare."),
     "webhook": Verb(

@@ -11,14 +11,16 @@ import msgspec
 from lockgate.app.cli.main import Exit
 from lockgate.app.cli.progress import Counts, watching
 from lockgate.app.cli.session import Session, verb
+from lockgate.app.cli.verbs.supply import carry
 from lockgate.core.digests import short
 from lockgate.core.names import parse_endpoint, parse_version
 from lockgate.hub.messages import ExplainVersion, VersionAnswer
 from lockgate.registry.content.sbom import attested_bill
 from lockgate.registry.difference import differences
+from lockgate.registry.messages import SignVersion
 from lockgate.registry.package import GOLDEN_PATH, decode_golden
-from lockgate.registry.signing import verify_any
 from lockgate.workshop.rebuild import rebuild, require_inputs
+from lockgate.workshop.transport.carriage import sign_again
 
 
 def _version(session: Session, ref: str) -> VersionAnswer:
@@ -33,7 +35,7 @@ def _version(session: Session, ref: str) -> VersionAnswer:
 
 @click.group()
 def package() -> None:
-    """Show, verify or export a package. REF is NAME@VERSION or ENV/NAME."""
+    """Show, verify, sign or export a package. REF is NAME@VERSION or ENV/NAME."""
 
 
 @verb
@@ -51,18 +53,22 @@ def show(session: Session, ref: str) -> None:
 
 
 @verb
-@click.argument("ref")
-def verify(session: Session, ref: str) -> None:
-    """Check signature and every byte. Exit 7 names the blob that does not hold."""
-    answer = _version(session, ref)
-    signatures = tuple(session.blobs.get(digest) for digest in answer.version.signatures)
-    key_id = verify_any(signatures, answer.version.package, session.control.trusted())
-    opened = session.package(answer.version.package)
-    for layer in opened.layers:
-        opened.read(layer.path, session.blobs)
+@click.argument("version")
+def sign(session: Session, version: str) -> None:
+    """Sign a version once more, with the key that the project signs with now.
+
+    After a rotation, or when the key that signed it was revoked. Promote it again, and its endpoints know.
+    """
+    session.work_here()
+    state = _version(session, version).version
+    control = session.control
+    envelope = sign_again(state, control.signer(), control.blobs)
+    command = SignVersion(id=session.new_id(), version=state.version, signature=envelope)
+    session.tell(command, headline=f"{version} is not signed again")
+    key_id = control.signer().key_id
     session.answer(
-        {"ok": True, "digest": opened.digest, "signed_by": key_id, "layers": len(opened.layers)},
-        f"ok: {opened.digest}, {len(opened.layers)} layers, signed by {key_id[:19]}",
+        {"version": state.version, "signature": envelope, "signed_by": key_id},
+        f"{parse_version(state.version).shown} signed by {short(key_id)}; promote it again where it runs",
     )
 
 
@@ -102,7 +108,7 @@ def sbom(session: Session, ref: str) -> None:
     session.answer(bill, msgspec.json.format(msgspec.json.encode(bill), indent=2).decode())
 
 
-for one in (show, verify, export, golden, sbom):
+for one in (show, carry.verify, sign, export, golden, sbom):
     package.add_command(one)
 
 

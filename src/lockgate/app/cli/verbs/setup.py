@@ -73,6 +73,8 @@ def _findings(session: Session) -> Iterator[Finding]:
         return
     yield Finding(True, f"{session.layout.root}/lockgate.toml reads")
     for where, reference in (("signing.key", config.signing.key), ("audit", config.audit.checkpoint_key)):
+        if not reference.startswith("file:"):
+            continue
         path = session.layout.root / parse_secret_ref(reference, where=where).name
         there = path.is_file()
         private = there and not stat.S_IMODE(path.stat().st_mode) & 0o077

@@ -1,0 +1,214 @@
+"""A registry of OCI distribution 1.1 in this process: referrers, tokens, redirects; it can be told to misbehave."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+INDEX = "application/vnd.oci.image.index.v1+json"
+
+
+class Oci(ThreadingHTTPServer):
+    """Keeps everything in memory.
+
+    Attributes:
+        referrers_api: whether it is a registry of 1.1.
+        login: `USER:PASSWORD` that its token service wants; None for a registry for everybody.
+        redirects: whether blobs are answered with a redirect to another host name.
+        breaks_at: how many bytes of an upload, or a download, arrive before the connection ends, once.
+        lies: digest -> the bytes that are given instead.
+        seen: requests in order, `METHOD path`.
+        told: the Authorization header of each request to a place, `path host`.
+    """
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.blobs: dict[str, bytes] = {}
+        self.manifests: dict[str, bytes] = {}
+        self.uploads: dict[str, bytearray] = {}
+        self.referrers_api = True
+        self.login: str | None = None
+        self.redirects = False
+        self.breaks_at: int | None = None
+        self.lies: dict[str, bytes] = {}
+        self.seen: list[str] = []
+        self.told: list[tuple[str, str | None]] = []
+        self.guard = threading.Lock()
+
+    @property
+    def host(self) -> str:
+        return f"127.0.0.1:{self.server_address[1]}"
+
+
+@contextmanager
+def oci() -> Iterator[Oci]:
+    server = Oci()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def digest_of(data: bytes) -> str:
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Oci
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nothing is logged."""
+
+    def do_GET(self) -> None:
+        path, query = urlsplit(self.path).path, parse_qs(urlsplit(self.path).query)
+        if path == "/token":
+            return self._token(query)
+        if not self._is_let_in(path):
+            return None
+        if found := re.fullmatch(r"/v2/(.+)/manifests/(.+)", path):
+            data = self.server.manifests.get(f"{found[1]} {found[2]}")
+            return self._give(data, MANIFEST)
+        if found := re.fullmatch(r"/v2/(.+)/referrers/(.+)", path):
+            return self._referrers(found[1], found[2])
+        if found := re.fullmatch(r"/v2/.+/blobs/uploads/(.+)", path):
+            n = len(self.server.uploads[found[1]])
+            return self._answer(204, b"", {"Location": path, "Range": f"0-{max(n - 1, 0)}"})
+        if found := re.fullmatch(r"(/elsewhere)?/v2/.+/blobs/(.+)", path):
+            if self.server.redirects and not found[1]:
+                port = self.server.server_address[1]
+                return self._answer(307, b"", {"Location": f"http://localhost:{port}/elsewhere{path}"})
+            return self._give(self.server.lies.get(found[2], self.server.blobs.get(found[2])), "")
+        return self._answer(404, b"<html>", {})
+
+    do_HEAD = do_GET
+
+    def do_POST(self) -> None:
+        path = urlsplit(self.path).path
+        if self._is_let_in(path, push=True):
+            name = str(len(self.server.uploads))
+            self.server.uploads[name] = bytearray()
+            self._answer(202, b"", {"Location": f"{path}{name}"})
+
+    def do_PATCH(self) -> None:
+        path = urlsplit(self.path).path
+        if not self._is_let_in(path, push=True):
+            return None
+        upload = self.server.uploads[path.rpartition("/")[2]]
+        length = int(self.headers["Content-Length"])
+        if int(self.headers["Content-Range"].partition("-")[0]) != len(upload):
+            self.rfile.read(length)
+            return self._answer(416, b"", {})
+        with self.server.guard:
+            limit, self.server.breaks_at = self.server.breaks_at, None
+        upload += self.rfile.read(min(length, limit) if limit is not None else length)
+        if limit is not None:
+            # No answer: the connection ends here, with what arrived kept.
+            self.close_connection = True
+            return self.connection.close()
+        return self._answer(202, b"", {"Location": path, "Range": f"0-{len(upload) - 1}"})
+
+    def do_PUT(self) -> None:
+        parts = urlsplit(self.path)
+        data = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if not self._is_let_in(parts.path, push=True):
+            return None
+        if found := re.fullmatch(r"/v2/(.+)/manifests/(.+)", parts.path):
+            for name in (found[2], digest_of(data)):
+                self.server.manifests[f"{found[1]} {name}"] = data
+            subject = json.loads(data).get("subject")
+            noted = {"OCI-Subject": subject["digest"]} if subject and self.server.referrers_api else {}
+            return self._answer(201, b"", noted)
+        whole = bytes(self.server.uploads.pop(parts.path.rpartition("/")[2])) + data
+        wanted = parse_qs(parts.query)["digest"][0]
+        if digest_of(whole) != wanted:
+            return self._fail(400, "DIGEST_INVALID")
+        self.server.blobs[wanted] = whole
+        return self._answer(201, b"", {})
+
+    def _referrers(self, repository: str, digest: str) -> None:
+        if not self.server.referrers_api:
+            return self._answer(404, b"page not found", {})
+        found = []
+        for name, data in self.server.manifests.items():
+            manifest = json.loads(data)
+            if (
+                name == f"{repository} {digest_of(data)}"
+                and manifest.get("subject", {}).get("digest") == digest
+            ):
+                found.append(
+                    {
+                        "mediaType": MANIFEST,
+                        "digest": digest_of(data),
+                        "size": len(data),
+                        "artifactType": manifest["artifactType"],
+                    }
+                )
+        body = {"schemaVersion": 2, "mediaType": INDEX, "manifests": found}
+        return self._answer(200, json.dumps(body).encode(), {"Content-Type": INDEX})
+
+    def _token(self, query: dict[str, list[str]]) -> None:
+        wanted = base64.b64encode((self.server.login or "").encode()).decode()
+        if self.headers.get("Authorization") != f"Basic {wanted}":
+            return self._fail(401, "UNAUTHORIZED")
+        return self._answer(200, json.dumps({"token": query["scope"][0]}).encode(), {})
+
+    def _is_let_in(self, path: str, push: bool = False) -> bool:
+        sent = self.headers.get("Authorization")
+        with self.server.guard:
+            self.server.seen.append(f"{self.command} {path}")
+            self.server.told.append((self.headers["Host"], sent))
+        if self.server.login is None or path.startswith("/elsewhere"):
+            return True
+        action = "pull,push" if push else "pull"
+        repository = (
+            path.removeprefix("/v2/").partition("/blobs")[0].partition("/manifests")[0].partition("/ref")[0]
+        )
+        if sent == f"Bearer repository:{repository}:{action}":
+            return True
+        challenge = f'Bearer realm="http://{self.server.host}/token",service="tests"'
+        self._answer(401, b'{"errors":[{"code":"UNAUTHORIZED"}]}', {"WWW-Authenticate": challenge})
+        return False
+
+    def _give(self, data: bytes | None, kind: str) -> None:
+        if data is None:
+            return self._fail(404, "UNKNOWN")
+        start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").partition("-")[0])
+        body, status = data[start:], 206 if start else 200
+        with self.server.guard:
+            limit = self.server.breaks_at if self.command == "GET" and not kind else None
+            self.server.breaks_at = None if limit is not None else self.server.breaks_at
+        if limit is None:
+            return self._answer(status, body, {"Content-Type": kind})
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body[:limit])
+        self.close_connection = True
+        return None
+
+    def _fail(self, status: int, code: str) -> None:
+        self._answer(status, json.dumps({"errors": [{"code": code, "message": "secret?"}]}).encode(), {})
+
+    def _answer(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
