@@ -154,6 +154,7 @@ def _whole(
         look: is shown each file on the way.
     """
     package = open_package(digest, blobs)
+    package.check_description(blobs)
     forms = {form.path: form for form in package.config.forms}
     for path in forms:
         package.layer(path)

@@ -127,6 +127,7 @@ def _verified_layers(package: Package, blobs: BlobStore) -> tuple[dict[str, byte
     """Read and hash every layer; keep the bytes of the model forms only."""
     wanted = {form.path for form in package.config.forms} | {GOLDEN_PATH}
     kept: dict[str, bytes] = {}
+    package.check_description(blobs)
     for layer in package.layers:
         data = package.read(layer.path, blobs)
         if layer.path in wanted:

@@ -258,11 +258,16 @@ class BuiltPackage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Package(msgspec.Struct, frozen=True, kw_only=True):
-    """An opened package: what its manifest says. Its layers are read, and verified, one by one."""
+    """An opened package: what its manifest says. Its layers are read, and verified, one by one.
+
+    Attributes:
+        description: what it says of itself to other tools; a blob of the manifest and no file of the package.
+    """
 
     digest: Digest
     config: PackageConfig
     layers: tuple[Layer, ...]
+    description: Layer
 
     def layer(self, path: str) -> Layer:
         for layer in self.layers:
@@ -283,6 +288,10 @@ class Package(msgspec.Struct, frozen=True, kw_only=True):
             LayerCorrupt, LayerMissing: name the blob and the path.
         """
         return _read_layer(self.layer(path), self.digest, blobs)
+
+    def check_description(self, blobs: BlobStore) -> None:
+        """Raises `LayerCorrupt` or `LayerMissing` when the description is not what the manifest names."""
+        _read_layer(self.description, self.digest, blobs)
 
 
 def build_package(config: PackageConfig, files: Mapping[str, bytes]) -> BuiltPackage:
@@ -346,7 +355,7 @@ def store_package(built: BuiltPackage, blobs: BlobStore) -> Digest:
 
 
 def open_package(digest: Digest, blobs: BlobStore) -> Package:
-    """Read and verify the manifest, the description it carries for other tools, and `package.json`; no other layer.
+    """Read and verify the manifest and `package.json`; other layers are not touched.
 
     Raises:
         BlobMissing: there is no such manifest.
@@ -360,17 +369,6 @@ def open_package(digest: Digest, blobs: BlobStore) -> Package:
     found = [layer for layer in layers if layer.path == CONFIG_PATH]
     if len(found) != 1 or len({layer.path for layer in layers}) != len(layers):
         raise _not_a_package(digest, f"it must hold {CONFIG_PATH} once, and no path twice")
-    described = manifest.config
-    _read_layer(
-        Layer(
-            path="its description",
-            media_type=described.media_type,
-            digest=described.digest,
-            n_bytes=described.size,
-        ),
-        digest,
-        blobs,
-    )
     text = _read_layer(found[0], digest, blobs)
     try:
         schema = msgspec.json.decode(text, type=_Schema).schema
@@ -379,7 +377,14 @@ def open_package(digest: Digest, blobs: BlobStore) -> Package:
         config = msgspec.json.decode(text, type=PackageConfig)
     except (msgspec.MsgspecError, Invalid) as error:
         raise _not_a_package(digest, f"{CONFIG_PATH} cannot be read: {error}") from error
-    return Package(digest=digest, config=config, layers=layers)
+    described = manifest.config
+    description = Layer(
+        path="its description",
+        media_type=described.media_type,
+        digest=described.digest,
+        n_bytes=described.size,
+    )
+    return Package(digest=digest, config=config, layers=layers, description=description)
 
 
 def manifest_of(data: bytes, digest: Digest) -> Manifest:
