@@ -44,7 +44,6 @@ from lockgate.hub.messages import ListAccess, OwnAccess, Status, WhoAmI
 
 pytestmark = pytest.mark.service
 
-HUB = Path(__file__).parent / "team_hub.py"
 CLI = (sys.executable, "-m", "lockgate.app.cli")
 ANN, BOB = "ann@example.org", "bob@example.org"
 
@@ -65,27 +64,47 @@ class TeamHub(NamedTuple):
         )
 
 
-@contextmanager
-def team_hub(store: Path, provider: OidcServer, **options: Any) -> Iterator[TeamHub]:
+def configured(store: Path, provider: OidcServer, port: int, options: dict[str, Any]) -> Path:
+    """A `hub.toml` over a store; hubs of one store share the key that signs its checkpoints."""
+    home = store.with_suffix(f".{free_port()}")
+    home.mkdir()
     table = {
         "admins": [ANN],
         "providers": [{"issuer": provider.issuer, "client_id": CLIENT, "domains": ["example.org"]}],
         "ci": [{"issuer": provider.issuer, "audience": AUDIENCE}],
         **options,
     }
-    log, port = store.with_suffix(".log"), options.get("console", ":0").rpartition(":")[2]
+    people, jobs = table.pop("providers"), table.pop("ci")
+    lines = [
+        f"[listen]\nport = {port}",
+        f"[store]\nurl = '{'env:TEAM_DSN' if 'TEAM_DSN' in os.environ else f'sqlite:{store}'}'",
+        f"[audit]\ncheckpoint_key = '{store.parent / 'checkpoint.pem'}'",
+        "[identity]",
+        *(f"{name} = {json.dumps(value)}" for name, value in table.items()),
+    ]
+    for name, entries in (("providers", people), ("ci", jobs)):
+        for entry in entries:
+            lines.append(f"[[identity.{name}]]")
+            lines += [f"{key} = {json.dumps(value)}" for key, value in entry.items()]
+    file = home / "hub.toml"
+    file.write_text("\n".join(lines) + "\n")
+    return file
+
+
+@contextmanager
+def team_hub(store: Path, provider: OidcServer, **options: Any) -> Iterator[TeamHub]:
+    port = int(options.get("console", ":0").rpartition(":")[2])
+    file, log = configured(store, provider, port, options), store.with_suffix(".log")
     with log.open("ab") as errors:
         process = subprocess.Popen(
-            [sys.executable, str(HUB), str(store), json.dumps(table), port],
-            stdout=subprocess.PIPE,
-            stderr=errors,
+            [*CLI, "hub", "--config", str(file)], stdout=subprocess.PIPE, stderr=errors
         )
     try:
         assert process.stdout is not None
         line = process.stdout.readline()
         assert line, log.read_text()
         with ExitStack() as open_hubs:
-            yield TeamHub(f"http://127.0.0.1:{json.loads(line)['port']}", store, log, open_hubs)
+            yield TeamHub(json.loads(line)["url"], store, log, open_hubs)
     finally:
         process.terminate()
         process.wait(20)
@@ -271,11 +290,19 @@ def test_a_provider_that_is_down_keeps_nobody_out_whose_key_is_known(tmp_path: P
 # -- tokens and roles ------------------------------------------------------------------------------------------------
 
 
-def test_a_revocation_counts_at_once_on_every_hub_of_the_store(team: TeamHub, provider: OidcServer) -> None:
-    ann = team.hub(provider.forged())
-    do(ann, GrantRole, subject=BOB, role="viewer")
-    token = issued(ann)
-    with team_hub(team.store, provider) as second:
+@pytest.fixture(params=["sqlite", "postgres"])
+def shared(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A place for hubs over one store, on either database."""
+    if request.param == "postgres":
+        monkeypatch.setenv("TEAM_DSN", request.getfixturevalue("database"))
+    return tmp_path / "team.db"
+
+
+def test_a_revocation_counts_at_once_on_every_hub_of_the_store(shared: Path, provider: OidcServer) -> None:
+    with team_hub(shared, provider) as team, team_hub(shared, provider) as second:
+        ann = team.hub(provider.forged())
+        do(ann, GrantRole, subject=BOB, role="viewer")
+        token = issued(ann)
         assert second.hub(token).ask(WhoAmI()).roles == ("admin",)
         bob = second.hub(provider.forged(sub="bob", email=BOB))
         assert bob.ask(Status()).models == ()
@@ -285,6 +312,8 @@ def test_a_revocation_counts_at_once_on_every_hub_of_the_store(team: TeamHub, pr
         do(ann, RevokeToken, token=token.partition(".")[0])
         assert second.status_of(token).status_code == 401
         assert team.status_of(token).status_code == 401
+        used = ann.ask(OwnAccess()).tokens[0]
+        assert (used.state, used.last_used_at is not None) == ("revoked", True)
 
 
 def test_a_token_does_what_its_holder_may_and_no_more_than_it_was_made_for(

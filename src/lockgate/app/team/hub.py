@@ -122,7 +122,12 @@ class Team(Deciding):
             return b"".join([chunk async for chunk in arriving(request, gate.limits, gate.limits.body_bytes)])
 
         return identity_routes(
-            gate.check, read, lanes.queries.run, offered=identity.offered, exchange=identity.exchange
+            gate.check,
+            read,
+            lanes.queries.run,
+            offered=identity.offered,
+            exchange=identity.exchange,
+            browser=identity.browser,
         )
 
     def serve(self, ready: Callable[[HubServer], None]) -> None:
