@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from _measure import ROOT, Row, absolute_row, child_environment, ratio_row
+from _measure import ROOT, Row, absolute_row, child_environment, ratio_row, show
 from _online import installer_environment
 from _process import Program, running
 
@@ -137,7 +137,7 @@ class Sides:
         """The medians of `n` per round, both sides asked in turn."""
         taken: tuple[list[float], list[float]] = ([], [])
         for side in (self.ours, self.theirs):
-            side.ask({"do": what, "n": 2})
+            side.ask({"do": what, "n": 1})
         for number in range(n_rounds):
             sides = [(self.ours, taken[0]), (self.theirs, taken[1])]
             for program, kept in sides if number % 2 else reversed(sides):
@@ -172,9 +172,15 @@ def compared(sides: Sides, where: str, *, n: int, n_listed: int) -> list[Row]:
     whole = statistics.median(sides.ours.ask({"do": "whole", "n": n}))
     title = f"the whole way (evidence, validation, confirmation too), {where}, ms, p50"
     rows.append(absolute_row(title, whole, None, None))
-    ours, theirs = sides.together("at-once" if "server" in where else "local-at-once", max(n // 2, 5))
-    rows.append(ratio_row(f"8 clients at once, release and lookup, {where}, ms, p50", ours, theirs, FIVE))
+    show(rows)
     return rows
+
+
+def crowd_row(sides: Sides, database: str) -> Row:
+    ours, theirs = sides.together("at-once", 5)
+    return ratio_row(
+        f"8 clients at once, release and lookup, {database}, by server, ms, p50", ours, theirs, FIVE
+    )
 
 
 def peer_rows(folder: Path, postgres: PostgresServer) -> list[Row]:
@@ -187,18 +193,19 @@ def peer_rows(folder: Path, postgres: PostgresServer) -> list[Row]:
         if database == "SQLite":
             ours, theirs = f"sqlite:{home / 'journal.db'}", f"sqlite:///{home / 'mlflow.db'}"
         else:
-            ours, theirs = f"env:{DSN}", postgres.dsn("mlflow")
+            ours, theirs = f"env:{DSN}", postgres.dsn("mlflow").replace("postgresql:", "postgresql+psycopg2:")
         with ExitStack() as stack:
             sides = _seeded(stack, ours, theirs)
             rows += compared(sides, f"{database}, in process", n=20, n_listed=1)
-            print(f"measured: {database}, in process", flush=True)
         with ExitStack() as stack:
             hub, pid = stack.enter_context(hub_server(ours, home))
             server = stack.enter_context(mlflow_server(theirs, home))
-            rows += compared(Sides(stack, hub, server, "served"), f"{database}, by server", n=10, n_listed=1)
+            sides = Sides(stack, hub, server, "served")
+            rows += compared(sides, f"{database}, by server", n=8, n_listed=1)
+            rows.append(crowd_row(sides, database))
             title = f"memory of a hub after that, {database}, MB"
             rows.append(absolute_row(title, rss_mb(pid), None, MAX_RSS_MB))
-            print(f"measured: {database}, by server", flush=True)
+            show(rows[-2:])
     return rows
 
 

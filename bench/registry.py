@@ -108,6 +108,7 @@ def main() -> int:
         for url, database in ((f"sqlite:{root / 'audited.db'}", "SQLite"), (f"env:{DSN}", "PostgreSQL")):
             write_all(opened(url).journal, commits)
             rows += audit_rows(url, database)
+            show(rows[-2:])
     show(rows)
     print(f"written to {keep('registry', rows).relative_to(ROOT)}")
     return 0

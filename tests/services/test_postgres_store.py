@@ -23,9 +23,10 @@ from lockgate.core.errors import Bug, LockgateError
 from lockgate.core.journal import EMPTY_HEAD
 from lockgate.core.secrets import NotAReference
 from lockgate.hub import audit
-from lockgate.hub.ports import JournalBusy, JournalUnreadable
+from lockgate.hub.messages import Status
+from lockgate.hub.ports import Journal, JournalBusy, JournalUnreadable
 from lockgate.registry.messages import DeclareModel
-from lockgate.testing.hub_world import PLATFORM, HubWorld, accepted
+from lockgate.testing.hub_world import MODEL_NAME, PLATFORM, HubWorld, Story, accepted
 from lockgate.testing.journal_suite import commit_of, document, lease, write
 
 pytestmark = pytest.mark.service
@@ -311,6 +312,78 @@ def test_many_threads_share_few_connections(database: str, owner: Owner) -> None
     assert journal.head().seq == n_threads * 5
     # Those of a burst are kept for the next one.
     assert 1 <= int(str(one(owner, f"SELECT count(*) FROM pg_stat_activity WHERE {OURS}"))) <= 12
+
+
+# --- what is read once -----------------------------------------------------------------------------------------
+
+
+def seen(journal: Journal) -> tuple[int, list[bytes], list[str]]:
+    with journal.snapshot():
+        one, other = journal.document("thing", "a"), journal.document("thing", "b")
+        listed = [f"{each.key}{each.rev}" for each in journal.documents("thing")]
+        return journal.head().seq, [each.body for each in (one, other) if each is not None], listed
+
+
+def test_what_another_hub_changed_is_read_anew(database: str) -> None:
+    left, right = open_postgres(database).journal, open_postgres(database).journal
+    write(left, "c1", documents=[document("a", body=b"1")])
+    assert seen(left) == seen(right) == seen(right) == (1, [b"1"], ["a1"])
+    write(right, "c2", documents=[document("a", body=b"2", rev=2)])
+    assert seen(left) == seen(right) == (2, [b"2"], ["a2"])
+    # A commit without events is one, too.
+    write(left, "c3", bodies=[], documents=[document("b", body=b"3")])
+    assert seen(left) == seen(right) == seen(left) == (2, [b"2", b"3"], ["a2", "b1"])
+    with left.transaction() as transaction:
+        assert transaction.document("thing", "b") == document("b", body=b"3")
+    with right.transaction() as transaction:
+        transaction.document("thing", "c")
+        transaction.commit(commit_of(transaction.head(), "c4", documents=[document("c"), document("b")]))
+        assert [each.key for each in right.documents("thing")] == ["a", "b", "c"]
+    assert seen(left) == seen(right) == (3, [b"2", b"{}"], ["a2", "b1", "c1"])
+
+
+def test_a_snapshot_stays_at_its_moment_while_its_hub_goes_on(database: str) -> None:
+    journal = open_postgres(database).journal
+    write(journal, "c1", documents=[document("a", body=b"1")])
+    assert seen(journal)[1] == [b"1"]
+    with journal.snapshot():
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(write, journal, "c2", documents=[document("a", body=b"2", rev=2)]).result(30)
+            assert pool.submit(seen, journal).result(30)[1] == [b"2"]
+        old = journal.document("thing", "a")
+        assert old is not None and old.body == b"1"
+        assert [each.body for each in journal.documents("thing")] == [b"1"]
+    assert seen(journal)[1] == [b"2"]
+
+
+def test_a_transaction_that_is_given_up_leaves_nothing_behind(database: str) -> None:
+    journal = open_postgres(database).journal
+    write(journal, "c1", documents=[document("a", body=b"1")])
+    seen(journal)
+    forked = commit_of(EMPTY_HEAD, "c2", documents=[document("a", body=b"never")])
+    with pytest.raises(psycopg.IntegrityError), journal.transaction() as transaction:
+        transaction.commit(forked)
+    assert seen(journal) == (1, [b"1"], ["a1"])
+
+
+def test_a_question_asked_again_goes_to_the_server_less_often(database: str) -> None:
+    store = open_postgres(database)
+    world = HubWorld(store.journal, store.outbox)
+    story = Story(world.hub)
+    story.found()
+    story.release("one", f"{MODEL_NAME}@1.0.0")
+    asked: list[str] = []
+    rows = store.journal._store.rows  # type: ignore[attr-defined]
+
+    def counted(query: str, values: object = ()) -> object:
+        asked.append(query)
+        return rows(query, values)
+
+    store.journal._store.rows = counted  # type: ignore[attr-defined]
+    first = story.ask(Status(endpoint=f"prod/{MODEL_NAME}"))
+    n_first = len(asked)
+    assert story.ask(Status(endpoint=f"prod/{MODEL_NAME}")) == first
+    assert len(asked) - n_first <= 2
 
 
 # --- secrets ---------------------------------------------------------------------------------------------------

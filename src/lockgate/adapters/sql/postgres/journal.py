@@ -28,7 +28,7 @@ _NUL = "\0"
 
 # One statement per table, whatever the number of rows: values travel as one array per column.
 _EVENTS = b"INSERT INTO events SELECT * FROM unnest(%s::bigint[], %s::bytea[], %s::bytea[])"
-_HEAD = b"UPDATE head SET seq = %s, hash = %s, frontier = %s"
+_HEAD = b"UPDATE head SET seq = %s, hash = %s, frontier = %s RETURNING xmin::text"
 _DOCUMENTS = b"""
     INSERT INTO documents SELECT * FROM unnest(
         %s::text[], %s::text[], %s::bigint[], %s::bigint[], %s::bytea[], %s::text[], %s::text[], %s::text[])
@@ -45,11 +45,13 @@ _BATCH = 2000
 
 
 class PostgresTransaction:
-    def __init__(self, journal: PostgresJournal, connection: Connection, head: Head, place: str) -> None:
+    def __init__(
+        self, journal: PostgresJournal, store: PostgresStore, connection: Connection, head: Head
+    ) -> None:
         self._journal = journal
+        self._store = store
         self._connection = connection
         self._head = head
-        self._place = place
         self.open = True
 
     def head(self) -> Head:
@@ -67,27 +69,31 @@ class PostgresTransaction:
     def commit(self, commit: Commit) -> None:
         if not self.open:
             raise Bug("a transaction commits once, inside its block", remedy="report this")
-        _refuse_nul(commit, self._place)
+        _refuse_nul(commit, self._store.place)
         self.open = False
         try:
-            self._write(commit)
+            transaction = self._write(commit)
         except psycopg.OperationalError as error:
             if not self._connection.closed:
                 raise
             raise CommitUnknown(
-                f"the connection to {self._place} broke while a command was being written",
+                f"the connection to {self._store.place} broke while a command was being written",
                 remedy="send it again under the same id: then it is carried out once, whatever happened",
                 command=commit.command_id,
             ) from error
+        self._store.advance(commit.head, transaction, commit.documents)
 
-    def _write(self, commit: Commit) -> None:
-        """All statements and the COMMIT in one go: one way to the server and back. After a failure none counts."""
+    def _write(self, commit: Commit) -> int:
+        """All statements and the COMMIT in one go: one way to the server and back. After a failure none counts.
+
+        Returns the number of the transaction that wrote them.
+        """
         head = commit.head
         with self._connection.pipeline():
             run = self._connection.execute
             for entries in _batches(commit.entries):
                 run(_EVENTS, _columns(entries))
-            run(_HEAD, (head.seq, head.hash, b"".join(head.frontier)))
+            written = run(_HEAD, (head.seq, head.hash, b"".join(head.frontier)))
             if commit.documents:
                 run(_DOCUMENTS, _columns(commit.documents))
             if commit.edges:
@@ -97,6 +103,8 @@ class PostgresTransaction:
             for receipts in _batches(chain(((commit.command_id, commit.receipt),), commit.receipts)):
                 run(_RECEIPTS, _columns(receipts))
             run(b"COMMIT")
+        ((transaction,),) = written.fetchall()
+        return int(transaction)
 
 
 class PostgresJournal:
@@ -108,7 +116,7 @@ class PostgresJournal:
     @contextmanager
     def transaction(self) -> Iterator[PostgresTransaction]:
         with self._store.writing() as (connection, head):
-            transaction = PostgresTransaction(self, connection, head_of(*head), self._store.place)
+            transaction = PostgresTransaction(self, self._store, connection, head_of(*head[:3]))
             try:
                 yield transaction
             finally:
@@ -138,8 +146,14 @@ class PostgresJournal:
     def document(self, kind: str, key: str) -> StoredDocument | None:
         if _NUL in key:
             return None
+        state, recent = self._store.state(), self._store.recent
+        if state is not None and (kept := recent.document(state, kind, key)) is not None:
+            return kept[0]
         rows = self._store.rows(f"{DOCUMENT} WHERE kind = %s AND key = %s", (kind, key))
-        return StoredDocument(*rows[0]) if rows else None
+        found = StoredDocument(*rows[0]) if rows else None
+        if state is not None:
+            recent.keep(state, kind, key, found)
+        return found
 
     def documents(
         self,
@@ -155,6 +169,11 @@ class PostgresJournal:
         # No stored text has a NUL in it: none is like such a text, and what comes after one comes after its beginning.
         if any(_NUL in text for text in (prefix, parent or "", state or "")):
             return []
+        asked = (prefix, parent, state, after, bodies)
+        # Who asks for pages looks at everything, as an audit does, and wants the rows themselves.
+        at, recent = self._store.state() if limit is None else None, self._store.recent
+        if at is not None and (kept := recent.listed(at, kind, asked)) is not None:
+            return list(kept)
         after = None if after is None else after.partition(_NUL)[0]
         wanted = document_conditions(kind, prefix, parent, state, after)
         where = " AND ".join(f"{condition} %s" for condition in wanted)
@@ -162,7 +181,10 @@ class PostgresJournal:
             f"{DOCUMENT if bodies else _COLUMNS} WHERE {where} ORDER BY key LIMIT %s",
             (*wanted.values(), limit),
         )
-        return list(map(AS_DOCUMENT, rows))
+        found = list(map(AS_DOCUMENT, rows))
+        if at is not None:
+            recent.keep_list(at, kind, asked, found)
+        return found
 
     def edges(self, *, source: str | None = None, target: str | None = None) -> Sequence[Edge]:
         if any(_NUL in text for text in (source or "", target or "")):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, TypeAlias, TypeVar
 
@@ -17,11 +17,13 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import TransactionStatus
 
 from lockgate.adapters.sql.postgres.errors import StoreUnsuitable, not_connected, translated
+from lockgate.adapters.sql.postgres.recent import Recent, State, state_of
 from lockgate.adapters.sql.postgres.schema import MIGRATIONS
 from lockgate.adapters.sql.tables import too_new
 from lockgate.adapters.sql.turns import Turns
 from lockgate.core.errors import Bug
-from lockgate.hub.ports import JournalBusy
+from lockgate.core.journal import Head
+from lockgate.hub.ports import JournalBusy, StoredDocument
 
 Connection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
 Values: TypeAlias = Sequence[Any] | Mapping[str, Any]
@@ -76,6 +78,7 @@ class PostgresStore:
         self._turns = Turns()
         self._seats = threading.BoundedSemaphore(_N_CONNECTIONS)
         self._idle: list[Connection] = []
+        self.recent = Recent()
         self._local = threading.local()
         self.close = weakref.finalize(self, _close_all, self._idle)
         self._migrate()
@@ -88,8 +91,9 @@ class PostgresStore:
     def writing(self) -> Iterator[tuple[Connection, tuple[Any, ...]]]:
         """A transaction that holds the head lock, and the head; rolled back unless the block commits."""
         self._must_be_free()
-        with self._turns.turn(_BUSY_S), self._block(_lock_head) as opened:
-            yield opened
+        with self._turns.turn(_BUSY_S), self._block(_lock_head) as (connection, head):
+            self._local.state = state_of(head)
+            yield connection, head
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
@@ -97,8 +101,20 @@ class PostgresStore:
         if self._held() is not None:
             yield
             return
-        with self._block(_begin_snapshot):
+        with self._block(_begin_snapshot) as (_, head):
+            self._local.state = state_of(head)
             yield
+
+    def state(self) -> State | None:
+        """The state of the documents that this thread reads; None when it is bound to none."""
+        state: State | None = getattr(self._local, "state", None)
+        return state
+
+    def advance(self, head: Head, transaction: int, changed: Iterable[StoredDocument]) -> None:
+        """This thread's transaction was committed: what it reads from now on is bound to nothing."""
+        before, self._local.state = self.state(), None
+        if before is not None:
+            self.recent.advance(before, State(head.seq, head.hash, transaction), changed)
 
     def _held(self) -> Connection | None:
         held: Connection | None = getattr(self._local, "connection", None)
@@ -118,7 +134,7 @@ class PostgresStore:
             except psycopg.Error as error:
                 raise translated(error, self.place) from error
             finally:
-                self._local.connection = None
+                self._local.connection = self._local.state = None
                 self._give_back(connection)
 
     def _once_more(self, act: Callable[[Connection], R]) -> R:
@@ -241,21 +257,29 @@ def _rows(connection: Connection, query: str, values: Values) -> list[tuple[Any,
     return connection.cursor(binary=True).execute(query.encode(), values).fetchall()
 
 
+_READ_HEAD = b"SELECT seq, hash, frontier, xmin::text FROM head"
+
+
 def _lock_head(connection: Connection) -> tuple[Any, ...]:
     # One message to the server for both; READ COMMITTED, so that what is read after the lock is what it protects.
     cursor = connection.execute(
-        b"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SELECT seq, hash, frontier FROM head FOR UPDATE"
+        b"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; " + _READ_HEAD + b" FOR UPDATE"
     )
     cursor.nextset()
     (head,) = cursor.fetchall()
     return head
 
 
-def _begin_snapshot(connection: Connection) -> None:
+def _begin_snapshot(connection: Connection) -> tuple[Any, ...]:
     # It holds no lock that a writer needs, so it may take its time between two questions.
-    connection.execute(
-        b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL idle_in_transaction_session_timeout = 0"
+    cursor = connection.execute(
+        b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;"
+        b" SET LOCAL idle_in_transaction_session_timeout = 0; " + _READ_HEAD
     )
+    cursor.nextset()
+    cursor.nextset()
+    (head,) = cursor.fetchall()
+    return head
 
 
 def _begin_migration(connection: Connection) -> None:
