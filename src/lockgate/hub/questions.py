@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from lockgate.access.state import FEDERATION, SUBJECT, TOKEN, TokenState
+from lockgate.core import semver
 from lockgate.core.clock import Clock, Micros
 from lockgate.core.digests import Digest
 from lockgate.core.documents import DocRef, DocumentKind
@@ -397,7 +398,8 @@ class Questions:
         page = found[:limit]
         lines = [VersionLine(version=one.key, state=one.state, package=one.digest) for one in page]
         return VersionsAnswer(
-            versions=tuple(sorted(lines, key=lambda line: parse_version(line.version))),
+            # All of one model, so its number alone says where a version belongs.
+            versions=tuple(sorted(lines, key=lambda line: semver.parse(line.version.rpartition("@")[2]))),
             next=page[-1].key if len(found) > limit else None,
         )
 
