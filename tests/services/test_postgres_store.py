@@ -72,7 +72,7 @@ def test_events_can_only_be_appended(database: str, owner: Owner, statement: str
 
 
 def test_a_commit_that_does_not_go_on_from_the_head_writes_nothing(database: str) -> None:
-    journal, outbox, _ = open_postgres(database)
+    journal, outbox, *_ = open_postgres(database)
     write(journal, "c1", bodies=[b"one"], documents=[document("a")])
     forked = commit_of(
         EMPTY_HEAD, "c2", bodies=[b"other"], documents=[document("b")], effects=[("s", 1, b"")]
@@ -224,7 +224,7 @@ def end_sessions(owner: Owner, condition: str = "true") -> int:
 
 
 def test_connections_that_died_while_idle_are_replaced_unnoticed(database: str, owner: Owner) -> None:
-    journal, outbox, _ = open_postgres(database)
+    journal, outbox, *_ = open_postgres(database)
     write(journal, "c1", effects=[("s", 1, b"{}")])
     for ask in (
         lambda: journal.head().seq,
