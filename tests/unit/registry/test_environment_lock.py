@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from lockgate.registry.content.lock import LockUnreadable, Pinned, parse_lock
+from lockgate.registry.content.lock import LockUnreadable, Pinned, moved, parse_lock
 
 SECRET_PLACE = "://".join(("https", "user:" + "secret@example.org"))
 LOCK = b"""
@@ -55,3 +55,10 @@ def test_a_line_that_pins_nothing_makes_the_lock_unreadable_and_tells_no_secret(
 def test_an_empty_or_binary_lock_is_unreadable(data: bytes) -> None:
     with pytest.raises(LockUnreadable):
         parse_lock(data)
+
+
+def test_two_locks_differ_by_what_came_went_and_moved() -> None:
+    old = [Pinned("a", "1"), Pinned("b", "1"), Pinned("c", "1", marker="x"), Pinned("c", "2", marker="y")]
+    new = [Pinned("b", "2"), Pinned("c", "2"), Pinned("d", "1"), Pinned("c", "1")]
+    assert moved(old, new) == (("a", "1", ""), ("b", "1", "2"), ("d", "", "1"))
+    assert moved(old, old) == ()

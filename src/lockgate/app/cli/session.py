@@ -21,7 +21,6 @@ from lockgate.core.errors import Forbidden, LockgateError, Unsupported
 from lockgate.core.messages import Command, Query, Receipt, Refusal
 from lockgate.hub.kernel import Hub
 from lockgate.hub.messages import ExplainVersion, Standing, Status
-from lockgate.registry.package import Package, open_package
 from lockgate.workshop.config import NoProject
 from lockgate.workshop.layout import Layout, claimed_actor, here
 
@@ -145,9 +144,9 @@ class Session:
         )
         return there
 
-    def package(self, digest: Digest) -> Package:
-        """Open a package; its manifest and description are verified."""
-        return open_package(digest, self.blobs)
+    def package(self, digest: Digest) -> Any:
+        """Open a package; its manifest and description are verified. Loaded on use: it brings NumPy along."""
+        return resolve("lockgate.registry.package:open_package")(digest, self.blobs)
 
     @functools.cached_property
     def working(self) -> Hub:

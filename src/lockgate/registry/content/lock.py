@@ -8,6 +8,7 @@ not be told less than what would be installed.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import msgspec
 
@@ -73,6 +74,23 @@ def parse_lock(data: bytes, *, where: str = "environment.lock") -> tuple[Pinned,
     if not found:
         raise LockUnreadable(f"{where} pins nothing", remedy=_HOW, where=where)
     return tuple(sorted(found))
+
+
+def moved(old: Sequence[Pinned], new: Sequence[Pinned]) -> tuple[tuple[str, str, str], ...]:
+    """What differs between two locks: name, versions before and after; empty where it was not, or is not any more."""
+    before, after = _versions(old), _versions(new)
+    return tuple(
+        (name, before.get(name, ""), after.get(name, ""))
+        for name in sorted(before.keys() | after.keys())
+        if before.get(name) != after.get(name)
+    )
+
+
+def _versions(lock: Sequence[Pinned]) -> dict[str, str]:
+    found: dict[str, list[str]] = {}
+    for pin in lock:
+        found.setdefault(pin.name, []).append(pin.version)
+    return {name: ", ".join(sorted(set(versions))) for name, versions in found.items()}
 
 
 _HOW = "write one with: uv pip compile --generate-hashes --no-emit-index-url pyproject.toml"

@@ -15,10 +15,11 @@ from lockgate.app.cli.verbs.supply import carry
 from lockgate.core.digests import short
 from lockgate.core.names import parse_endpoint, parse_version
 from lockgate.hub.messages import ExplainVersion, VersionAnswer
+from lockgate.registry.content.lock import LockUnreadable, moved, parse_lock
 from lockgate.registry.content.sbom import attested_bill
 from lockgate.registry.difference import differences
 from lockgate.registry.messages import SignVersion
-from lockgate.registry.package import GOLDEN_PATH, decode_golden
+from lockgate.registry.package import ENVIRONMENT_PATH, GOLDEN_PATH, Package, decode_golden
 from lockgate.workshop.rebuild import rebuild, require_inputs
 from lockgate.workshop.transport.carriage import sign_again
 
@@ -103,8 +104,8 @@ def sbom(session: Session, ref: str) -> None:
     Example: lockgate package sbom flight-delay@1.0.0 > bom.json
     """
     known = _version(session, ref)
-    control = session.control
-    bill = attested_bill(known.attestations, known.version.version, control.blobs, control.trusted())
+    trusted = session.control.trusted()
+    bill = attested_bill(known.attestations, known.version.version, session.blobs, trusted)
     session.answer(bill, msgspec.json.format(msgspec.json.encode(bill), indent=2).decode())
 
 
@@ -116,25 +117,41 @@ for one in (show, carry.verify, sign, export, golden, sbom):
 @click.argument("old")
 @click.argument("new")
 def diff(session: Session, old: str, new: str) -> None:
-    """What changed between two versions: data, features, code, params, environment, contract, files.
+    """What changed between two versions: data, features, code, params, environment down to each distribution,
+    contract, files, and what the gates measured.
 
     Example: lockgate diff flight-delay@1.0.0 flight-delay@1.1.0
     """
     before, after = _version(session, old), _version(session, new)
-    found = differences(session.package(before.version.package), session.package(after.version.package))
-    rows = [f"{one.section:<12} {one.name:<32} {_cut(one.before)} -> {_cut(one.after)}" for one in found]
+    one, two = session.package(before.version.package), session.package(after.version.package)
+    found = differences(one, two)
+    rows = [f"{each.section:<12} {each.name:<32} {_cut(each.before)} -> {_cut(each.after)}" for each in found]
+    libraries = _libraries(session, one, two)
+    rows += [f"{'environment':<12} {name:<32} {was or '-'} -> {now or '-'}" for name, was, now in libraries]
+    values, others = _values(before), _values(after)
     record: dict[str, Any] = {
         "old": before.version.package,
         "new": after.version.package,
-        "differences": [msgspec.to_builtins(one) for one in found],
-        "evidence": {"old": _values(before), "new": _values(after)},
+        "differences": [msgspec.to_builtins(each) for each in found],
+        "libraries": [{"name": name, "before": was, "after": now} for name, was, now in libraries],
+        "evidence": {"old": values, "new": others},
     }
-    metrics = [
-        f"{'evidence':<12} {name:<32} {_values(before).get(name, '-')} -> {value}"
-        for name, value in _values(after).items()
-        if _values(before).get(name) != value
+    rows += [
+        f"{'evidence':<12} {name:<32} {values.get(name, '-')} -> {others.get(name, '-')}"
+        for name in sorted(values | others)
+        if values.get(name) != others.get(name)
     ]
-    session.answer(record, "\n".join([*rows, *metrics]) or "no difference")
+    session.answer(record, "\n".join(rows) or "no difference")
+
+
+def _libraries(session: Session, old: Package, new: Package) -> tuple[tuple[str, str, str], ...]:
+    """The distributions that differ; a lock that cannot be read differs by its digest only."""
+    if old.config.environment == new.config.environment:
+        return ()
+    try:
+        return moved(*(parse_lock(one.read(ENVIRONMENT_PATH, session.blobs)) for one in (old, new)))
+    except LockUnreadable:
+        return ()
 
 
 def _cut(text: str | None) -> str:
@@ -144,7 +161,12 @@ def _cut(text: str | None) -> str:
 
 
 def _values(answer: VersionAnswer) -> dict[str, str]:
-    return {line.name: line.value for line in answer.evidence if line.gate.startswith("perf.")}
+    """What was measured, by gate, metric and slice, and where it was measured for an environment."""
+    return {
+        f"{line.name}@{line.environment}" if line.environment else line.name: line.value
+        for line in answer.evidence
+        if line.value
+    }
 
 
 @verb

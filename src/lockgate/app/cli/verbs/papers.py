@@ -33,8 +33,7 @@ def dossier(session: Session, version: str, profile: str | None, as_markdown: bo
     Example: lockgate dossier flight-delay@1.0.0 --profile eu-ai-act > dossier.md
     """
     known: DossierFacts = session.ask(CompileDossier(version=str(parse_version(version))))
-    control = session.control
-    document = compile_dossier(known, control.package(known.explained.version.package), control.blobs)
+    document = compile_dossier(known, session.package(known.explained.version.package), session.blobs)
     if profile is not None:
         document = read_by(document, _profile(profile))
     text = markdown(document).rstrip("\n")
