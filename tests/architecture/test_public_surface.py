@@ -70,3 +70,9 @@ def test_a_name_that_is_not_offered_is_an_attribute_error():
         assert "no_such_name" in str(error)
     else:
         raise AssertionError("lockgate.no_such_name resolved to something")
+
+
+def test_what_only_reads_loads_nothing_that_opens_packages_or_computes():
+    """`lockgate status` is asked all day; it reads documents and needs click and SQLite for that."""
+    loaded = loaded_after("import lockgate.app.reading, lockgate.app.cli.verbs.show")
+    assert not loaded & (set(HEAVY) - {"click", "sqlite3"})

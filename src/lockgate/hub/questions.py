@@ -91,7 +91,8 @@ from lockgate.hub.messages import (
 )
 from lockgate.hub.next_step import standing_answer
 from lockgate.hub.ports import CheckpointSink, Delivery, Journal, Outbox
-from lockgate.hub.reports import dossier, lineage
+from lockgate.hub.reports import lineage
+from lockgate.hub.reports.gathered import dossier_facts
 from lockgate.hub.table import KIND_BY_NAME
 from lockgate.hub.telling.subscriptions import (
     SUBSCRIPTION,
@@ -381,7 +382,7 @@ class Questions:
         return tuple(one for one in snapshots if one is not None and one.state == "erased")
 
     def _dossier(self, query: CompileDossier) -> DossierFacts:
-        return dossier.facts(self._explain(ExplainVersion(version=query.version)), self._get, self._all)
+        return dossier_facts(self._explain(ExplainVersion(version=query.version)), self._get, self._all)
 
     def _versions(self, query: ListVersions) -> VersionsAnswer:
         self._named(MODEL, query.model)

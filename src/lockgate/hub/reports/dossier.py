@@ -5,7 +5,7 @@ Nothing is claimed that was not measured. Where a question has no answer in jour
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -14,23 +14,16 @@ from lockgate.core.blobs import BlobMissing, BlobStore
 from lockgate.core.clock import Micros, iso
 from lockgate.core.digests import canonical, short
 from lockgate.core.names import parse_endpoint, parse_version
-from lockgate.data.state import SNAPSHOT
-from lockgate.delivery.state import ENDPOINT, ENVIRONMENT
 from lockgate.gates.evidence import Evidence
 from lockgate.gates.messages import EvidenceLine
 from lockgate.gates.scans.dossier import SECTIONS, is_written
-from lockgate.gates.state import EVIDENCE, EvidenceState, evidence_key
 from lockgate.governance.dossier.document import Dossier, Section, Table
-from lockgate.governance.state import APPROVAL, BREAK_GLASS, POLICY, RELEASE_PLAN, SIGN_OFF, WAIVER
-from lockgate.hub.messages import DossierFacts, EvidenceHead, VersionAnswer
-from lockgate.pipeline.state import RUN
+from lockgate.hub.messages import DossierFacts
 from lockgate.registry.content.lock import LockUnreadable, parse_lock
 from lockgate.registry.contract import InputField
-from lockgate.registry.decide import model_of
 from lockgate.registry.messages import HOW
 from lockgate.registry.package import ENVIRONMENT_PATH, INCLUDE_PREFIX, Package, PackageConfig
 from lockgate.registry.signing import SBOM_PREDICATE
-from lockgate.registry.state import TRACE
 
 _TITLES: Mapping[str, str] = {
     "intended_use": "Intended use",
@@ -39,52 +32,6 @@ _TITLES: Mapping[str, str] = {
     "human_oversight": "Human oversight",
     "monitoring_plan": "Monitoring plan",
 }
-
-
-def facts(
-    explained: VersionAnswer, get: Callable[[Any, str], Any], every: Callable[..., Sequence[Any]]
-) -> DossierFacts:
-    """The journal's half.
-
-    Args:
-        get: one document by kind and key; `every` all of a kind by prefix or parent.
-    """
-    version = explained.version
-    run = get(RUN, version.run)
-    environments = [""] + [step.environment for step in every(ENVIRONMENT)]
-    records: list[EvidenceState] = [
-        found
-        for name in environments
-        if (found := get(EVIDENCE, evidence_key(version.version, name))) is not None
-    ]
-    snapshots = [get(SNAPSHOT, one) for one in sorted(run.snapshots.values())] if run is not None else []
-    endpoints = [get(ENDPOINT, f"{name}/{version.model}") for name in environments if name]
-    return DossierFacts(
-        explained=explained,
-        evidence=tuple(
-            EvidenceHead(
-                environment=one.environment,
-                evidence_set=one.evidence_set,
-                recorded_at=one.recorded_at,
-                recorded_by=one.recorded_by,
-            )
-            for one in records
-        ),
-        snapshots=tuple(one for one in snapshots if one is not None),
-        run=run,
-        trace=get(TRACE, version.version),
-        objections={
-            one.environment: one.objections
-            for one in every(APPROVAL, version.version + "#")
-            if one.objections
-        },
-        plans=tuple(every(RELEASE_PLAN, version.version + "#")),
-        sign_offs=tuple(every(SIGN_OFF, version.version + "#")),
-        waivers=tuple(every(WAIVER, version.model + "#")),
-        break_glass=tuple(every(BREAK_GLASS, version.model + "#")),
-        endpoints=tuple(one for one in endpoints if one is not None),
-        policy=get(POLICY, model_of(version.version).namespace),
-    )
 
 
 def compile_dossier(known: DossierFacts, package: Package, blobs: BlobStore) -> Dossier:
