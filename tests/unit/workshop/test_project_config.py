@@ -217,3 +217,19 @@ def test_checkpoints_go_to_one_place_or_several() -> None:
     with pytest.raises(NotAReference) as caught:
         parse_config(TEXT + '[audit]\nsink = "s3://audit?secret_key=very-secret"\n')
     assert "very-secret" not in caught.value.message
+
+
+def test_a_dossier_has_the_sections_that_people_write_and_no_others() -> None:
+    written = TEXT + '[models.basket.dossier]\nlimitations = "docs/limits.md"\n'
+    assert parse_config(written).models["basket"].dossier == {"limitations": "docs/limits.md"}
+    error = complaint(written.replace("limitations =", "limitation ="))
+    assert "'limitation'" in error.message and "limitations" in error.remedy
+    assert error.facts["key"] == "models.basket.dossier.limitation"
+
+
+def test_advisories_have_a_threshold_and_may_grow_old_only_if_nobody_minds() -> None:
+    assert parse_config(TEXT).security is None
+    table = parse_config(TEXT + '[security]\nadvisories = "osv.json"\n').security
+    assert table is not None and (table.severity, table.max_age_days) == ("high", None)
+    assert "security" in complaint(TEXT + '[security]\nadvisories = "x"\nmax_age_days = -1\n').message
+    assert "security" in complaint(TEXT + '[security]\nadvisories = "x"\nseverity = "grave"\n').message
