@@ -19,6 +19,7 @@ from lockgate.registry.package import (
     CODE_PATH,
     LIGHTGBM_PATH,
     ONNX_PATH,
+    InputTrace,
     ModelForm,
     build_package,
     open_package,
@@ -102,7 +103,10 @@ class Silent(TinyPredictor):
 
 def packed(blobs: MemoryBlobs, weights: tuple[float, ...] = WEIGHTS, **changes: Any) -> Digest:
     model = tiny_model(weights)
-    config = package_config(forms=FORMS, **{"recipe": {"label": "late", "dossier": WRITTEN}, **changes})
+    traces = tuple(InputTrace(input=field.name, source="request", columns=()) for field in CONTRACT.inputs)
+    config = package_config(
+        forms=FORMS, traces=traces, **{"recipe": {"label": "late", "dossier": WRITTEN}, **changes}
+    )
     more = {f"include/{path}": b"# Written\nBy people." for path in WRITTEN.values()}
     files = package_files(model, **{LIGHTGBM_PATH: b"tree\n" + model, CODE_PATH: pack_tar({}), **more})
     built = build_package(config, files)

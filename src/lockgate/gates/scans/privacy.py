@@ -45,7 +45,7 @@ def privacy_tags(
 
     Args:
         inputs: of the model contract.
-        traces: from the package; an input of a view without one is an error.
+        traces: from the package; an input without one is an error.
         contracts: gives the data contract of each dataset by its short name, as packed.
     Returns:
         One record: `value` private columns without a purpose, of `n` columns that reach the model; limit 0. The
@@ -54,7 +54,7 @@ def privacy_tags(
 
     def judge() -> Evidence:
         traced = {trace.input for trace in traces}
-        lost = [field.name for field in inputs if field.source != "request" and field.name not in traced]
+        lost = [field.name for field in inputs if field.name not in traced]
         if lost or not inputs:
             raise MissingInput(
                 f"the package does not say which columns {', '.join(lost) or 'its inputs'} are made from",
