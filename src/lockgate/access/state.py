@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import msgspec
+from msgspec.structs import replace
 
 from lockgate.access.messages import (
     FederationRuleAdded,
@@ -21,7 +22,7 @@ from lockgate.access.messages import (
 from lockgate.access.roles import ADMIN, Grant
 from lockgate.core.clock import Micros
 from lockgate.core.documents import Columns, DocumentKind
-from lockgate.core.messages import Event, Stamp
+from lockgate.core.messages import Stamp
 
 
 class HeldGrant(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,59 +114,33 @@ def is_admin(subject: SubjectState | None, now: Micros) -> bool:
     return any(grant.role == ADMIN and grant.is_over_everything for grant in in_force((subject,), now))
 
 
-_SUBJECT_EVENTS = (
-    RoleGranted,
-    GrantConfirmed,
-    RoleRevoked,
-    ServiceAccountCreated,
-    FirstAdminNamed,
-    TokenIssued,
-    TokenRevoked,
-    FederationRuleAdded,
-    FederationRuleRemoved,
-)
-
-
-def _fold_subject(body: SubjectState | None, event: Event, stamp: Stamp) -> SubjectState:
-    assert isinstance(event, _SUBJECT_EVENTS)
-    before = body or SubjectState(subject=event.subject)
-    change = msgspec.structs.replace
-    match event:
-        case ServiceAccountCreated():
-            return change(before, namespace=event.namespace, purpose=event.purpose, created_at=stamp.at)
-        case RoleGranted() | FirstAdminNamed():
-            return _granted(before, event, stamp)
-        case GrantConfirmed():
-            return change(before, grants=tuple(_confirmed(held, event, stamp) for held in before.grants))
-        case RoleRevoked():
-            gone = (event.role, event.namespace)
-            left = tuple(one for one in before.grants if (one.grant.role, one.grant.namespace) != gone)
-            return change(before, grants=left)
-        case TokenIssued():
-            reach = Reach(credential=f"token:{event.token}", by=stamp.actor, until=event.expires_at)
-        case FederationRuleAdded():
-            reach = Reach(credential=f"rule:{event.rule}", by=stamp.actor)
-        case TokenRevoked():
-            return _unreached(before, f"token:{event.token}", stamp)
-        case FederationRuleRemoved():
-            return _unreached(before, f"rule:{event.rule}", stamp)
-    if before.created_at is None:
-        return before
-    after = _unreached(before, reach.credential, stamp)
-    return change(after, reaches=(*after.reaches, reach))
-
-
-def _granted(before: SubjectState, event: RoleGranted | FirstAdminNamed, stamp: Stamp) -> SubjectState:
-    if isinstance(event, FirstAdminNamed):
-        before = msgspec.structs.replace(before, named_at=stamp.at)
-        grant, in_force_at, until = Grant(role=ADMIN), stamp.at, None
-    else:
-        grant, in_force_at, until = event.grant, event.in_force_at, event.until
+def _named(body: SubjectState | None, event: FirstAdminNamed, stamp: Stamp) -> SubjectState:
+    known = replace(body or SubjectState(subject=event.subject), named_at=stamp.at)
     held = HeldGrant(
-        grant=grant, granted_at=stamp.at, granted_by=stamp.actor, in_force_at=in_force_at, until=until
+        grant=Grant(role=ADMIN), granted_at=stamp.at, granted_by=stamp.actor, in_force_at=stamp.at
     )
-    others = tuple(one for one in before.grants if one.grant != grant)
-    return msgspec.structs.replace(before, grants=(*others, held))
+    return _with_grant(known, held)
+
+
+def _granted(body: SubjectState | None, event: RoleGranted, stamp: Stamp) -> SubjectState:
+    held = HeldGrant(
+        grant=event.grant,
+        granted_at=stamp.at,
+        granted_by=stamp.actor,
+        in_force_at=event.in_force_at,
+        until=event.until,
+    )
+    return _with_grant(body or SubjectState(subject=event.subject), held)
+
+
+def _with_grant(before: SubjectState, held: HeldGrant) -> SubjectState:
+    others = tuple(one for one in before.grants if one.grant != held.grant)
+    return replace(before, grants=(*others, held))
+
+
+def _agreed(body: SubjectState | None, event: GrantConfirmed, stamp: Stamp) -> SubjectState:
+    before = body or SubjectState(subject=event.subject)
+    return replace(before, grants=tuple(_confirmed(held, event, stamp) for held in before.grants))
 
 
 def _confirmed(held: HeldGrant, event: GrantConfirmed, stamp: Stamp) -> HeldGrant:
@@ -174,9 +149,44 @@ def _confirmed(held: HeldGrant, event: GrantConfirmed, stamp: Stamp) -> HeldGran
     # Whoever gave it cannot be the one who confirms it, also where one command confirms several.
     if held.granted_by == stamp.actor:
         return held
-    return msgspec.structs.replace(
-        held, confirmed_by=stamp.actor, in_force_at=min(held.in_force_at, stamp.at)
-    )
+    return replace(held, confirmed_by=stamp.actor, in_force_at=min(held.in_force_at, stamp.at))
+
+
+def _revoked(body: SubjectState | None, event: RoleRevoked, stamp: Stamp) -> SubjectState:
+    before, gone = body or SubjectState(subject=event.subject), (event.role, event.namespace)
+    left = tuple(one for one in before.grants if (one.grant.role, one.grant.namespace) != gone)
+    return replace(before, grants=left)
+
+
+def _created(body: SubjectState | None, event: ServiceAccountCreated, stamp: Stamp) -> SubjectState:
+    before = body or SubjectState(subject=event.subject)
+    return replace(before, namespace=event.namespace, purpose=event.purpose, created_at=stamp.at)
+
+
+def _token_issued(body: SubjectState | None, event: TokenIssued, stamp: Stamp) -> SubjectState:
+    reach = Reach(credential=f"token:{event.token}", by=stamp.actor, until=event.expires_at)
+    return _reached(body or SubjectState(subject=event.subject), reach, stamp)
+
+
+def _token_revoked(body: SubjectState | None, event: TokenRevoked, stamp: Stamp) -> SubjectState:
+    return _unreached(body or SubjectState(subject=event.subject), f"token:{event.token}", stamp)
+
+
+def _rule_added(body: SubjectState | None, event: FederationRuleAdded, stamp: Stamp) -> SubjectState:
+    reach = Reach(credential=f"rule:{event.rule}", by=stamp.actor)
+    return _reached(body or SubjectState(subject=event.subject), reach, stamp)
+
+
+def _rule_removed(body: SubjectState | None, event: FederationRuleRemoved, stamp: Stamp) -> SubjectState:
+    return _unreached(body or SubjectState(subject=event.subject), f"rule:{event.rule}", stamp)
+
+
+def _reached(before: SubjectState, reach: Reach, stamp: Stamp) -> SubjectState:
+    """Of service accounts only: a person's tokens are nobody else's way to act."""
+    if before.created_at is None:
+        return before
+    after = _unreached(before, reach.credential, stamp)
+    return replace(after, reaches=(*after.reaches, reach))
 
 
 def _unreached(before: SubjectState, credential: str, stamp: Stamp) -> SubjectState:
@@ -186,24 +196,38 @@ def _unreached(before: SubjectState, credential: str, stamp: Stamp) -> SubjectSt
         for one in before.reaches
         if one.credential != credential and (one.until is None or stamp.at < one.until)
     )
-    return msgspec.structs.replace(before, reaches=left)
+    return replace(before, reaches=left)
 
 
 SUBJECT = DocumentKind(
     name="subject",
     type=SubjectState,
-    keys=lambda event: (event.subject,) if isinstance(event, _SUBJECT_EVENTS) else (),
-    fold=_fold_subject,
+    keys=lambda event: (event.subject,),
+    made_by={
+        RoleGranted: _granted,
+        GrantConfirmed: _agreed,
+        RoleRevoked: _revoked,
+        ServiceAccountCreated: _created,
+        FirstAdminNamed: _named,
+        TokenIssued: _token_issued,
+        TokenRevoked: _token_revoked,
+        FederationRuleAdded: _rule_added,
+        FederationRuleRemoved: _rule_removed,
+    },
     columns=lambda body: Columns(body.namespace if body.created_at is not None else ""),
 )
 
 
-def _fold_token(body: TokenState | None, event: Event, stamp: Stamp) -> TokenState:
-    if isinstance(event, TokenRevoked):
-        assert body is not None
-        return msgspec.structs.replace(body, revoked_at=stamp.at, revoked_by=stamp.actor)
-    assert isinstance(event, TokenIssued | TokenExchanged)
-    state = TokenState(
+def _issued(body: TokenState | None, event: TokenIssued, stamp: Stamp) -> TokenState:
+    return replace(_token_of(event, stamp), label=event.label)
+
+
+def _exchanged(body: TokenState | None, event: TokenExchanged, stamp: Stamp) -> TokenState:
+    return replace(_token_of(event, stamp), rule=event.rule, claims=event.claims)
+
+
+def _token_of(event: TokenIssued | TokenExchanged, stamp: Stamp) -> TokenState:
+    return TokenState(
         token=event.token,
         subject=event.subject,
         secret_sha256=event.secret_sha256,
@@ -212,27 +236,21 @@ def _fold_token(body: TokenState | None, event: Event, stamp: Stamp) -> TokenSta
         issued_by=stamp.actor,
         expires_at=event.expires_at,
     )
-    if isinstance(event, TokenIssued):
-        return msgspec.structs.replace(state, label=event.label)
-    return msgspec.structs.replace(state, rule=event.rule, claims=event.claims)
 
 
 TOKEN = DocumentKind(
     name="token",
     type=TokenState,
-    keys=lambda event: (
-        (event.token,) if isinstance(event, TokenIssued | TokenExchanged | TokenRevoked) else ()
-    ),
-    fold=_fold_token,
+    keys=lambda event: (event.token,),
+    made_by={TokenIssued: _issued, TokenExchanged: _exchanged},
+    changed_by={
+        TokenRevoked: lambda body, event, stamp: replace(body, revoked_at=stamp.at, revoked_by=stamp.actor)
+    },
     columns=lambda body: Columns(body.subject, "revoked" if body.revoked_at is not None else body.rule),
 )
 
 
-def _fold_federation(body: FederationState | None, event: Event, stamp: Stamp) -> FederationState:
-    if isinstance(event, FederationRuleRemoved):
-        assert body is not None
-        return msgspec.structs.replace(body, removed_at=stamp.at)
-    assert isinstance(event, FederationRuleAdded)
+def _added(body: FederationState | None, event: FederationRuleAdded, stamp: Stamp) -> FederationState:
     return FederationState(
         rule=event.rule,
         issuer=event.issuer,
@@ -249,9 +267,10 @@ def _fold_federation(body: FederationState | None, event: Event, stamp: Stamp) -
 FEDERATION = DocumentKind(
     name="federation-rule",
     type=FederationState,
-    keys=lambda event: (
-        (event.rule,) if isinstance(event, FederationRuleAdded | FederationRuleRemoved) else ()
-    ),
-    fold=_fold_federation,
+    keys=lambda event: (event.rule,),
+    made_by={FederationRuleAdded: _added},
+    changed_by={
+        FederationRuleRemoved: lambda body, event, stamp: replace(body, removed_at=stamp.at),
+    },
     columns=lambda body: Columns(body.namespace, "active" if body.removed_at is None else "removed"),
 )

@@ -6,16 +6,15 @@ writes the events, and `audit verify` folds them again from nothing and compares
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Generic, NamedTuple, TypeVar, cast
-
-import msgspec
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar, cast
 
 from lockgate.core.messages import Event, Stamp
 from lockgate.core.names import BadName
 
 D = TypeVar("D")
+EventClass: TypeAlias = type[Event]
 
 
 class Columns(NamedTuple):
@@ -28,26 +27,31 @@ class Columns(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class DocumentKind(Generic[D]):
-    """One kind of document and how events make it.
+    """One kind of document and how events make it. Events of a class that is named nowhere here are of no concern.
 
     Attributes:
         name: the kind's word in the glossary, for example `version`.
         type: the frozen struct of its body.
-        keys: which documents of this kind an event touches; empty for events of no concern.
-        fold: the body after the event; the body is None before the first one.
+        keys: which documents of this kind an event touches.
+        made_by: the classes of events that a document begins with, each with the body after it. They may come
+            again; the body before is None the first time.
+        changed_by: the classes of events that come later, each with the body after it.
         columns: the projected columns of a body.
-        fold_version: raised when `fold` changes what it makes of old events.
-        edges: lineage edges `(source, kind, target)` that an event adds, in full ref form
-            (`snapshot:ID`, `version:KEY`, `endpoint:KEY`).
+        fold_version: raised when a fold changes what it makes of old events.
+        edges: the classes of events that add lineage, each with the edges `(source, kind, target)`, in full ref
+            form (`snapshot:ID`, `version:KEY`, `endpoint:KEY`).
     """
 
     name: str
     type: type[D]
-    keys: Callable[[Event], tuple[str, ...]]
-    fold: Callable[[D | None, Event, Stamp], D]
+    keys: Callable[[Any], tuple[str, ...]]
+    made_by: Mapping[EventClass, Callable[[D | None, Any, Stamp], D]]
+    changed_by: Mapping[EventClass, Callable[[D, Any, Stamp], D]] = field(default_factory=dict)
     columns: Callable[[D], Columns] = lambda body: Columns()
     fold_version: int = 1
-    edges: Callable[[Event], tuple[tuple[str, str, str], ...]] = lambda event: ()
+    edges: Mapping[EventClass, Callable[[Any], tuple[tuple[str, str, str], ...]]] = field(
+        default_factory=dict
+    )
 
 
 class DocRef(NamedTuple):
@@ -91,37 +95,3 @@ class Docs:
 
     def __iter__(self) -> Iterator[DocRef]:
         return iter(self._loaded)
-
-
-class _FieldRead(Exception):
-    """Raised by an event that has a class and no content."""
-
-
-def concerned(
-    ask: Callable[[DocumentKind[Any]], Callable[[Event], tuple[Any, ...]]],
-    kinds: Iterable[DocumentKind[Any]],
-    event: type[Event],
-) -> tuple[DocumentKind[Any], ...]:
-    """The kinds whose `keys` (or `edges`: what `ask` picks) can name anything for events of a class.
-
-    Found by asking each once with an event that cannot be read: who answers "nothing" has looked at its class alone,
-    and will say so of every event of that class. Over a long journal, that is most of the work of folding it.
-    """
-
-    def unreadable(self: Event, name: str) -> Any:
-        if name.startswith("__"):
-            return object.__getattribute__(self, name)
-        raise _FieldRead
-
-    namespace = {"__getattribute__": unreadable, "__module__": "hollow"}
-    hollow = msgspec.defstruct("Hollow", [], bases=(event,), namespace=namespace, frozen=True, kw_only=True)
-    one = cast("Event", hollow(**dict.fromkeys(event.__struct_fields__)))
-    found = []
-    for kind in kinds:
-        try:
-            concerns = bool(ask(kind)(one))
-        except _FieldRead:
-            concerns = True
-        if concerns:
-            found.append(kind)
-    return tuple(found)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Literal
 
 import msgspec
+from msgspec.structs import replace
 
 from lockgate.core.clock import Micros
 from lockgate.core.digests import Digest
 from lockgate.core.documents import Columns, DocumentKind
-from lockgate.core.messages import Event, Stamp
+from lockgate.core.messages import Stamp
 from lockgate.data.messages import ContractBroken, ContractKept, SnapshotErased, SnapshotTaken
 
 
@@ -46,52 +47,45 @@ class DatasetState(msgspec.Struct, frozen=True, kw_only=True):
     n_snapshots: int
 
 
-_SNAPSHOT_EVENTS = (SnapshotTaken, ContractKept, ContractBroken, SnapshotErased)
+def _taken(body: SnapshotState | None, event: SnapshotTaken, stamp: Stamp) -> SnapshotState:
+    if body is not None:
+        return body
+    return SnapshotState(
+        snapshot=event.snapshot,
+        dataset=event.dataset,
+        n_rows=event.n_rows,
+        extracted_at=event.extracted_at,
+        source=event.source,
+        transformation=event.transformation,
+        storage=event.storage,
+    )
 
 
-def _snapshot_keys(event: Event) -> tuple[str, ...]:
-    return (event.snapshot,) if isinstance(event, _SNAPSHOT_EVENTS) else ()
+def _kept(body: SnapshotState, event: ContractKept, stamp: Stamp) -> SnapshotState:
+    return replace(body, contract=event.contract, state="kept", violations=())
 
 
-def _fold_snapshot(body: SnapshotState | None, event: Event, stamp: Stamp) -> SnapshotState:
-    if isinstance(event, SnapshotTaken):
-        if body is not None:
-            return body
-        return SnapshotState(
-            snapshot=event.snapshot,
-            dataset=event.dataset,
-            n_rows=event.n_rows,
-            extracted_at=event.extracted_at,
-            source=event.source,
-            transformation=event.transformation,
-            storage=event.storage,
-        )
-    assert body is not None
-    if isinstance(event, SnapshotErased):
-        erasure = Erasure(reason=event.reason, erased_at=stamp.at, erased_by=stamp.actor)
-        return msgspec.structs.replace(body, state="erased", erasure=erasure)
-    if isinstance(event, ContractKept):
-        return msgspec.structs.replace(body, contract=event.contract, state="kept", violations=())
-    assert isinstance(event, ContractBroken)
-    return msgspec.structs.replace(body, contract=event.contract, state="broken", violations=event.violations)
+def _broken(body: SnapshotState, event: ContractBroken, stamp: Stamp) -> SnapshotState:
+    return replace(body, contract=event.contract, state="broken", violations=event.violations)
+
+
+def _erased(body: SnapshotState, event: SnapshotErased, stamp: Stamp) -> SnapshotState:
+    erasure = Erasure(reason=event.reason, erased_at=stamp.at, erased_by=stamp.actor)
+    return replace(body, state="erased", erasure=erasure)
 
 
 SNAPSHOT = DocumentKind(
     name="snapshot",
     type=SnapshotState,
-    keys=_snapshot_keys,
-    fold=_fold_snapshot,
+    keys=lambda event: (event.snapshot,),
+    made_by={SnapshotTaken: _taken},
+    changed_by={ContractKept: _kept, ContractBroken: _broken, SnapshotErased: _erased},
     columns=lambda body: Columns(body.dataset, body.state, body.snapshot),
     fold_version=2,
 )
 
 
-def _dataset_keys(event: Event) -> tuple[str, ...]:
-    return (event.dataset,) if isinstance(event, SnapshotTaken) else ()
-
-
-def _fold_dataset(body: DatasetState | None, event: Event, stamp: Stamp) -> DatasetState:
-    assert isinstance(event, SnapshotTaken)
+def _newest(body: DatasetState | None, event: SnapshotTaken, stamp: Stamp) -> DatasetState:
     n_before = 0 if body is None else body.n_snapshots
     return DatasetState(dataset=event.dataset, latest=event.snapshot, n_snapshots=n_before + 1)
 
@@ -99,7 +93,7 @@ def _fold_dataset(body: DatasetState | None, event: Event, stamp: Stamp) -> Data
 DATASET = DocumentKind(
     name="dataset",
     type=DatasetState,
-    keys=_dataset_keys,
-    fold=_fold_dataset,
+    keys=lambda event: (event.dataset,),
+    made_by={SnapshotTaken: _newest},
     columns=lambda body: Columns(body.dataset.partition("/")[0], "", body.latest),
 )

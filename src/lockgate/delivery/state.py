@@ -17,11 +17,12 @@ from __future__ import annotations
 from typing import Literal
 
 import msgspec
+from msgspec.structs import replace
 
 from lockgate.core.clock import Micros
 from lockgate.core.digests import Digest
 from lockgate.core.documents import Columns, DocumentKind
-from lockgate.core.messages import Event, Stamp
+from lockgate.core.messages import Stamp
 from lockgate.delivery.messages import (
     DrillFigures,
     DrillFinished,
@@ -149,17 +150,7 @@ class ReleaseState(msgspec.Struct, frozen=True, kw_only=True):
     break_glass: str = ""
 
 
-ENVIRONMENT = DocumentKind(
-    name="environment",
-    type=EnvironmentState,
-    keys=lambda event: (event.environment,) if isinstance(event, EnvironmentDeclared) else (),
-    fold=lambda body, event, stamp: _environment(event),
-    columns=lambda body: Columns(str(body.order), body.sensitivity, ""),
-)
-
-
-def _environment(event: Event) -> EnvironmentState:
-    assert isinstance(event, EnvironmentDeclared)
+def _environment(body: EnvironmentState | None, event: EnvironmentDeclared, stamp: Stamp) -> EnvironmentState:
     return EnvironmentState(
         environment=event.environment,
         order=event.order,
@@ -169,76 +160,16 @@ def _environment(event: Event) -> EnvironmentState:
     )
 
 
-_ENDPOINT_EVENTS = (
-    EndpointDeclared,
-    EndpointRemoved,
-    RemovalSignedOff,
-    ReleaseStarted,
-    RolloutStepStarted,
-    RolloutAdvanced,
-    RolloutPaused,
-    RolloutResumed,
-    ReleaseWentLive,
-    ReleaseFailed,
-    EndpointRolledBack,
-    RollbackConfirmed,
-    RollbackFailed,
-    DrillStarted,
+ENVIRONMENT = DocumentKind(
+    name="environment",
+    type=EnvironmentState,
+    keys=lambda event: (event.environment,),
+    made_by={EnvironmentDeclared: _environment},
+    columns=lambda body: Columns(str(body.order), body.sensitivity, ""),
 )
 
 
-def _fold_endpoint(body: EndpointState | None, event: Event, stamp: Stamp) -> EndpointState:
-    change = msgspec.structs.replace
-    if isinstance(event, EndpointDeclared):
-        return _declared(body, event)
-    assert body is not None
-    match event:
-        case ReleaseStarted():
-            return change(
-                body,
-                generation=event.generation,
-                n_releases=event.release,
-                rollout=Rollout(
-                    state="preparing",
-                    strategy=event.strategy,
-                    generation=event.generation,
-                    release=event.release,
-                    served=event.served,
-                    started_at=stamp.at,
-                    started_by=stamp.actor,
-                    ticket=event.ticket,
-                    approved_by=event.approved_by,
-                ),
-            )
-        case RolloutStepStarted() | RolloutResumed():
-            return _with_rollout(body, event.stage)
-        case RolloutPaused():
-            return _with_rollout(body, "paused")
-        case RolloutAdvanced():
-            moved = _with_rollout(body, "completing" if event.final else "moving", event.generation)
-            return change(moved, generation=event.generation)
-        case DrillStarted():
-            return change(body, generation=event.last)
-        case ReleaseWentLive():
-            return _went_live(body, stamp)
-        case RemovalSignedOff():
-            return change(body, let_go=(*body.let_go, event.consumer))
-        case EndpointRemoved():
-            return _taken_down(body, event, stamp)
-        case EndpointRolledBack():
-            return _rolled_back(body, event, stamp)
-        case ReleaseFailed():
-            return change(body, rollout=None, generation=event.restored)
-        case RollbackConfirmed():
-            return change(body, rollout=None)
-        case RollbackFailed():
-            kept = change(body, rollout=None, generation=event.restored)
-            return change(kept, live=body.previous, previous=body.live) if event.swapped else kept
-        case _:
-            raise AssertionError(f"no fold of {type(event).__name__} into an endpoint")
-
-
-def _declared(body: EndpointState | None, event: EndpointDeclared) -> EndpointState:
+def _declared(body: EndpointState | None, event: EndpointDeclared, stamp: Stamp) -> EndpointState:
     if body is None:
         return EndpointState(
             endpoint=event.endpoint,
@@ -246,7 +177,7 @@ def _declared(body: EndpointState | None, event: EndpointDeclared) -> EndpointSt
             consumers=event.consumers,
             dashboards=event.dashboards,
         )
-    return msgspec.structs.replace(
+    return replace(
         body,
         fallback=event.fallback,
         consumers=event.consumers,
@@ -256,9 +187,13 @@ def _declared(body: EndpointState | None, event: EndpointDeclared) -> EndpointSt
     )
 
 
+def _let_go(body: EndpointState, event: RemovalSignedOff, stamp: Stamp) -> EndpointState:
+    return replace(body, let_go=(*body.let_go, event.consumer))
+
+
 def _taken_down(body: EndpointState, event: EndpointRemoved, stamp: Stamp) -> EndpointState:
     """The fallback ends too: a plan that is published again must not answer for what was taken down."""
-    return msgspec.structs.replace(
+    return replace(
         body,
         live=None,
         previous=None,
@@ -269,17 +204,44 @@ def _taken_down(body: EndpointState, event: EndpointRemoved, stamp: Stamp) -> En
     )
 
 
-def _with_rollout(body: EndpointState, state: RolloutLife, generation: int | None = None) -> EndpointState:
-    rollout = body.rollout
-    assert rollout is not None
-    kept = rollout.generation if generation is None else generation
-    moved = msgspec.structs.replace(rollout, state=state, generation=kept)
-    return msgspec.structs.replace(body, rollout=moved)
+def _on_its_way(body: EndpointState, event: ReleaseStarted, stamp: Stamp) -> EndpointState:
+    rollout = Rollout(
+        state="preparing",
+        strategy=event.strategy,
+        generation=event.generation,
+        release=event.release,
+        served=event.served,
+        started_at=stamp.at,
+        started_by=stamp.actor,
+        ticket=event.ticket,
+        approved_by=event.approved_by,
+    )
+    return replace(body, generation=event.generation, n_releases=event.release, rollout=rollout)
 
 
-def _went_live(body: EndpointState, stamp: Stamp) -> EndpointState:
-    rollout = body.rollout
-    assert rollout is not None
+def _on_a_step(
+    body: EndpointState, event: RolloutStepStarted | RolloutResumed, stamp: Stamp
+) -> EndpointState:
+    return replace(body, rollout=replace(_rollout_of(body), state=event.stage))
+
+
+def _on_hold(body: EndpointState, event: RolloutPaused, stamp: Stamp) -> EndpointState:
+    return replace(body, rollout=replace(_rollout_of(body), state="paused"))
+
+
+def _moving_on(body: EndpointState, event: RolloutAdvanced, stamp: Stamp) -> EndpointState:
+    state: RolloutLife = "completing" if event.final else "moving"
+    rollout = replace(_rollout_of(body), state=state, generation=event.generation)
+    return replace(body, rollout=rollout, generation=event.generation)
+
+
+def _rollout_of(body: EndpointState) -> Rollout:
+    assert body.rollout is not None
+    return body.rollout
+
+
+def _went_live(body: EndpointState, event: ReleaseWentLive, stamp: Stamp) -> EndpointState:
+    rollout = _rollout_of(body)
     live = Live(
         served=rollout.served,
         release=rollout.release,
@@ -290,7 +252,11 @@ def _went_live(body: EndpointState, stamp: Stamp) -> EndpointState:
     # The same bytes under new signatures take no place of the version before: the way back leads where it led.
     again = body.live is not None and body.live.served.package == live.served.package
     previous = body.previous if again else body.live
-    return msgspec.structs.replace(body, live=live, previous=previous, rollout=None)
+    return replace(body, live=live, previous=previous, rollout=None)
+
+
+def _given_up(body: EndpointState, event: ReleaseFailed, stamp: Stamp) -> EndpointState:
+    return replace(body, rollout=None, generation=event.restored)
 
 
 def _rolled_back(body: EndpointState, event: EndpointRolledBack, stamp: Stamp) -> EndpointState:
@@ -299,8 +265,8 @@ def _rolled_back(body: EndpointState, event: EndpointRolledBack, stamp: Stamp) -
     swapped = body.rollout is None or not body.rollout.underway
     if swapped:
         assert live is not None and previous is not None
-        live, previous = msgspec.structs.replace(previous, since=stamp.at), live
-    return msgspec.structs.replace(
+        live, previous = replace(previous, since=stamp.at), live
+    return replace(
         body,
         generation=event.generation,
         live=live,
@@ -319,26 +285,46 @@ def _rolled_back(body: EndpointState, event: EndpointRolledBack, stamp: Stamp) -
     )
 
 
+def _still_there(body: EndpointState, event: RollbackFailed, stamp: Stamp) -> EndpointState:
+    kept = replace(body, rollout=None, generation=event.restored)
+    return replace(kept, live=body.previous, previous=body.live) if event.swapped else kept
+
+
 def _at_rest(body: EndpointState) -> str:
     return "live" if body.live else "empty"
+
+
+def _endpoint_edges(event: ReleaseStarted) -> tuple[tuple[str, str, str], ...]:
+    return ((f"version:{event.served.version}", "released_to", f"endpoint:{event.endpoint}"),)
 
 
 ENDPOINT = DocumentKind(
     name="endpoint",
     type=EndpointState,
-    keys=lambda event: (event.endpoint,) if isinstance(event, _ENDPOINT_EVENTS) else (),
-    fold=_fold_endpoint,
+    keys=lambda event: (event.endpoint,),
+    made_by={EndpointDeclared: _declared},
+    changed_by={
+        RemovalSignedOff: _let_go,
+        EndpointRemoved: _taken_down,
+        ReleaseStarted: _on_its_way,
+        RolloutStepStarted: _on_a_step,
+        RolloutAdvanced: _moving_on,
+        RolloutPaused: _on_hold,
+        RolloutResumed: _on_a_step,
+        ReleaseWentLive: _went_live,
+        ReleaseFailed: _given_up,
+        EndpointRolledBack: _rolled_back,
+        RollbackConfirmed: lambda body, event, stamp: replace(body, rollout=None),
+        RollbackFailed: _still_there,
+        DrillStarted: lambda body, event, stamp: replace(body, generation=event.last),
+    },
     columns=lambda body: Columns(
         body.endpoint.partition("/")[2],
         "removed" if body.removed_at else body.rollout.state if body.rollout else _at_rest(body),
         body.live.served.package if body.live else "",
     ),
     fold_version=2,
-    edges=lambda event: (
-        ((f"version:{event.served.version}", "released_to", f"endpoint:{event.endpoint}"),)
-        if isinstance(event, ReleaseStarted)
-        else ()
-    ),
+    edges={ReleaseStarted: _endpoint_edges},
 )
 
 
@@ -381,117 +367,122 @@ class RolloutState(msgspec.Struct, frozen=True, kw_only=True):
         return self.runs[-1] if self.runs else None
 
 
-_ROLLOUT_EVENTS = (
-    RolloutPlanned,
-    RolloutStepStarted,
-    RolloutJudged,
-    RolloutAdvanced,
-    RolloutPaused,
-    RolloutResumed,
-)
+def _planned(body: RolloutState | None, event: RolloutPlanned, stamp: Stamp) -> RolloutState:
+    return RolloutState(
+        endpoint=event.endpoint,
+        release=event.release,
+        candidate=event.candidate,
+        control=event.control,
+        policy=event.policy,
+        salt=event.salt,
+        capture=event.capture,
+    )
 
 
-def _fold_rollout(body: RolloutState | None, event: Event, stamp: Stamp) -> RolloutState:
-    if isinstance(event, RolloutPlanned):
-        return RolloutState(
-            endpoint=event.endpoint,
-            release=event.release,
-            candidate=event.candidate,
-            control=event.control,
-            policy=event.policy,
-            salt=event.salt,
-            capture=event.capture,
-        )
-    assert body is not None
-    change = msgspec.structs.replace
-    match event:
-        case RolloutStepStarted():
-            run = StepRun(
-                step=event.step,
-                stage=event.stage,
-                weight=event.weight,
-                generation=event.generation,
-                started_at=stamp.at,
-            )
-            return change(body, heading=event.step, runs=(*body.runs, run), verdict=None)
-        case RolloutJudged():
-            return change(body, verdict=event.verdict)
-        case RolloutAdvanced():
-            overrides = body.overrides + ((event.overridden,) if event.overridden else ())
-            return change(body, heading=event.step, paused="", overrides=overrides)
-        case RolloutPaused():
-            return change(body, paused=event.reason)
-        case RolloutResumed():
-            return change(body, paused="")
-        case _:
-            raise AssertionError(f"no fold of {type(event).__name__} into a rollout")
+def _step_started(body: RolloutState, event: RolloutStepStarted, stamp: Stamp) -> RolloutState:
+    run = StepRun(
+        step=event.step,
+        stage=event.stage,
+        weight=event.weight,
+        generation=event.generation,
+        started_at=stamp.at,
+    )
+    return replace(body, heading=event.step, runs=(*body.runs, run), verdict=None)
+
+
+def _advanced(body: RolloutState, event: RolloutAdvanced, stamp: Stamp) -> RolloutState:
+    overrides = (*body.overrides, event.overridden) if event.overridden else body.overrides
+    return replace(body, heading=event.step, paused="", overrides=overrides)
 
 
 def release_key(endpoint: str, release: int) -> str:
     return f"{endpoint}#{release:06d}"
 
 
-def _release_keys(event: Event) -> tuple[str, ...]:
+ROLLOUT = DocumentKind(
+    name="rollout",
+    type=RolloutState,
+    keys=lambda event: (release_key(event.endpoint, event.release),),
+    made_by={RolloutPlanned: _planned},
+    changed_by={
+        RolloutStepStarted: _step_started,
+        RolloutJudged: lambda body, event, stamp: replace(body, verdict=event.verdict),
+        RolloutAdvanced: _advanced,
+        RolloutPaused: lambda body, event, stamp: replace(body, paused=event.reason),
+        RolloutResumed: lambda body, event, stamp: replace(body, paused=""),
+    },
+    columns=lambda body: Columns(body.endpoint, "paused" if body.paused else "", body.candidate.package),
+)
+
+
+def _release_keys(
+    event: ReleaseStarted
+    | ReleaseWentLive
+    | ReleaseFailed
+    | EndpointRolledBack
+    | RollbackFailed
+    | EndpointRemoved,
+) -> tuple[str, ...]:
     """The release an event is about, and the one that made room for it or came back."""
+    touched: tuple[int | None, ...] = (event.release,)
     match event:
-        case ReleaseStarted() | ReleaseFailed():
-            touched: tuple[int | None, ...] = (event.release,)
         case ReleaseWentLive():
             touched = (event.release, event.supersedes)
-        case EndpointRolledBack():
+        case EndpointRolledBack() | RollbackFailed(swapped=True):
             touched = (event.release, event.to_release)
-        case RollbackFailed(swapped=True):
-            touched = (event.release, event.to_release)
-        case EndpointRemoved():
-            touched = (event.release,)
-        case _:
-            return ()
-    return tuple(release_key(event.endpoint, release) for release in touched if release is not None)
+        case RollbackFailed():
+            touched = ()
+    return tuple([release_key(event.endpoint, release) for release in touched if release is not None])
 
 
-def _fold_release(body: ReleaseState | None, event: Event, stamp: Stamp) -> ReleaseState:
-    if isinstance(event, ReleaseStarted):
-        return ReleaseState(
-            endpoint=event.endpoint,
-            release=event.release,
-            version=event.served.version,
-            package=event.served.package,
-            state="preparing",
-            ticket=event.ticket,
-            approved_by=event.approved_by,
-            evidence_set=event.evidence_set,
-            policy=event.policy,
-            started_at=stamp.at,
-            started_by=stamp.actor,
-            pull_request=event.pull_request,
-            plan=event.plan,
-            waivers=event.waivers,
-            break_glass=event.break_glass,
-        )
-    assert body is not None
-    change = msgspec.structs.replace
-    if isinstance(event, ReleaseWentLive):
-        if event.supersedes == body.release:
-            return change(body, state="superseded", ended_at=stamp.at)
-        return change(body, state="live", live_at=stamp.at)
-    if isinstance(event, ReleaseFailed):
-        return change(body, state="failed", ended_at=stamp.at, detail=event.detail)
-    if isinstance(event, EndpointRemoved):
-        return change(body, state="removed", ended_at=stamp.at, detail=event.reason)
-    if isinstance(event, RollbackFailed):
-        if event.release == body.release:
-            return change(body, state="live", ended_at=None, detail="")
-        return change(body, state="superseded", ended_at=stamp.at, detail=event.detail)
-    assert isinstance(event, EndpointRolledBack)
+def _started(body: ReleaseState | None, event: ReleaseStarted, stamp: Stamp) -> ReleaseState:
+    return ReleaseState(
+        endpoint=event.endpoint,
+        release=event.release,
+        version=event.served.version,
+        package=event.served.package,
+        state="preparing",
+        ticket=event.ticket,
+        approved_by=event.approved_by,
+        evidence_set=event.evidence_set,
+        policy=event.policy,
+        started_at=stamp.at,
+        started_by=stamp.actor,
+        pull_request=event.pull_request,
+        plan=event.plan,
+        waivers=event.waivers,
+        break_glass=event.break_glass,
+    )
+
+
+def _live(body: ReleaseState, event: ReleaseWentLive, stamp: Stamp) -> ReleaseState:
+    if event.supersedes == body.release:
+        return replace(body, state="superseded", ended_at=stamp.at)
+    return replace(body, state="live", live_at=stamp.at)
+
+
+def _failed(body: ReleaseState, event: ReleaseFailed, stamp: Stamp) -> ReleaseState:
+    return replace(body, state="failed", ended_at=stamp.at, detail=event.detail)
+
+
+def _removed(body: ReleaseState, event: EndpointRemoved, stamp: Stamp) -> ReleaseState:
+    return replace(body, state="removed", ended_at=stamp.at, detail=event.reason)
+
+
+def _left_or_live_again(body: ReleaseState, event: EndpointRolledBack, stamp: Stamp) -> ReleaseState:
     if event.to_release == body.release:
-        return change(body, state="live", ended_at=None, detail="")
-    return change(body, state="rolled_back", ended_at=stamp.at, detail=event.reason)
+        return replace(body, state="live", ended_at=None, detail="")
+    return replace(body, state="rolled_back", ended_at=stamp.at, detail=event.reason)
 
 
-def _release_edges(event: Event) -> tuple[tuple[str, str, str], ...]:
+def _as_before(body: ReleaseState, event: RollbackFailed, stamp: Stamp) -> ReleaseState:
+    if event.release == body.release:
+        return replace(body, state="live", ended_at=None, detail="")
+    return replace(body, state="superseded", ended_at=stamp.at, detail=event.detail)
+
+
+def _release_edges(event: ReleaseStarted) -> tuple[tuple[str, str, str], ...]:
     """A release is found by its ticket and by its pull request."""
-    if not isinstance(event, ReleaseStarted):
-        return ()
     release = f"release:{release_key(event.endpoint, event.release)}"
     named = (("ticket", event.ticket), ("pull-request", event.pull_request))
     return tuple((f"{kind}:{name}", "asked_for", release) for kind, name in named if name)
@@ -501,21 +492,17 @@ RELEASE = DocumentKind(
     name="release",
     type=ReleaseState,
     keys=_release_keys,
-    fold=_fold_release,
+    made_by={ReleaseStarted: _started},
+    changed_by={
+        ReleaseWentLive: _live,
+        ReleaseFailed: _failed,
+        EndpointRolledBack: _left_or_live_again,
+        RollbackFailed: _as_before,
+        EndpointRemoved: _removed,
+    },
     fold_version=2,
     columns=lambda body: Columns(body.endpoint, body.state, body.package),
-    edges=_release_edges,
-)
-
-
-ROLLOUT = DocumentKind(
-    name="rollout",
-    type=RolloutState,
-    keys=lambda event: (
-        (release_key(event.endpoint, event.release),) if isinstance(event, _ROLLOUT_EVENTS) else ()
-    ),
-    fold=_fold_rollout,
-    columns=lambda body: Columns(body.endpoint, "paused" if body.paused else "", body.candidate.package),
+    edges={ReleaseStarted: _release_edges},
 )
 
 
@@ -524,16 +511,15 @@ class SettingsState(msgspec.Struct, frozen=True, kw_only=True):
     settings: EndpointSettings
 
 
-def _settings(event: Event) -> SettingsState:
-    assert isinstance(event, EndpointConfigured)
+def _configured(body: SettingsState | None, event: EndpointConfigured, stamp: Stamp) -> SettingsState:
     return SettingsState(endpoint=event.endpoint, settings=event.settings)
 
 
 SETTINGS = DocumentKind(
     name="endpoint-settings",
     type=SettingsState,
-    keys=lambda event: (event.endpoint,) if isinstance(event, EndpointConfigured) else (),
-    fold=lambda body, event, stamp: _settings(event),
+    keys=lambda event: (event.endpoint,),
+    made_by={EndpointConfigured: _configured},
 )
 
 
@@ -552,19 +538,18 @@ class DrillState(msgspec.Struct, frozen=True, kw_only=True):
     finished_at: Micros | None = None
 
 
-def _fold_drill(body: DrillState | None, event: Event, stamp: Stamp) -> DrillState:
-    if isinstance(event, DrillStarted):
-        before = body or DrillState(endpoint=event.endpoint, n_drills=0)
-        return msgspec.structs.replace(before, n_drills=event.drill)
-    assert body is not None and isinstance(event, DrillFinished)
-    return msgspec.structs.replace(
-        body, to_version=event.to_version, figures=event.figures, finished_at=stamp.at
-    )
+def _drill_started(body: DrillState | None, event: DrillStarted, stamp: Stamp) -> DrillState:
+    return replace(body or DrillState(endpoint=event.endpoint, n_drills=0), n_drills=event.drill)
+
+
+def _drill_finished(body: DrillState, event: DrillFinished, stamp: Stamp) -> DrillState:
+    return replace(body, to_version=event.to_version, figures=event.figures, finished_at=stamp.at)
 
 
 DRILL = DocumentKind(
     name="drill",
     type=DrillState,
-    keys=lambda event: (event.endpoint,) if isinstance(event, DrillStarted | DrillFinished) else (),
-    fold=_fold_drill,
+    keys=lambda event: (event.endpoint,),
+    made_by={DrillStarted: _drill_started},
+    changed_by={DrillFinished: _drill_finished},
 )

@@ -7,7 +7,7 @@ import msgspec
 from lockgate.core.clock import Micros
 from lockgate.core.digests import Digest
 from lockgate.core.documents import Columns, DocumentKind
-from lockgate.core.messages import Event, Stamp
+from lockgate.core.messages import Stamp
 from lockgate.gates.messages import EvidenceLine, EvidenceRecorded
 
 
@@ -28,8 +28,7 @@ def evidence_key(version: str, environment: str = "") -> str:
     return f"{version}#{environment}" if environment else version
 
 
-def _fold(body: EvidenceState | None, event: Event, stamp: Stamp) -> EvidenceState:
-    assert isinstance(event, EvidenceRecorded)
+def _recorded(body: EvidenceState | None, event: EvidenceRecorded, stamp: Stamp) -> EvidenceState:
     return EvidenceState(
         version=event.version,
         package=event.package,
@@ -45,10 +44,8 @@ def _fold(body: EvidenceState | None, event: Event, stamp: Stamp) -> EvidenceSta
 EVIDENCE = DocumentKind(
     name="evidence",
     type=EvidenceState,
-    keys=lambda event: (
-        (evidence_key(event.version, event.environment),) if isinstance(event, EvidenceRecorded) else ()
-    ),
-    fold=_fold,
+    keys=lambda event: (evidence_key(event.version, event.environment),),
+    made_by={EvidenceRecorded: _recorded},
     fold_version=2,
     columns=lambda body: Columns(body.version, "", body.evidence_set),
 )

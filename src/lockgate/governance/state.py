@@ -4,11 +4,12 @@ an environment; waivers; emergency rights and the reviews they owe."""
 from __future__ import annotations
 
 import msgspec
+from msgspec.structs import replace
 
 from lockgate.core.clock import Micros
 from lockgate.core.digests import Digest
 from lockgate.core.documents import Columns, DocumentKind
-from lockgate.core.messages import Event, Stamp
+from lockgate.core.messages import Stamp
 from lockgate.governance.messages import (
     ApprovalRevoked,
     BreakGlassSeconded,
@@ -174,8 +175,7 @@ def approval_key(version: str, environment: str) -> str:
     return f"{version}#{environment}"
 
 
-def _fold_policy(body: PolicyState | None, event: Event, stamp: Stamp) -> PolicyState:
-    assert isinstance(event, PolicyAdopted)
+def _adopted(body: PolicyState | None, event: PolicyAdopted, stamp: Stamp) -> PolicyState:
     return PolicyState(
         namespace=event.namespace,
         digest=event.digest,
@@ -188,14 +188,13 @@ def _fold_policy(body: PolicyState | None, event: Event, stamp: Stamp) -> Policy
 POLICY = DocumentKind(
     name="policy",
     type=PolicyState,
-    keys=lambda event: (event.namespace,) if isinstance(event, PolicyAdopted) else (),
-    fold=_fold_policy,
+    keys=lambda event: (event.namespace,),
+    made_by={PolicyAdopted: _adopted},
     columns=lambda body: Columns(body.namespace, "", body.digest),
 )
 
 
-def _fold_proposal(body: ProposalState | None, event: Event, stamp: Stamp) -> ProposalState:
-    assert isinstance(event, PolicyProposed)
+def _proposed(body: ProposalState | None, event: PolicyProposed, stamp: Stamp) -> ProposalState:
     return ProposalState(
         namespace=event.namespace,
         digest=event.digest,
@@ -209,37 +208,22 @@ def _fold_proposal(body: ProposalState | None, event: Event, stamp: Stamp) -> Pr
 PROPOSAL = DocumentKind(
     name="policy-proposal",
     type=ProposalState,
-    keys=lambda event: (event.namespace,) if isinstance(event, PolicyProposed) else (),
-    fold=_fold_proposal,
+    keys=lambda event: (event.namespace,),
+    made_by={PolicyProposed: _proposed},
     columns=lambda body: Columns(body.namespace, "", body.digest),
 )
 
-_APPROVAL_EVENTS = (VersionApproved, ApprovalRevoked, VersionDeclined)
+
+def _approval_of(event: VersionApproved | ApprovalRevoked | VersionDeclined) -> ApprovalState:
+    return ApprovalState(version=event.version, environment=event.environment, approvals=())
 
 
-def _fold_approval(body: ApprovalState | None, event: Event, stamp: Stamp) -> ApprovalState:
-    assert isinstance(event, _APPROVAL_EVENTS)
-    known = body or ApprovalState(version=event.version, environment=event.environment, approvals=())
-    others = tuple(one for one in known.objections if one.by != stamp.actor)
-    change = msgspec.structs.replace
-    if isinstance(event, ApprovalRevoked):
-        kept = tuple(
-            change(one, revoked=event.reason)
-            if (one.approver, one.role) == (stamp.actor, event.role) and one.revoked is None
-            else one
-            for one in known.approvals
-        )
-        return change(known, approvals=kept)
-    if isinstance(event, VersionDeclined):
-        objection = Objection(
-            by=stamp.actor,
-            role=event.role,
-            evidence_set=event.evidence_set,
-            policy=event.policy,
-            declined_at=stamp.at,
-            reason=event.reason,
-        )
-        return change(known, objections=(*others, objection))
+def _objections_of_others(known: ApprovalState, actor: str) -> tuple[Objection, ...]:
+    return tuple(one for one in known.objections if one.by != actor)
+
+
+def _approved(body: ApprovalState | None, event: VersionApproved, stamp: Stamp) -> ApprovalState:
+    known = body or _approval_of(event)
     given = Approval(
         approver=stamp.actor,
         evidence_set=event.evidence_set,
@@ -248,23 +232,45 @@ def _fold_approval(body: ApprovalState | None, event: Event, stamp: Stamp) -> Ap
         comment=event.comment,
         role=event.role,
     )
-    return change(known, approvals=(*known.approvals, given), objections=others)
+    others = _objections_of_others(known, stamp.actor)
+    return replace(known, approvals=(*known.approvals, given), objections=others)
+
+
+def _taken_back(body: ApprovalState | None, event: ApprovalRevoked, stamp: Stamp) -> ApprovalState:
+    known = body or _approval_of(event)
+    kept = tuple(
+        replace(one, revoked=event.reason)
+        if (one.approver, one.role) == (stamp.actor, event.role) and one.revoked is None
+        else one
+        for one in known.approvals
+    )
+    return replace(known, approvals=kept)
+
+
+def _declined(body: ApprovalState | None, event: VersionDeclined, stamp: Stamp) -> ApprovalState:
+    known = body or _approval_of(event)
+    objection = Objection(
+        by=stamp.actor,
+        role=event.role,
+        evidence_set=event.evidence_set,
+        policy=event.policy,
+        declined_at=stamp.at,
+        reason=event.reason,
+    )
+    return replace(known, objections=(*_objections_of_others(known, stamp.actor), objection))
 
 
 APPROVAL = DocumentKind(
     name="approval",
     type=ApprovalState,
-    keys=lambda event: (
-        (approval_key(event.version, event.environment),) if isinstance(event, _APPROVAL_EVENTS) else ()
-    ),
-    fold=_fold_approval,
+    keys=lambda event: (approval_key(event.version, event.environment),),
+    made_by={VersionApproved: _approved, ApprovalRevoked: _taken_back, VersionDeclined: _declined},
     fold_version=2,
     columns=lambda body: Columns(body.version, body.environment, ""),
 )
 
 
-def _fold_plan(body: PlanState | None, event: Event, stamp: Stamp) -> PlanState:
-    assert isinstance(event, ReleasePlanWritten)
+def _planned(body: PlanState | None, event: ReleasePlanWritten, stamp: Stamp) -> PlanState:
     return PlanState(
         version=event.version,
         environment=event.environment,
@@ -277,16 +283,13 @@ def _fold_plan(body: PlanState | None, event: Event, stamp: Stamp) -> PlanState:
 RELEASE_PLAN = DocumentKind(
     name="release-plan",
     type=PlanState,
-    keys=lambda event: (
-        (approval_key(event.version, event.environment),) if isinstance(event, ReleasePlanWritten) else ()
-    ),
-    fold=_fold_plan,
+    keys=lambda event: (approval_key(event.version, event.environment),),
+    made_by={ReleasePlanWritten: _planned},
     columns=lambda body: Columns(body.version, body.environment, body.plan.digest),
 )
 
 
-def _fold_sign_off(body: SignOffState | None, event: Event, stamp: Stamp) -> SignOffState:
-    assert isinstance(event, ConsumerSignedOff)
+def _signed_off(body: SignOffState | None, event: ConsumerSignedOff, stamp: Stamp) -> SignOffState:
     signed = SignedOff(consumer=event.consumer, by=stamp.actor, at=stamp.at, comment=event.comment)
     others = () if body is None else tuple(one for one in body.signed if one.consumer != event.consumer)
     return SignOffState(version=event.version, environment=event.environment, signed=(*others, signed))
@@ -295,79 +298,75 @@ def _fold_sign_off(body: SignOffState | None, event: Event, stamp: Stamp) -> Sig
 SIGN_OFF = DocumentKind(
     name="sign-off",
     type=SignOffState,
-    keys=lambda event: (
-        (approval_key(event.version, event.environment),) if isinstance(event, ConsumerSignedOff) else ()
-    ),
-    fold=_fold_sign_off,
+    keys=lambda event: (approval_key(event.version, event.environment),),
+    made_by={ConsumerSignedOff: _signed_off},
     columns=lambda body: Columns(body.version, body.environment, ""),
 )
 
 
-def _fold_waiver(body: WaiverState | None, event: Event, stamp: Stamp) -> WaiverState:
-    change = msgspec.structs.replace
-    if isinstance(event, WaiverRequested):
-        return WaiverState(
-            model=event.model,
-            number=event.number,
-            versions=event.versions,
-            environment=event.environment,
-            gate=event.gate,
-            reason=event.reason,
-            control=event.control,
-            ticket=event.ticket,
-            until=event.until,
-            requested_at=stamp.at,
-            requested_by=stamp.actor,
-        )
-    assert body is not None
-    if isinstance(event, WaiverGranted):
-        return change(body, granted_at=stamp.at, granted_by=stamp.actor, role=event.role)
-    assert isinstance(event, WaiverEnded)
-    return change(body, ended_at=stamp.at, ended=event.reason)
+def _requested(body: WaiverState | None, event: WaiverRequested, stamp: Stamp) -> WaiverState:
+    return WaiverState(
+        model=event.model,
+        number=event.number,
+        versions=event.versions,
+        environment=event.environment,
+        gate=event.gate,
+        reason=event.reason,
+        control=event.control,
+        ticket=event.ticket,
+        until=event.until,
+        requested_at=stamp.at,
+        requested_by=stamp.actor,
+    )
 
 
-_WAIVER_EVENTS = (WaiverRequested, WaiverGranted, WaiverEnded)
+def _granted(body: WaiverState, event: WaiverGranted, stamp: Stamp) -> WaiverState:
+    return replace(body, granted_at=stamp.at, granted_by=stamp.actor, role=event.role)
+
+
+def _ended(body: WaiverState, event: WaiverEnded, stamp: Stamp) -> WaiverState:
+    return replace(body, ended_at=stamp.at, ended=event.reason)
+
+
 WAIVER = DocumentKind(
     name="waiver",
     type=WaiverState,
-    keys=lambda event: (
-        (numbered_key(event.model, event.number),) if isinstance(event, _WAIVER_EVENTS) else ()
-    ),
-    fold=_fold_waiver,
+    keys=lambda event: (numbered_key(event.model, event.number),),
+    made_by={WaiverRequested: _requested},
+    changed_by={WaiverGranted: _granted, WaiverEnded: _ended},
     columns=lambda body: Columns(
         body.model, "asked" if body.is_asked else "ended" if body.ended_at else "granted", ""
     ),
 )
 
 
-def _fold_break_glass(body: BreakGlassState | None, event: Event, stamp: Stamp) -> BreakGlassState:
-    change = msgspec.structs.replace
-    if isinstance(event, GlassBroken):
-        return BreakGlassState(
-            model=event.model,
-            number=event.number,
-            environment=event.environment,
-            incident=event.incident,
-            reason=event.reason,
-            until=event.until,
-            review_due=event.review_due,
-            broken_at=stamp.at,
-            broken_by=stamp.actor,
-        )
-    assert body is not None
-    if isinstance(event, BreakGlassSeconded):
-        return change(body, seconded_by=stamp.actor)
-    assert isinstance(event, ReviewClosed)
-    return change(body, reviewed_at=stamp.at, reviewed_by=stamp.actor, finding=event.finding)
+def _glass_broken(body: BreakGlassState | None, event: GlassBroken, stamp: Stamp) -> BreakGlassState:
+    return BreakGlassState(
+        model=event.model,
+        number=event.number,
+        environment=event.environment,
+        incident=event.incident,
+        reason=event.reason,
+        until=event.until,
+        review_due=event.review_due,
+        broken_at=stamp.at,
+        broken_by=stamp.actor,
+    )
 
 
-_BREAK_GLASS_EVENTS = (GlassBroken, BreakGlassSeconded, ReviewClosed)
+def _seconded(body: BreakGlassState, event: BreakGlassSeconded, stamp: Stamp) -> BreakGlassState:
+    return replace(body, seconded_by=stamp.actor)
+
+
+def _reviewed(body: BreakGlassState, event: ReviewClosed, stamp: Stamp) -> BreakGlassState:
+    return replace(body, reviewed_at=stamp.at, reviewed_by=stamp.actor, finding=event.finding)
+
+
 BREAK_GLASS = DocumentKind(
     name="break-glass",
     type=BreakGlassState,
-    keys=lambda event: (
-        (numbered_key(event.model, event.number),) if isinstance(event, _BREAK_GLASS_EVENTS) else ()
-    ),
-    fold=_fold_break_glass,
+    keys=lambda event: (numbered_key(event.model, event.number),),
+    made_by={GlassBroken: _glass_broken},
+    changed_by={BreakGlassSeconded: _seconded, ReviewClosed: _reviewed},
     columns=lambda body: Columns(body.model, "owed" if body.reviewed_at is None else "reviewed", ""),
 )

@@ -25,7 +25,7 @@ import msgspec
 
 from lockgate.core.clock import Clock
 from lockgate.core.digests import canonical
-from lockgate.core.documents import DocRef, Docs, DocumentKind, concerned
+from lockgate.core.documents import DocRef, Docs, DocumentKind
 from lockgate.core.errors import Bug, Conflict, Corrupt, Forbidden, Invalid
 from lockgate.core.journal import Entry, Head, extend
 from lockgate.core.messages import (
@@ -43,7 +43,7 @@ from lockgate.core.messages import (
 from lockgate.hub.authority import Session, may
 from lockgate.hub.messages import CommandRefused, WhoAmI, WhoAmIAnswer
 from lockgate.hub.ports import Commit, Edge, Journal, StoredDocument, StoredEntry, Transaction
-from lockgate.hub.table import COMMANDS, KIND_BY_NAME, KINDS, Handler
+from lockgate.hub.table import COMMANDS, EVENTS, KIND_BY_NAME, KINDS, Handler
 from lockgate.registry.messages import Tier
 from lockgate.registry.state import MODEL
 
@@ -51,6 +51,7 @@ D = TypeVar("D")
 
 # Spares the Python call behind the constructor: over a long journal, it counts.
 _EDGE = functools.partial(tuple.__new__, Edge)
+_EDGES = {event: [kind.edges[event] for kind in KINDS if event in kind.edges] for event in EVENTS}
 # `canonical`, without making an encoder each time.
 _ENCODE = msgspec.json.Encoder(order="deterministic").encode
 _FREE_ROUNDS = 3
@@ -406,16 +407,14 @@ def entry_bytes(event: Event, stamp: Stamp) -> bytes:
     )
 
 
-class _Concerned(NamedTuple):
-    documents: tuple[DocumentKind[Any], ...]
-    edges: tuple[DocumentKind[Any], ...]
+class _Way(NamedTuple):
+    """What events of a class do to the documents of a kind."""
 
-
-@functools.cache
-def _concerned(event: type[Event]) -> _Concerned:
-    return _Concerned(
-        concerned(lambda kind: kind.keys, KINDS, event), concerned(lambda kind: kind.edges, KINDS, event)
-    )
+    kind: DocumentKind[Any]
+    known: dict[str, tuple[Any, int]]
+    keys: Callable[[Event], tuple[str, ...]]
+    fold: Callable[[Any, Event, Stamp], Any]
+    begins: bool
 
 
 class Folded:
@@ -424,18 +423,32 @@ class Folded:
     def __init__(self, read: Callable[[str, str], StoredDocument | None]) -> None:
         self._read = read
         self._known: dict[str, dict[str, tuple[Any, int]]] = {kind.name: {} for kind in KINDS}
+        self._ways: dict[type[Event], tuple[_Way, ...]] = {}
         self.edges: list[Edge] = []
 
     def apply(self, event: Event, stamp: Stamp) -> None:
-        documents, edges = _concerned(type(event))
-        for kind in documents:
-            known = self._known[kind.name]
-            for key in kind.keys(event):
+        concerned = type(event)
+        ways = self._ways.get(concerned)
+        if ways is None:
+            ways = self._ways[concerned] = self._ways_of(concerned)
+        for kind, known, keys, fold, begins in ways:
+            for key in keys(event):
                 body, rev = known.get(key) or self._before(kind, key)
+                if body is None and not begins:
+                    raise AssertionError(f"there is no {kind.name} {key} yet")
                 # Kept only when the fold succeeds: an altered entry may not fit what came before it.
-                known[key] = kind.fold(body, event, stamp), rev + 1
-        for kind in edges:
-            self.edges += map(_EDGE, kind.edges(event))
+                known[key] = fold(body, event, stamp), rev + 1
+        for edges in _EDGES.get(concerned, ()):
+            self.edges += map(_EDGE, edges(event))
+
+    def _ways_of(self, event: type[Event]) -> tuple[_Way, ...]:
+        ways = []
+        for kind in KINDS:
+            begins = event in kind.made_by
+            fold = kind.made_by.get(event) or kind.changed_by.get(event)
+            if fold is not None:
+                ways.append(_Way(kind, self._known[kind.name], kind.keys, fold, begins))
+        return tuple(ways)
 
     def _before(self, kind: DocumentKind[Any], key: str) -> tuple[Any, int]:
         stored = self._read(kind.name, key)

@@ -7,7 +7,7 @@ import msgspec
 from lockgate.core.clock import Micros
 from lockgate.core.digests import Digest
 from lockgate.core.documents import Columns, DocumentKind
-from lockgate.core.messages import Event, Stamp
+from lockgate.core.messages import Stamp
 from lockgate.pipeline.messages import RunFinished
 
 
@@ -24,12 +24,7 @@ class RunState(msgspec.Struct, frozen=True, kw_only=True):
     finished_at: Micros
 
 
-def _keys(event: Event) -> tuple[str, ...]:
-    return (event.run,) if isinstance(event, RunFinished) else ()
-
-
-def _fold(body: RunState | None, event: Event, stamp: Stamp) -> RunState:
-    assert isinstance(event, RunFinished)
+def _finished(body: RunState | None, event: RunFinished, stamp: Stamp) -> RunState:
     return RunState(
         run=event.run,
         model=event.model,
@@ -42,9 +37,7 @@ def _fold(body: RunState | None, event: Event, stamp: Stamp) -> RunState:
     )
 
 
-def _edges(event: Event) -> tuple[tuple[str, str, str], ...]:
-    if not isinstance(event, RunFinished):
-        return ()
+def _edges(event: RunFinished) -> tuple[tuple[str, str, str], ...]:
     into = tuple((f"snapshot:{name}", "read_by", f"run:{event.run}") for name in event.snapshots.values())
     return (*into, (f"run:{event.run}", "made", f"package:{event.package}"))
 
@@ -52,8 +45,8 @@ def _edges(event: Event) -> tuple[tuple[str, str, str], ...]:
 RUN = DocumentKind(
     name="run",
     type=RunState,
-    keys=_keys,
-    fold=_fold,
+    keys=lambda event: (event.run,),
+    made_by={RunFinished: _finished},
     columns=lambda body: Columns(body.model, "", body.package),
-    edges=_edges,
+    edges={RunFinished: _edges},
 )

@@ -10,14 +10,16 @@ Life cycle of a version:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import msgspec
+from msgspec.structs import replace
 
 from lockgate.core.clock import Micros
 from lockgate.core.digests import Digest
 from lockgate.core.documents import Columns, DocumentKind
-from lockgate.core.messages import Event, Stamp
+from lockgate.core.messages import Stamp
 from lockgate.registry.messages import (
     AttestationAttached,
     HoldLifted,
@@ -105,86 +107,27 @@ class PackageClaim(msgspec.Struct, frozen=True, kw_only=True):
     version: str
 
 
-def _fold_model(body: ModelState | None, event: Event, stamp: Stamp) -> ModelState:
-    if isinstance(event, ModelDeclared):
-        known = body or ModelState(
-            model=event.model, tier=event.tier, owner=event.owner, purpose=event.purpose
-        )
-        return msgspec.structs.replace(
-            known, tier=event.tier, owner=event.owner, purpose=event.purpose, kpi=event.kpi
-        )
-    assert isinstance(event, VersionRegistered) and body is not None
-    return msgspec.structs.replace(
-        body, latest=event.version, latest_package=event.package, n_versions=body.n_versions + 1
-    )
+def _declared(body: ModelState | None, event: ModelDeclared, stamp: Stamp) -> ModelState:
+    known = body or ModelState(model=event.model, tier=event.tier, owner=event.owner, purpose=event.purpose)
+    return replace(known, tier=event.tier, owner=event.owner, purpose=event.purpose, kpi=event.kpi)
+
+
+def _has_another(body: ModelState, event: VersionRegistered, stamp: Stamp) -> ModelState:
+    return replace(body, latest=event.version, latest_package=event.package, n_versions=body.n_versions + 1)
 
 
 MODEL = DocumentKind(
     name="model",
     type=ModelState,
-    keys=lambda event: (event.model,) if isinstance(event, ModelDeclared | VersionRegistered) else (),
-    fold=_fold_model,
+    keys=lambda event: (event.model,),
+    made_by={ModelDeclared: _declared},
+    changed_by={VersionRegistered: _has_another},
     fold_version=2,
     columns=lambda body: Columns(body.model.partition("/")[0], body.tier, body.latest_package or ""),
 )
 
-_LIFE_EVENTS = (
-    VersionRegistered,
-    VersionValidated,
-    VersionRejected,
-    VersionQuarantined,
-    QuarantineLifted,
-    VersionRetired,
-    VersionSigned,
-    VersionHeld,
-    HoldLifted,
-    PackageCollected,
-)
 
-
-def _fold_version(body: VersionState | None, event: Event, stamp: Stamp) -> VersionState:
-    if isinstance(event, VersionRegistered):
-        return _registered(event, stamp)
-    assert body is not None
-    change = msgspec.structs.replace
-    match event:
-        case VersionSigned():
-            signers = (*body.signed_by, event.signed_by)
-            return change(body, signatures=(*body.signatures, event.signature), signed_by=signers)
-        case VersionValidated():
-            return change(body, state="validated", evidence_set=event.evidence_set, policy=event.policy)
-        case VersionRejected():
-            return change(body, state="rejected", reason=event.reason, ended_at=stamp.at)
-        case VersionQuarantined():
-            return change(
-                body,
-                state="quarantined",
-                before_quarantine=body.state,
-                quarantined_by=stamp.actor,
-                reason=event.reason,
-            )
-        case QuarantineLifted():
-            return change(
-                body,
-                state=body.before_quarantine or "candidate",
-                before_quarantine=None,
-                quarantined_by=None,
-                reason=event.reason,
-            )
-        case VersionRetired():
-            return change(body, state="retired", reason=event.reason, ended_at=stamp.at)
-        case VersionHeld():
-            hold = Hold(matter=event.matter, reason=event.reason, held_at=stamp.at, held_by=stamp.actor)
-            return change(body, holds=(*body.holds, hold))
-        case HoldLifted():
-            return change(body, holds=tuple(one for one in body.holds if one.matter != event.matter))
-        case PackageCollected():
-            return change(body, collected_at=stamp.at)
-        case _:
-            raise AssertionError(f"no fold of {type(event).__name__} into a version")
-
-
-def _registered(event: VersionRegistered, stamp: Stamp) -> VersionState:
+def _registered(body: VersionState | None, event: VersionRegistered, stamp: Stamp) -> VersionState:
     return VersionState(
         version=event.version,
         model=event.model,
@@ -202,20 +145,73 @@ def _registered(event: VersionRegistered, stamp: Stamp) -> VersionState:
     )
 
 
-def _version_edges(event: Event) -> tuple[tuple[str, str, str], ...]:
-    if not isinstance(event, VersionRegistered):
-        return ()
+def _signed(body: VersionState, event: VersionSigned, stamp: Stamp) -> VersionState:
+    signers = (*body.signed_by, event.signed_by)
+    return replace(body, signatures=(*body.signatures, event.signature), signed_by=signers)
+
+
+def _validated(body: VersionState, event: VersionValidated, stamp: Stamp) -> VersionState:
+    return replace(body, state="validated", evidence_set=event.evidence_set, policy=event.policy)
+
+
+def _quarantined(body: VersionState, event: VersionQuarantined, stamp: Stamp) -> VersionState:
+    return replace(
+        body,
+        state="quarantined",
+        before_quarantine=body.state,
+        quarantined_by=stamp.actor,
+        reason=event.reason,
+    )
+
+
+def _let_out(body: VersionState, event: QuarantineLifted, stamp: Stamp) -> VersionState:
+    return replace(
+        body,
+        state=body.before_quarantine or "candidate",
+        before_quarantine=None,
+        quarantined_by=None,
+        reason=event.reason,
+    )
+
+
+def _ended(
+    state: VersionLife,
+) -> Callable[[VersionState, VersionRejected | VersionRetired, Stamp], VersionState]:
+    return lambda body, event, stamp: replace(body, state=state, reason=event.reason, ended_at=stamp.at)
+
+
+def _held(body: VersionState, event: VersionHeld, stamp: Stamp) -> VersionState:
+    hold = Hold(matter=event.matter, reason=event.reason, held_at=stamp.at, held_by=stamp.actor)
+    return replace(body, holds=(*body.holds, hold))
+
+
+def _held_no_more(body: VersionState, event: HoldLifted, stamp: Stamp) -> VersionState:
+    return replace(body, holds=tuple(one for one in body.holds if one.matter != event.matter))
+
+
+def _version_edges(event: VersionRegistered) -> tuple[tuple[str, str, str], ...]:
     return ((f"package:{event.package}", "registered_as", f"version:{event.version}"),)
 
 
 VERSION = DocumentKind(
     name="version",
     type=VersionState,
-    keys=lambda event: (event.version,) if isinstance(event, _LIFE_EVENTS) else (),
-    fold=_fold_version,
+    keys=lambda event: (event.version,),
+    made_by={VersionRegistered: _registered},
+    changed_by={
+        VersionSigned: _signed,
+        VersionValidated: _validated,
+        VersionQuarantined: _quarantined,
+        QuarantineLifted: _let_out,
+        VersionRejected: _ended("rejected"),
+        VersionRetired: _ended("retired"),
+        VersionHeld: _held,
+        HoldLifted: _held_no_more,
+        PackageCollected: lambda body, event, stamp: replace(body, collected_at=stamp.at),
+    },
     columns=lambda body: Columns(body.model, body.state, body.package),
     fold_version=2,
-    edges=_version_edges,
+    edges={VersionRegistered: _version_edges},
 )
 
 
@@ -223,18 +219,15 @@ def claim_key(model: str, package: Digest) -> str:
     return f"{model}#{package}"
 
 
-def _fold_claim(body: PackageClaim | None, event: Event, stamp: Stamp) -> PackageClaim:
-    assert isinstance(event, VersionRegistered)
+def _claimed(body: PackageClaim | None, event: VersionRegistered, stamp: Stamp) -> PackageClaim:
     return PackageClaim(model=event.model, package=event.package, version=event.version)
 
 
 CLAIM = DocumentKind(
     name="claim",
     type=PackageClaim,
-    keys=lambda event: (
-        (claim_key(event.model, event.package),) if isinstance(event, VersionRegistered) else ()
-    ),
-    fold=_fold_claim,
+    keys=lambda event: (claim_key(event.model, event.package),),
+    made_by={VersionRegistered: _claimed},
     columns=lambda body: Columns(body.model, "", body.package),
 )
 
@@ -267,8 +260,7 @@ class AttestationsState(msgspec.Struct, frozen=True, kw_only=True):
         return found[-1] if found else None
 
 
-def _fold_attestations(body: AttestationsState | None, event: Event, stamp: Stamp) -> AttestationsState:
-    assert isinstance(event, AttestationAttached)
+def _attested(body: AttestationsState | None, event: AttestationAttached, stamp: Stamp) -> AttestationsState:
     one = Attestation(
         predicate_type=event.predicate_type,
         statement=event.statement,
@@ -284,8 +276,8 @@ def _fold_attestations(body: AttestationsState | None, event: Event, stamp: Stam
 ATTESTATION = DocumentKind(
     name="attestation",
     type=AttestationsState,
-    keys=lambda event: (event.version,) if isinstance(event, AttestationAttached) else (),
-    fold=_fold_attestations,
+    keys=lambda event: (event.version,),
+    made_by={AttestationAttached: _attested},
     columns=lambda body: Columns(body.version, "", body.package),
 )
 
@@ -301,8 +293,7 @@ class ImportState(msgspec.Struct, frozen=True, kw_only=True):
     imported_at: Micros
 
 
-def _fold_import(body: ImportState | None, event: Event, stamp: Stamp) -> ImportState:
-    assert isinstance(event, PackageImported)
+def _imported(body: ImportState | None, event: PackageImported, stamp: Stamp) -> ImportState:
     return ImportState(
         record=event.record,
         model=event.model,
@@ -316,14 +307,10 @@ def _fold_import(body: ImportState | None, event: Event, stamp: Stamp) -> Import
 IMPORT = DocumentKind(
     name="import",
     type=ImportState,
-    keys=lambda event: (event.record,) if isinstance(event, PackageImported) else (),
-    fold=_fold_import,
+    keys=lambda event: (event.record,),
+    made_by={PackageImported: _imported},
     columns=lambda body: Columns(body.model, body.origin.system, body.package),
-    edges=lambda event: (
-        ((f"import:{event.record}", "made", f"package:{event.package}"),)
-        if isinstance(event, PackageImported)
-        else ()
-    ),
+    edges={PackageImported: lambda event: ((f"import:{event.record}", "made", f"package:{event.package}"),)},
 )
 
 
@@ -341,8 +328,7 @@ class RevokedKey(msgspec.Struct, frozen=True, kw_only=True):
     revoked_by: str
 
 
-def _fold_key(body: RevokedKey | None, event: Event, stamp: Stamp) -> RevokedKey:
-    assert isinstance(event, KeyRevoked)
+def _revoked(body: RevokedKey | None, event: KeyRevoked, stamp: Stamp) -> RevokedKey:
     return RevokedKey(
         key_id=event.key_id,
         reason=event.reason,
@@ -355,8 +341,8 @@ def _fold_key(body: RevokedKey | None, event: Event, stamp: Stamp) -> RevokedKey
 KEY = DocumentKind(
     name="key",
     type=RevokedKey,
-    keys=lambda event: (event.key_id,) if isinstance(event, KeyRevoked) else (),
-    fold=_fold_key,
+    keys=lambda event: (event.key_id,),
+    made_by={KeyRevoked: _revoked},
     columns=lambda body: Columns("", "revoked", body.key_id),
 )
 
@@ -368,15 +354,12 @@ class TraceState(msgspec.Struct, frozen=True, kw_only=True):
     inputs: tuple[TracedInput, ...]
 
 
-def _fold_trace(body: TraceState | None, event: Event, stamp: Stamp) -> TraceState:
-    assert isinstance(event, VersionTraced)
+def _traced(body: TraceState | None, event: VersionTraced, stamp: Stamp) -> TraceState:
     return TraceState(version=event.version, inputs=event.inputs)
 
 
-def _trace_edges(event: Event) -> tuple[tuple[str, str, str], ...]:
+def _trace_edges(event: VersionTraced) -> tuple[tuple[str, str, str], ...]:
     """Column to feature to input to version; code that names a column leads straight to the version."""
-    if not isinstance(event, VersionTraced):
-        return ()
     version = f"version:{event.version}"
     edges = []
     for traced in event.inputs:
@@ -391,8 +374,8 @@ def _trace_edges(event: Event) -> tuple[tuple[str, str, str], ...]:
 TRACE = DocumentKind(
     name="trace",
     type=TraceState,
-    keys=lambda event: (event.version,) if isinstance(event, VersionTraced) else (),
-    fold=_fold_trace,
+    keys=lambda event: (event.version,),
+    made_by={VersionTraced: _traced},
     columns=lambda body: Columns(body.version),
-    edges=_trace_edges,
+    edges={VersionTraced: _trace_edges},
 )

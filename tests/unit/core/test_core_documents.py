@@ -3,7 +3,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from lockgate.core.documents import Columns, DocRef, Docs, DocumentKind, concerned
+from lockgate.core.documents import Columns, DocRef, Docs, DocumentKind
 from lockgate.core.messages import Event, Stamp
 
 
@@ -14,43 +14,15 @@ class Counted(Event, tag="lamps.counted/1"):
         return f"{self.lamp} was counted"
 
 
-class Broken(Event, tag="lamps.broken/1"):
-    lamp: str
-
-    def summary(self) -> str:
-        return f"{self.lamp} broke"
-
-
 class Lamp(msgspec.Struct, frozen=True):
     n_seen: int
 
 
-def fold(body: Lamp | None, event: Event, stamp: Stamp) -> Lamp:
+def seen(body: Lamp | None, event: Counted, stamp: Stamp) -> Lamp:
     return Lamp((body.n_seen if body else 0) + 1)
 
 
-LAMP = DocumentKind(
-    "lamp", Lamp, keys=lambda event: (event.lamp,) if isinstance(event, Counted) else (), fold=fold
-)
-
-
-def by_value(event: Event) -> tuple[str, ...]:
-    """A pattern swallows an attribute that is missing; an event that cannot be read must not pass for no match."""
-    match event:
-        case Counted(lamp="l1"):
-            return ("first",)
-        case _:
-            return ()
-
-
-STREET = DocumentKind("street", Lamp, keys=lambda event: ("north", "south"), fold=fold)
-
-
-def test_kinds_that_look_no_further_than_the_class_of_an_event_are_not_concerned():
-    picky = DocumentKind("picky", Lamp, keys=by_value, fold=fold)
-    assert concerned(lambda kind: kind.keys, [STREET, LAMP, picky], Counted) == (STREET, LAMP, picky)
-    assert concerned(lambda kind: kind.keys, [STREET, LAMP, picky], Broken) == (STREET,)
-    assert concerned(lambda kind: kind.edges, [STREET, LAMP], Counted) == ()
+LAMP = DocumentKind("lamp", Lamp, keys=lambda event: (event.lamp,), made_by={Counted: seen})
 
 
 def test_a_kind_without_columns_projects_nothing():

@@ -11,6 +11,7 @@ import re
 from typing import Any, ClassVar, Literal
 
 import msgspec
+from msgspec.structs import replace
 
 from lockgate.core.clock import Micros
 from lockgate.core.documents import Columns, DocRef, Docs, DocumentKind
@@ -150,32 +151,30 @@ def matches(pattern: str, tag: str) -> bool:
     return tag == pattern or tag.rpartition("/")[0] == pattern
 
 
-def _fold(body: SubscriptionState | None, event: Event, stamp: Stamp) -> SubscriptionState:
-    if isinstance(event, SubscriptionAdded):
-        return SubscriptionState(
-            name=event.name,
-            url=event.url,
-            secret=event.secret,
-            events=event.events,
-            namespace=event.namespace,
-            environment=event.environment,
-            format=event.format,
-            since=stamp.seq,
-            added_by=stamp.actor,
-            added_at=stamp.at,
-        )
-    assert body is not None
-    if isinstance(event, SubscriptionRemoved):
-        return msgspec.structs.replace(body, removed_at=stamp.at)
-    return msgspec.structs.replace(body, redelivery=stamp.seq)
+def _added(body: SubscriptionState | None, event: SubscriptionAdded, stamp: Stamp) -> SubscriptionState:
+    return SubscriptionState(
+        name=event.name,
+        url=event.url,
+        secret=event.secret,
+        events=event.events,
+        namespace=event.namespace,
+        environment=event.environment,
+        format=event.format,
+        since=stamp.seq,
+        added_by=stamp.actor,
+        added_at=stamp.at,
+    )
 
 
-_EVENTS = (SubscriptionAdded, SubscriptionRemoved, RedeliveryRequested)
 SUBSCRIPTION = DocumentKind(
     name="subscription",
     type=SubscriptionState,
-    keys=lambda event: (event.name,) if isinstance(event, _EVENTS) else (),
-    fold=_fold,
+    keys=lambda event: (event.name,),
+    made_by={SubscriptionAdded: _added},
+    changed_by={
+        SubscriptionRemoved: lambda body, event, stamp: replace(body, removed_at=stamp.at),
+        RedeliveryRequested: lambda body, event, stamp: replace(body, redelivery=stamp.seq),
+    },
     columns=lambda body: Columns(body.namespace, "active" if body.removed_at is None else "removed", ""),
 )
 
