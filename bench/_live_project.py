@@ -15,13 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import lightgbm
+import msgspec
 import numpy as np
 from _measure import child_environment
 
 from lockgate.adapters.engines.convert import lightgbm_to_onnx
 from lockgate.adapters.engines.onnx_engine import OnnxEngine
 from lockgate.app.control import Control
-from lockgate.app.declare import declare
+from lockgate.app.declare import declare, default_policy
 from lockgate.core.digests import Digest, canonical, sha256
 from lockgate.core.messages import Command, Receipt
 from lockgate.data.messages import RecordContractCheck, RecordSnapshot
@@ -29,7 +30,8 @@ from lockgate.delivery.messages import ConfigureEndpoint, PromoteVersion
 from lockgate.delivery.rollout import EndpointSettings
 from lockgate.gates.evidence import Baseline, Subject, line_of, record
 from lockgate.gates.messages import EvidenceLine, RecordEvidence
-from lockgate.governance.messages import ApproveVersion, ValidateVersion
+from lockgate.governance.messages import AdoptPolicy, ApproveVersion, ValidateVersion
+from lockgate.governance.policy import Policy
 from lockgate.hub.messages import Standing, StandingAnswer
 from lockgate.pipeline.messages import RecordRun
 from lockgate.registry.contract import encode_rows
@@ -61,10 +63,15 @@ def live_project(folder: Path) -> Iterator[LiveProject]:
     layout = create(folder, "flights")
     control = Control(layout)
     declare(control, control.hub(AUTHOR))
-    # Released at once: what is measured here begins when two versions have been live.
+    # Released at once, so without a release plan, which would name guards: what is measured here begins when two
+    # versions have been live.
+    policy = default_policy()
+    tiers = {tier: msgspec.structs.replace(policy.rule(tier), release_plan=()) for tier in policy.tiers}
+    without_plans = Policy(name="bench", version=1, tiers=tiers)
     tell(
         control,
         AUTHOR,
+        AdoptPolicy(id=control.ids.new(), namespace="main", policy=without_plans),
         ConfigureEndpoint(
             id=control.ids.new(), endpoint=f"prod/{MODEL}", settings=EndpointSettings(capture="scores")
         ),
@@ -144,7 +151,9 @@ def promote(control: Control, key: str, environment: str, package: Digest) -> No
         bound = standing(control, key, environment).bound
         approval = ApproveVersion(id=ids.new(), version=key, environment=environment, evidence_set=bound)
         tell(control, APPROVER, approval)
-    tell(control, AUTHOR, PromoteVersion(id=ids.new(), version=key, environment=environment))
+    tell(
+        control, AUTHOR, PromoteVersion(id=ids.new(), version=key, environment=environment, ticket="BENCH-1")
+    )
     assert standing(control, key, environment).next == "done"
 
 

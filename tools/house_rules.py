@@ -62,6 +62,7 @@ DOOR_VALUES: dict[str, str] = {
     "governance.release_plan": "a release plan travels inside the event that writes it",
     "governance.waivers": "the part of `decide` about waivers",
     "governance.break_glass": "the part of `decide` about emergencies",
+    "governance.attention": "what asks for people, said of documents",
     "governance.laxity": "the part of `decide` that compares two policies",
     "delivery.standing": "the part of `decide` that questions ask as well",
     "delivery.way_back": "the half of `decide` about coming back",
@@ -70,6 +71,7 @@ DOOR_VALUES: dict[str, str] = {
     "delivery.verdict": "a verdict is decided, and travels inside the event that tells it",
     "registry.trust": "the part of `decide` about keys and signatures",
     "traffic.capture": "what is kept of traffic is part of a plan",
+    "traffic.observed": "what was seen of a target, beside what was decided",
     "traffic.plan": "the routing table is what a release is about",
     "traffic.errors": "what a routing table refuses",
 }

@@ -30,6 +30,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from functools import cached_property
+from importlib import resources
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -330,6 +331,7 @@ class Worlds:
     def one(self) -> Project:
         """Version 1.0.0 went from nothing to prod; nothing is up any more."""
         project = self._init("one")
+        ask_for_no_release_plan(project)
         say = self._say
         say("first plan", project.types("plan --json").must(OK))
         say("ship without a data plane", project.types("ship --to prod --ticket OPS-1", by="ada"))
@@ -385,6 +387,14 @@ def release_at_once(config: Path) -> None:
     text = config.read_text()
     text = re.sub(r"(?ms)^\[endpoints\.[^\n]*\.rollout\]\n.*?(?=^\[|\Z)", "", text)
     config.write_text(text.replace('features = "online"\n', ""))
+
+
+def ask_for_no_release_plan(project: Project) -> None:
+    """A release plan names guards, and what is released at once has none: such a project has a policy of its own."""
+    shipped = resources.files("lockgate.app").joinpath("policies/default.toml").read_text()
+    policy = project.root / ".lockgate" / "no-plan.toml"
+    policy.write_text(re.sub(r"(?m)^release_plan = .*\n", "", shipped))
+    project.types("policy adopt .lockgate/no-plan.toml", by="petra").must(OK)
 
 
 class Story:

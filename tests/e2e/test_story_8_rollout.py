@@ -60,6 +60,7 @@ class Approved(NamedTuple):
 def by_steps(project: Project) -> Project:
     """Give a project the template's own endpoints back: prod by steps, features by key."""
     shutil.copy(templates_folder() / "flights" / "lockgate.toml", project.root)
+    project.types("policy adopt", by="petra").must(0)
     return project
 
 
@@ -70,6 +71,8 @@ def brought_before_prod(project: Project, until: str) -> str:
     project.types(f"materialize --until {until}", by="ada").must(0)
     project.types("ship --to prod --ticket OPS-8", by="ada").must(WAITING)
     project.types(f"approve {version} --for prod", by="grace").must(0)
+    for consumer in project.asks("status")["endpoints"]["prod/flight-delay"]["consumers"]:
+        project.types(f"sign-off {version} --for prod --consumer {consumer}", by="paul").must(0)
     return version
 
 

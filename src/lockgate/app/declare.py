@@ -22,6 +22,11 @@ def default_policy() -> AnyPolicy:
     return parse_policy(text, where="policies/default.toml")
 
 
+def default_cases() -> str:
+    """What the pack promises, as cases."""
+    return resources.files("lockgate.app").joinpath("policies/default.cases.toml").read_text()
+
+
 def adopt_policy(control: Control, hub: Hub, policy: AnyPolicy) -> Receipt:
     namespace = control.config.project.namespace
     return require(hub.execute(AdoptPolicy(id=control.ids.new(), namespace=namespace, policy=policy)))

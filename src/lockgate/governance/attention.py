@@ -37,6 +37,12 @@ class Attention(msgspec.Struct, frozen=True, kw_only=True):
     due: Micros | None
     remedy: str
 
+    @property
+    def lines(self) -> list[str]:
+        """For people."""
+        due = "" if self.due is None else f", by {iso(self.due)[:16].replace('T', ' ')}Z"
+        return [f"{self.matter:<14} {self.subject}: {self.what}{due}", f"{'':<15}next: {self.remedy}"]
+
 
 def day(at: Micros) -> str:
     return iso(at)[:10]

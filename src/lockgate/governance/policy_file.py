@@ -82,3 +82,25 @@ def _complaints_about(rule: TierRule) -> Iterator[tuple[str, str]]:
         yield "counts with days of less than one", "write whole days"
     if min(rule.people.values(), default=0) < 0:
         yield "asks for fewer than no people", "write 0 or more"
+
+
+def rule_lines(pack: AnyPolicy, tier: Tier) -> Iterator[str]:
+    """What a tier asks for, in a few lines."""
+    rule = pack.rule(tier)
+    yield f"gates {', '.join(rule.gates)}"
+    yield from (f"{place} also {', '.join(gates)}" for place, gates in rule.relative.items())
+    yield from (
+        f"limit on {one.gate} {one.metric}: {one.text}" + (" by its interval" if one.bound == "ci" else "")
+        for one in rule.limits
+    )
+    people = [f"{place} {' + '.join(seats)}" for place, seats in rule.approvals.items()]
+    people += [f"{place} {number}" for place, number in rule.people.items()]
+    yield f"approvals {', '.join(people) or 'none'}; evidence at most {rule.evidence_max_age_days} days old"
+    more = [f"a ticket in {place}" for place in rule.ticket]
+    more += [f"a release plan in {place}" for place in rule.release_plan]
+    more += [
+        f"a drill in {place}, at most {days} days ago" for place, days in rule.drill_max_age_days.items()
+    ]
+    more += [f"revalidation after {rule.revalidate_days} days"] if rule.revalidate_days else []
+    if more:
+        yield "asks for " + "; ".join(more)

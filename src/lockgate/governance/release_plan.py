@@ -6,12 +6,14 @@ watches releases on their way and takes them back. A draft is made of what the j
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from lockgate.core.clock import Micros
+from lockgate.core.clock import Micros, iso
 from lockgate.core.digests import Digest, digest_of
+from lockgate.core.errors import Invalid
 from lockgate.core.messages import Reason
 
 MAX_RISKS = 50
@@ -106,3 +108,48 @@ def _unseen(risk: Risk, known: Sequence[str], endpoint: str) -> Reason:
         limit=", ".join(known) or "no guard is configured",
         remedy=f"name one of the guards of {endpoint}, or add one to its rollout" if known else configure,
     )
+
+
+def plan_lines(plan: ReleasePlan | None) -> list[str]:
+    """The plan as approvers read it, beside the evidence."""
+    if plan is None:
+        return []
+    drilled = (
+        f", drilled {iso(plan.drilled_at)[:16]}Z, p99 {plan.drilled_ms:.1f} ms" if plan.drilled_at else ""
+    )
+    rows = [f"release plan: rollback leads to {plan.back_to}{drilled}"]
+    rows += [f"  risk: {risk.what}; shown by {risk.signal}" for risk in plan.risks]
+    return rows + ([f"  {plan.note}"] if plan.note else [])
+
+
+class PlanInvalid(Invalid):
+    code = "governance.plan-invalid"
+
+
+class PlanFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The part of a release plan that people write, as a file of TOML."""
+
+    risk: tuple[Risk, ...]
+    note: str = ""
+
+
+def plan_text(plan: PlanFile) -> str:
+    rows = [f"note = {_quoted(plan.note)}"] if plan.note else []
+    for risk in plan.risk:
+        rows += ["", "[[risk]]", f"what = {_quoted(risk.what)}", f"signal = {_quoted(risk.signal)}"]
+    return "\n".join(rows)
+
+
+def _quoted(text: str) -> str:
+    """A TOML basic string; JSON's escapes are among TOML's."""
+    return msgspec.json.encode(text).decode()
+
+
+def parse_plan(text: str, *, where: str) -> PlanFile:
+    """What `plan_text` writes. Raises `PlanInvalid` with the place of the mistake."""
+    try:
+        return msgspec.convert(tomllib.loads(text), PlanFile)
+    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+        raise PlanInvalid(
+            f"{where} is no release plan: {error}", remedy=f"correct {where}", where=where
+        ) from error

@@ -450,6 +450,15 @@ class Folded:
                 ways.append(_Way(kind, self._known[kind.name], kind.keys, fold, begins))
         return tuple(ways)
 
+    def get(self, kind: DocumentKind[D], key: str) -> D | None:
+        """The body of a document, of those that were folded here."""
+        known = self._known[kind.name].get(key)
+        return None if known is None else known[0]
+
+    def all(self, kind: DocumentKind[D], prefix: str) -> tuple[D, ...]:
+        known = self._known[kind.name]
+        return tuple(known[key][0] for key in sorted(known) if key.startswith(prefix))
+
     def _before(self, kind: DocumentKind[Any], key: str) -> tuple[Any, int]:
         stored = self._read(kind.name, key)
         return (None, 0) if stored is None else (read_body(kind, stored), stored.rev)

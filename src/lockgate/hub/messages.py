@@ -14,12 +14,18 @@ from lockgate.core.digests import Digest
 from lockgate.core.messages import Event, Query, Reason, Scope
 from lockgate.data.state import SnapshotState
 from lockgate.delivery.messages import endpoint_scope
+from lockgate.delivery.standing import Decided as Decided
+from lockgate.delivery.standing import DrillLine as DrillLine
+from lockgate.delivery.standing import EndpointLine as EndpointLine
+from lockgate.delivery.standing import LiveLine as LiveLine
+from lockgate.delivery.standing import Readiness as Readiness
+from lockgate.delivery.standing import RolloutLine as RolloutLine
+from lockgate.delivery.standing import StandingAnswer as StandingAnswer
 from lockgate.delivery.state import EndpointState, ReleaseState, RolloutState
 from lockgate.gates.messages import EvidenceLine
 from lockgate.governance.attention import Attention
-from lockgate.governance.judgement import Waived
 from lockgate.governance.messages import environment_scope
-from lockgate.governance.policy import AnyPolicy, Seat
+from lockgate.governance.policy import AnyPolicy
 from lockgate.governance.proof import ConsistencyProof, InclusionProof
 from lockgate.governance.release_plan import ReleasePlan, Risk
 from lockgate.governance.state import (
@@ -85,92 +91,6 @@ class WhoAmI(Query, frozen=True, kw_only=True, tag="hub.who-am-i"):
 
     def scope(self) -> Scope:
         return Scope(within=True)
-
-
-class LiveLine(msgspec.Struct, frozen=True, kw_only=True):
-    """A release on an endpoint.
-
-    Attributes:
-        revoked: the keys that signed it, when every one of them is revoked: it would not be loaded again.
-    """
-
-    version: str
-    digest: Digest
-    since: Micros
-    approved_by: tuple[str, ...]
-    ticket: str = ""
-    revoked: tuple[str, ...] = ()
-
-
-class DrillLine(msgspec.Struct, frozen=True, kw_only=True):
-    """The last rehearsal of a way back; times in milliseconds."""
-
-    passed: bool
-    to_version: str
-    finished_at: Micros
-    n_flips: int
-    p50_ms: float
-    p99_ms: float
-    all_p99_ms: float
-    n_failed: int
-    n_wrong: int
-    interrupted: str = ""
-
-
-class Readiness(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether a rollback would work now, why not, and what its last rehearsal found."""
-
-    ready: bool
-    reason: str | None
-    drill: DrillLine | None = None
-
-
-class RolloutLine(msgspec.Struct, frozen=True, kw_only=True):
-    """What is on its way to an endpoint.
-
-    Attributes:
-        release: its number; when rolling back, of the one that is left.
-        step: the step it is on or heads for, from 1; 0 for a release without steps.
-        weight: share of the traffic that the step gives to the new version, in percent.
-        verdict: what is known of the step: pass, fail, continue, no_data, void; empty before the first look.
-        waits_for: what keeps it where it is, for people.
-    """
-
-    state: str
-    version: str
-    strategy: str
-    generation: int
-    started_at: Micros
-    started_by: str
-    release: int = 0
-    step: int = 0
-    n_steps: int = 0
-    weight: float = 0.0
-    step_started_at: Micros | None = None
-    verdict: str = ""
-    waits_for: str = ""
-
-
-class EndpointLine(msgspec.Struct, frozen=True, kw_only=True):
-    """What was decided about an endpoint, and what is seen of it.
-
-    Attributes:
-        astray: how the data plane differs from what was decided; empty when it does as it was told, or is just being
-            told.
-        let_go: the consumers that no longer need it; removed_at: since when it is taken down.
-        out_of_policy: why what is live would not be let in as it is; it stays live.
-    """
-
-    live: LiveLine | None
-    previous: LiveLine | None
-    rollback_ready: Readiness
-    rollout: RolloutLine | None
-    consumers: tuple[str, ...] = ()
-    dashboards: tuple[str, ...] = ()
-    astray: str = ""
-    let_go: tuple[str, ...] = ()
-    removed_at: Micros | None = None
-    out_of_policy: tuple[str, ...] = ()
 
 
 class StatusAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -304,41 +224,6 @@ class ListVersions(Query, frozen=True, kw_only=True, tag="hub.list-versions"):
 
     def scope(self) -> Scope:
         return model_scope(self.model)
-
-
-Decided = Literal["allowed", "waiting", "refused"]
-
-
-class StandingAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """How far a version is from an environment.
-
-    Attributes:
-        next: one of `judge`, `validate`, `judge-for`, `plan`, `approve`, `promote`, `wait`, `stop`, `done`.
-        bound: the digest an approval must name.
-        quorum, seats: how many approvals are asked for, and in whose name; `empty` are those that are still missing.
-        standing, approvals: who has approved so far, and in which roles.
-        waived: what failed and is passed over for a time; its verdict stays what it is.
-        ticket: what the ticket of a promotion has to match; empty when none is asked for.
-        decision: what a promotion would be told at this moment, its ticket aside.
-    """
-
-    next: str
-    reasons: tuple[Reason, ...]
-    bound: Digest
-    baseline: str | None
-    baseline_version: str | None
-    quorum: int
-    standing: tuple[str, ...]
-    evidence: tuple[EvidenceLine, ...]
-    intrinsic_gates: tuple[str, ...]
-    relative_gates: tuple[str, ...]
-    seats: tuple[Seat, ...] = ()
-    empty: tuple[Seat, ...] = ()
-    approvals: tuple[Approval, ...] = ()
-    waived: tuple[Waived, ...] = ()
-    plan: ReleasePlan | None = None
-    ticket: str = ""
-    decision: Decided = "refused"
 
 
 class Standing(Query, frozen=True, kw_only=True, tag="hub.standing"):
@@ -674,3 +559,33 @@ class Queue(Query, frozen=True, kw_only=True, tag="hub.queue"):
 
     def scope(self) -> Scope:
         return Scope(within=True)
+
+
+class ReplayLine(msgspec.Struct, frozen=True, kw_only=True):
+    """A release that was let in, and what would have stood in its way."""
+
+    endpoint: str
+    release: int
+    version: str
+    started_at: Micros
+    started_by: str
+    reasons: tuple[Reason, ...]
+
+
+class ReplayAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """`n_releases` were looked at: those of the namespace that went by promotion."""
+
+    n_releases: int
+    blocked: tuple[ReplayLine, ...]
+
+
+class ReplayPolicy(Query, frozen=True, kw_only=True, tag="hub.replay-policy"):
+    """Which releases another policy would have stopped, at their moment and on what was known then."""
+
+    permission: ClassVar[str] = "read"
+    answer: ClassVar[Any] = ReplayAnswer
+    namespace: str
+    policy: AnyPolicy
+
+    def scope(self) -> Scope:
+        return Scope(namespace=self.namespace, within=True)

@@ -14,23 +14,30 @@ from lockgate.core.digests import Digest
 from lockgate.core.documents import DocRef, DocumentKind
 from lockgate.core.errors import NotFound, did_you_mean
 from lockgate.core.journal import NoteVerifiers
-from lockgate.core.messages import Event, Query, Stamp
+from lockgate.core.messages import Event, Query, Reason, Stamp
 from lockgate.core.names import parse_endpoint, parse_version
 from lockgate.data.state import SNAPSHOT, SnapshotState
 from lockgate.delivery.messages import PromoteVersion, endpoint_scope
-from lockgate.delivery.standing import guards_of, mishaps_of, needs_promote, way_back_of
+from lockgate.delivery.standing import (
+    astray,
+    guards_of,
+    live_standing,
+    mishaps_of,
+    needs_promote,
+    queue,
+    rollout_line,
+    standing_answer,
+    way_back_of,
+)
 from lockgate.delivery.state import (
     DRILL,
     ENDPOINT,
     ENVIRONMENT,
-    ON_A_STEP,
     RELEASE,
     ROLLOUT,
     SETTINGS,
     EndpointState,
     Live,
-    Rollout,
-    RolloutState,
     release_key,
 )
 from lockgate.gates.state import EVIDENCE, evidence_key
@@ -38,7 +45,6 @@ from lockgate.governance.proof import ConsistencyProof, InclusionProof
 from lockgate.governance.release_plan import drafted
 from lockgate.governance.state import APPROVAL, POLICY, PROPOSAL, RELEASE_PLAN, approval_key
 from lockgate.hub import audit, within
-from lockgate.hub.attention import live_standing, queue
 from lockgate.hub.authority import Session, Sight, embedded
 from lockgate.hub.kernel import gather, read_body
 from lockgate.hub.messages import (
@@ -74,9 +80,10 @@ from lockgate.hub.messages import (
     QueueAnswer,
     Readiness,
     ReleasesAnswer,
+    ReplayAnswer,
+    ReplayPolicy,
     RevokedKeys,
     RolloutAnswer,
-    RolloutLine,
     ShowRollout,
     Standing,
     StandingAnswer,
@@ -89,8 +96,8 @@ from lockgate.hub.messages import (
     VersionOfPackage,
     VersionsAnswer,
 )
-from lockgate.hub.next_step import standing_answer
 from lockgate.hub.ports import CheckpointSink, Delivery, Journal, Outbox
+from lockgate.hub.replay import replayed
 from lockgate.hub.reports import lineage
 from lockgate.hub.reports.gathered import dossier_facts
 from lockgate.hub.table import KIND_BY_NAME
@@ -200,6 +207,7 @@ class Questions:
             OwnAccess: self._own_access,
             ListAccess: self._access,
             Queue: self._queue,
+            ReplayPolicy: self._replay,
             FindReleases: self._by_ticket,
         }
 
@@ -266,8 +274,8 @@ class Questions:
             live=self._live_line(endpoint.live),
             previous=self._live_line(endpoint.previous),
             rollback_ready=self._readiness(endpoint, seen),
-            astray=_astray(endpoint, seen),
-            rollout=None if underway is None else _rollout_line(underway, steps, self._clock.now()),
+            astray=astray(endpoint, seen),
+            rollout=None if underway is None else rollout_line(underway, steps, self._clock.now()),
             consumers=endpoint.consumers,
             dashboards=endpoint.dashboards,
             let_go=endpoint.let_go,
@@ -445,11 +453,17 @@ class Questions:
         )
 
     def _queue(self, query: Queue, sight: Sight) -> QueueAnswer:
-        def standing(version: str, environment: str) -> StandingAnswer:
-            return self._standing(Standing(version=version, environment=environment))
+        def reasons_of(version: str, environment: str) -> Sequence[Reason]:
+            return self._standing(Standing(version=version, environment=environment)).reasons
 
-        waiting = tuple(queue(self._get, self._all, standing, self._clock.now()))
+        waiting = tuple(queue(self._get, self._all, reasons_of, self._clock.now()))
         return within.queue_within(QueueAnswer(waiting=waiting), sight, self._tier)
+
+    def _replay(self, query: ReplayPolicy, sight: Sight) -> ReplayAnswer:
+        def sees(endpoint: str) -> bool:
+            return within.sees(sight, endpoint_scope(endpoint), self._tier)
+
+        return replayed(self._journal, query.namespace, query.policy, sees)
 
     def _by_ticket(self, query: FindReleases, sight: Sight) -> ReleasesAnswer:
         kind = "pull-request" if "/" in query.ticket and ":" in query.ticket else "ticket"
@@ -572,62 +586,6 @@ def _token_line(token: TokenState, last_used_at: Micros | None, now: Micros) -> 
         label=token.label,
         rule=token.rule,
     )
-
-
-def _astray(endpoint: EndpointState, seen: Observed | None) -> str:
-    """How the workers differ from the plan that was decided. A target that cannot be seen is not astray but down."""
-    changing = endpoint.rollout is not None and endpoint.rollout.state not in ON_A_STEP
-    if seen is None or not seen.alive or changing or endpoint.generation == 0:
-        return ""
-    behind = [
-        worker
-        for worker in seen.workers
-        if worker.state != "gone" and worker.generation < endpoint.generation
-    ]
-    if not behind:
-        return ""
-    why = f": {behind[0].detail}" if behind[0].detail else ""
-    answers = f"answers by plan {behind[0].generation}" if behind[0].generation else "answers by no plan"
-    return f"worker {behind[0].pid} {answers}, plan {endpoint.generation} was decided{why}"
-
-
-def _rollout_line(underway: Rollout, steps: RolloutState | None, now: Micros) -> RolloutLine:
-    line = RolloutLine(
-        state=underway.state,
-        version=underway.served.version,
-        strategy=underway.strategy,
-        generation=underway.generation,
-        started_at=underway.started_at,
-        started_by=underway.started_by,
-        release=underway.release,
-    )
-    if steps is None:
-        return line
-    policy, run = steps.policy, steps.run
-    heading = min(steps.heading, len(policy.steps) - 1)
-    return msgspec.structs.replace(
-        line,
-        step=heading + 1,
-        n_steps=len(policy.steps),
-        weight=policy.steps[heading].weight / 100,
-        step_started_at=run.started_at if run else None,
-        verdict=steps.verdict.outcome if steps.verdict else "",
-        waits_for=_waits_for(underway, steps, now),
-    )
-
-
-def _waits_for(underway: Rollout, steps: RolloutState, now: Micros) -> str:
-    """What keeps a rollout on its step, in the order in which it can be helped."""
-    if underway.state == "paused":
-        return f"paused: {steps.paused}"
-    if underway.state not in ON_A_STEP or steps.run is None:
-        return "the data plane takes up the next step"
-    if steps.verdict is None:
-        return "a first look at its traffic (lockgate up)"
-    if steps.verdict.outcome != "pass":
-        return steps.verdict.reason
-    left_s = steps.policy.steps[steps.run.step].bake_s - (now - steps.run.started_at) / 1_000_000
-    return f"{left_s:.0f} s of its bake" if left_s > 0 else "the controller (lockgate up)"
 
 
 def _shown(kind: str, key: str) -> str:

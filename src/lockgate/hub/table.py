@@ -175,6 +175,7 @@ QUERIES: tuple[type[Query], ...] = (
     hub_messages.DraftReleasePlan,
     hub_messages.FindReleases,
     hub_messages.Queue,
+    hub_messages.ReplayPolicy,
     hub_messages.WhoAmI,
     subscriptions.ListSubscriptions,
     subscriptions.ListDeliveries,

@@ -56,6 +56,7 @@ VERBS: dict[str, Verb] = {
     "verify": Verb(
         "read", f"{_CLI}.verbs.supply.carry:verify", "Who signed a package, and every byte of it."
     ),
+    "ticket": Verb("read", f"{_CLI}.verbs.people.exceptions:ticket", "The releases that a ticket asked for."),
     "plan": Verb("read", f"{_CLI}.verbs.build:plan", "What would run, and why."),
     "contract": Verb("read", f"{_CLI}.verbs.build:contract", "Hold the datasets to their contracts."),
     "features": Verb("read", f"{_CLI}.verbs.build:features", "The feature definitions and their hashes."),
@@ -88,6 +89,21 @@ VERBS: dict[str, Verb] = {
         "change", f"{_CLI}.verbs.judging:quarantine", "Forbid new releases of a version, or lift it."
     ),
     "retire": Verb("change", f"{_CLI}.verbs.judging:retire", "End the life of a version nobody serves."),
+    "sign-off": Verb(
+        "change", f"{_CLI}.verbs.people.exceptions:sign_off", "Agree to a major version, for a consumer."
+    ),
+    "release-plan": Verb(
+        "change", f"{_CLI}.verbs.people.exceptions:release_plan", "What could fail, and what would show it."
+    ),
+    "waive": Verb(
+        "change", f"{_CLI}.verbs.people.exceptions:waive", "Pass over a gate's failure for a time."
+    ),
+    "break-glass": Verb(
+        "change", f"{_CLI}.verbs.people.exceptions:break_glass", "Release in an emergency, past the policy."
+    ),
+    "review": Verb(
+        "change", f"{_CLI}.verbs.people.exceptions:review", "What waits for people; close a review."
+    ),
     "policy": Verb("change", f"{_CLI}.verbs.setup:policy", "Show or adopt the policy of the tiers."),
     "access": Verb("change", f"{_CLI}.who.access:access", "Who holds which role: give, take away, list."),
     "token": Verb("change", f"{_CLI}.who.access:token", "API tokens: issue, list, revoke."),

@@ -80,6 +80,14 @@ class Session:
     def layout(self) -> Layout:
         return here(self.project)
 
+    @property
+    def project_root(self) -> Path:
+        """The project's folder; where there is none, the folder one is in."""
+        try:
+            return self.layout.root
+        except NoProject:
+            return Path.cwd()
+
     @functools.cached_property
     def reading(self) -> Hub:
         """A hub for questions: over HTTP when one was named, else the project's own store."""

@@ -18,12 +18,12 @@ import msgspec
 from lockgate.app.cli.main import REFUSED, WAITING, Exit, Refused
 from lockgate.app.cli.progress import Counts, watching
 from lockgate.app.cli.session import Session, verb
-from lockgate.app.cli.verbs.release import endpoint_line
+from lockgate.app.cli.verbs.people.exceptions import accept_draft
+from lockgate.app.cli.verbs.release import endpoint_line, promotion
 from lockgate.core.digests import short
 from lockgate.core.errors import Conflict, did_you_mean
 from lockgate.core.messages import Reason, Refusal
 from lockgate.core.names import EndpointName, parse_version
-from lockgate.delivery.messages import PromoteVersion
 from lockgate.features.definition import service_views
 from lockgate.features.sql import check_sql
 from lockgate.gates.evidence import explain
@@ -250,7 +250,7 @@ class NoNearer(Conflict):
 @verb
 @click.argument("model", required=False)
 @click.option("--to", "environment", default="dev", show_default=True, help="How far.")
-@click.option("--ticket", default="", help="The change ticket, for the record.")
+@click.option("--ticket", default="", help="The change ticket; default: that of the commit or pull request.")
 @click.option(
     "--version", "number", metavar="X.Y.Z", help="The number to take; default: the smallest allowed."
 )
@@ -308,6 +308,9 @@ def _reach(session: Session, version: str, environment: str, ticket: str, outcom
                 _judge(session, key, environment)
             case "validate":
                 _validate(session, key)
+            case "plan":
+                n_risks = accept_draft(session, key, environment)
+                session.note(f"{environment}: release plan drafted from the journal, {n_risks} risks")
             case "promote":
                 session.note(f"{environment}: promoting {version}")
                 if _promote(session, key, environment, ticket):
@@ -333,7 +336,7 @@ def _validate(session: Session, key: str) -> None:
 
 def _promote(session: Session, key: str, environment: str, ticket: str) -> bool:
     """Start the release; false when somebody else's got under way since it was asked what comes next."""
-    command = PromoteVersion(id=session.new_id(), version=key, environment=environment, ticket=ticket)
+    command = promotion(session, key, environment, ticket)
     try:
         session.tell(command, headline=f"{parse_version(key).shown} may not go to {environment}")
     except Refused as refused:

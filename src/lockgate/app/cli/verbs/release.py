@@ -1,7 +1,8 @@
-"""Verbs that move traffic: promote, rollback. They load nothing of the workshop: at night a second counts."""
+"""Verbs that move traffic: promote, rollback. They read no project: at night a second counts."""
 
 from __future__ import annotations
 
+import os
 import time
 
 import click
@@ -11,22 +12,25 @@ from lockgate.app.cli.session import Session, verb
 from lockgate.core.names import EndpointName, parse_endpoint, parse_version
 from lockgate.delivery.messages import PromoteVersion, RollBackEndpoint
 from lockgate.hub.messages import EndpointLine, LiveLine, Status, StatusAnswer
+from lockgate.workshop.git import change_of
 
 
 @verb
 @click.argument("version")
 @click.option("--to", "environment", required=True, metavar="ENV", help="Where to.")
-@click.option("--ticket", default="", help="The change ticket, for the record.")
+@click.option("--ticket", default="", help="The change ticket; default: that of the commit or pull request.")
 def promote(session: Session, version: str, environment: str, ticket: str) -> None:
     """Release a version to an environment: the same bytes, one step up the ladder.
+
+    The ticket and the pull request are taken from the commit's trailers (Ticket:, Pull-Request:), or from the variables
+    of GitHub Actions and GitLab CI.
 
     Example: lockgate promote flight-delay@1.0.0 --to prod --ticket OPS-42
     """
     ref = parse_version(version)
     session.say_identity()
     receipt = session.tell(
-        PromoteVersion(id=session.new_id(), version=str(ref), environment=environment, ticket=ticket),
-        headline=f"{version} may not go to {environment}",
+        promotion(session, str(ref), environment, ticket), headline=f"{version} may not go to {environment}"
     )
     endpoint = EndpointName(environment, ref.model)
     line = endpoint_line(session, endpoint)
@@ -48,6 +52,18 @@ def promote(session: Session, version: str, environment: str, ticket: str) -> No
     if not live:
         session.note(_why_not_live(line, endpoint, receipt.effects))
         raise Exit(WAITING if rolling or receipt.effects == "pending" else REFUSED)
+
+
+def promotion(session: Session, key: str, environment: str, ticket: str) -> PromoteVersion:
+    """The command, with the change that it answers to."""
+    change = change_of(session.project_root, os.environ)
+    return PromoteVersion(
+        id=session.new_id(),
+        version=key,
+        environment=environment,
+        ticket=ticket or change.ticket,
+        pull_request=change.pull_request,
+    )
 
 
 def _why_not_live(line: EndpointLine, endpoint: EndpointName, effects: str) -> str:

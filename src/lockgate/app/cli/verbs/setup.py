@@ -12,17 +12,19 @@ from typing import NamedTuple
 import click
 import msgspec
 
-from lockgate.app.cli.main import WAITING, Exit
+from lockgate.app.cli.main import REFUSED, WAITING, Exit
 from lockgate.app.cli.session import Session, verb
-from lockgate.app.declare import adopt_policy, declarations, default_policy
+from lockgate.app.cli.verbs.show import when
+from lockgate.app.declare import adopt_policy, declarations, default_cases, default_policy
 from lockgate.core.errors import LockgateError, NotFound
+from lockgate.core.names import parse_endpoint, parse_version
 from lockgate.core.secrets import parse_secret_ref
 from lockgate.governance.messages import ConsentToPolicy
 from lockgate.governance.policy import AnyPolicy
-from lockgate.governance.policy_file import PolicyInvalid, parse_policy
-from lockgate.hub.messages import PolicyAnswer, PolicyInForce
-from lockgate.registry.messages import Tier
+from lockgate.governance.policy_file import PolicyInvalid, parse_policy, rule_lines
+from lockgate.hub.messages import PolicyAnswer, PolicyInForce, ReplayAnswer, ReplayPolicy
 from lockgate.workshop.config import NoProject
+from lockgate.workshop.policies.cases import decide_case, parse_cases
 from lockgate.workshop.templates import create
 
 
@@ -105,7 +107,7 @@ def declare(session: Session) -> None:
 
 @click.group()
 def policy() -> None:
-    """Show or adopt the policy of the tiers."""
+    """The policy of the tiers: show it, test it, replay history against it, adopt it."""
 
 
 @verb
@@ -120,7 +122,7 @@ def show(session: Session) -> None:
     rows.append("  adopted, in force" if adopted else "  the default pack; no other is adopted here")
     for tier in pack.tiers:
         rows += [
-            f"  {tier if number == 0 else '':<9} {row}" for number, row in enumerate(_rule_rows(pack, tier))
+            f"  {tier if number == 0 else '':<9} {row}" for number, row in enumerate(rule_lines(pack, tier))
         ]
     proposal = known.proposal if known else None
     if proposal:
@@ -129,20 +131,6 @@ def show(session: Session) -> None:
         rows.append(f"    risk consents with: lockgate policy consent {proposal.digest}")
     record = {**msgspec.to_builtins(pack), "digest": digest, "source": source, "proposal": proposal}
     session.answer(record, "\n".join(rows))
-
-
-def _rule_rows(pack: AnyPolicy, tier: Tier) -> Iterator[str]:
-    """A tier in a few lines."""
-    rule = pack.rule(tier)
-    yield f"gates {', '.join(rule.gates)}"
-    yield from (f"{place} also {', '.join(gates)}" for place, gates in rule.relative.items())
-    yield from (
-        f"limit on {one.gate} {one.metric}: {one.text}" + (" by its interval" if one.bound == "ci" else "")
-        for one in rule.limits
-    )
-    people = [f"{place} {' + '.join(seats)}" for place, seats in rule.approvals.items()]
-    people += [f"{place} {number}" for place, number in rule.people.items()]
-    yield f"approvals {', '.join(people) or 'none'}; evidence at most {rule.evidence_max_age_days} days old"
 
 
 def _in_force(session: Session) -> PolicyAnswer | None:
@@ -161,25 +149,30 @@ class PolicyFileMissing(NotFound):
     code = "project.policy-file-missing"
 
 
-def _read_policy(file: str) -> AnyPolicy:
+def read_policy(file: str) -> AnyPolicy:
+    return parse_policy(_read(Path(file)), where=file)
+
+
+def _read(path: Path) -> str:
     try:
-        text = Path(file).read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except OSError as error:
         raise PolicyFileMissing(
-            f"the policy {file} cannot be read: {error.strerror}",
+            f"the policy {path} cannot be read: {error.strerror}",
             remedy="name a file, or leave it out for the default pack",
-            path=file,
+            path=str(path),
         ) from error
     except UnicodeDecodeError as error:
-        raise PolicyInvalid(f"{file} is not UTF-8", remedy=f"save {file} as UTF-8", where=file) from error
-    return parse_policy(text, where=file)
+        raise PolicyInvalid(
+            f"{path} is not UTF-8", remedy=f"save {path} as UTF-8", where=str(path)
+        ) from error
 
 
 @verb
 @click.argument("file", required=False)
 def adopt(session: Session, file: str | None) -> None:
     """Make FILE (or the default pack) the rule of the project's namespace."""
-    pack = _read_policy(file) if file else default_policy()
+    pack = read_policy(file) if file else default_policy()
     session.say_identity()
     receipt = adopt_policy(session.control, session.deciding, pack)
     session.seal()
@@ -207,6 +200,57 @@ def consent(session: Session, digest: str) -> None:
     session.answer({"digest": digest}, f"{digest} is the rule now")
 
 
+@verb
+@click.argument("file", required=False)
+@click.argument("cases", required=False)
+def test(session: Session, file: str | None, cases: str | None) -> None:
+    """Hold FILE (or the default pack) against CASES, on this machine alone. Exit 3 when one comes out otherwise.
+
+    CASES is a file of facts with the decision that is expected of them; left out, NAME.cases.toml beside FILE.
+
+    Example: lockgate policy test governance/policy.toml
+    """
+    pack = read_policy(file) if file else default_policy()
+    beside = Path(file).with_suffix(".cases.toml") if file else None
+    if cases is None and file is None:
+        text, where = default_cases(), "policies/default.cases.toml"
+    else:
+        path = Path(cases) if cases else beside
+        assert path is not None
+        text, where = _read(path), str(path)
+    outcomes = [decide_case(pack, case) for case in parse_cases(text, where=where)]
+    rows = [line for one in outcomes for line in one.lines]
+    n_bad = sum(not one.holds for one in outcomes)
+    rows.append(f"{len(outcomes)} cases, {n_bad} otherwise than expected")
+    record = [
+        {"name": one.case.name, "ok": one.holds, "decided": one.decided, "reasons": one.reasons}
+        for one in outcomes
+    ]
+    session.answer(record, "\n".join(rows))
+    if n_bad:
+        raise Exit(REFUSED)
+
+
+@verb
+@click.argument("file", required=False)
+def replay(session: Session, file: str | None) -> None:
+    """What FILE (or the default pack) would have blocked: every release of the past, judged anew. Changes nothing."""
+    pack = read_policy(file) if file else default_policy()
+    namespace = session.layout.config().project.namespace
+    answer: ReplayAnswer = session.ask(ReplayPolicy(namespace=namespace, policy=pack))
+    rows = []
+    for line in answer.blocked:
+        rows.append(
+            f"{when(line.started_at)}  {parse_endpoint(line.endpoint).shown} #{line.release} "
+            f"{parse_version(line.version).shown}, by {line.started_by}"
+        )
+        rows += [f"    - {reason.rule}: {reason.message}" for reason in line.reasons]
+    rows.append(f"{answer.n_releases} releases, {len(answer.blocked)} would have been blocked")
+    session.answer(answer, "\n".join(rows))
+
+
 policy.add_command(show)
+policy.add_command(test)
+policy.add_command(replay)
 policy.add_command(consent)
 policy.add_command(adopt)

@@ -7,12 +7,15 @@ from typing import Any
 import click
 import msgspec
 
+from lockgate.app.cli.main import REFUSED, WAITING, Exit
 from lockgate.app.cli.session import Session, verb
+from lockgate.app.plugins import resolve
 from lockgate.core.clock import iso
 from lockgate.core.digests import short
 from lockgate.core.names import DEFAULT_NAMESPACE, parse_endpoint, parse_version
 from lockgate.data.state import SnapshotState
 from lockgate.gates.messages import EvidenceLine
+from lockgate.governance.release_plan import plan_lines
 from lockgate.hub.messages import (
     DrillLine,
     EndpointLine,
@@ -60,6 +63,7 @@ def _endpoint_text(name: str, line: EndpointLine) -> str:
         rows.append(f"{'':<24} previous {_live_text(line.previous)}")
     if line.astray:
         rows.append(f"{'':<24} NOT AS DECIDED: {line.astray}")
+    rows += [f"{'':<24} out of policy: {why}" for why in line.out_of_policy]
     rows += [f"{'':<24} {one}" for one in ready_text(line.rollback_ready)]
     if line.rollout:
         rows.append(f"{'':<24} {rollout_text(line.rollout)}")
@@ -216,10 +220,14 @@ def _explain_text(answer: VersionAnswer, config: Any) -> str:
         f"  release     {parse_endpoint(one.endpoint).shown} #{one.release} {one.state} "
         f"since {when(one.live_at or one.started_at)}"
         + (f", ticket {one.ticket}" if one.ticket else "")
+        + (f", {one.pull_request}" if one.pull_request else "")
         + f", by {one.started_by}"
+        + (f", allowed by waiver {', '.join(one.waivers)}" if one.waivers else "")
+        + (f", by break-glass {one.break_glass}" if one.break_glass else "")
         for one in answer.releases
     ]
     if answer.line is not None:
+        rows += [f"  out of policy: {why}" for why in answer.line.out_of_policy]
         rows += [f"  {one}" for one in ready_text(answer.line.rollback_ready)]
         if answer.line.rollout is not None:
             rows.append(f"  rollout     {rollout_text(answer.line.rollout)}")
@@ -248,16 +256,31 @@ def _place(line: EvidenceLine) -> str:
 @verb
 @click.argument("version")
 @click.option("--for", "environment", metavar="ENV", help="Also what is missing for this environment.")
-def evidence(session: Session, version: str, environment: str | None) -> None:
-    """What the gates found on a version, and what it still lacks for an environment."""
+@click.option("--policy", "file", metavar="FILE", help="By this policy instead of the one in force.")
+@click.option(
+    "--check", is_flag=True, help="End with what a promotion would: 0 allowed, 3 refused, 8 waiting."
+)
+def evidence(session: Session, version: str, environment: str | None, file: str | None, check: bool) -> None:
+    """What the gates found on a version, and what it still lacks for an environment.
+
+    With --check it decides as the hub would and changes nothing: for CI, and for a policy that is not in force yet.
+    """
     key = str(parse_version(version))
+    if environment is None and (check or file):
+        raise click.UsageError("--check and --policy need --for ENV")
     if environment is None:
         answer: VersionAnswer = session.ask(ExplainVersion(version=key))
         lines = answer.evidence
         session.answer([_evidence_record(line) for line in lines], "\n".join(line.summary for line in lines))
         return
-    standing: StandingAnswer = session.ask(Standing(version=key, environment=environment))
+    other = None if file is None else resolve("lockgate.app.cli.verbs.setup:read_policy")(file)
+    standing: StandingAnswer = session.ask(Standing(version=key, environment=environment, policy=other))
     session.answer(standing, standing_text(standing, environment))
+    if check and standing.decision in _CHECKED:
+        raise Exit(_CHECKED[standing.decision])
+
+
+_CHECKED = {"refused": REFUSED, "waiting": WAITING}
 
 
 def standing_text(standing: StandingAnswer, environment: str) -> str:
@@ -269,6 +292,11 @@ def standing_text(standing: StandingAnswer, environment: str) -> str:
         + (f" ({', '.join(standing.standing)})" if standing.standing else "")
         + (f"; still {', '.join(standing.empty)}" if standing.empty else "")
     )
+    rows += plan_lines(standing.plan)
+    rows += [
+        f"allowed by waiver {one.waiver} until {when(one.until)}: {one.rule}: {one.message}"
+        for one in standing.waived
+    ]
     rows += [f"missing: {reason.rule}: {reason.message}" for reason in standing.reasons]
     rows.append(f"next: {standing.next}")
     return "\n".join(rows)

@@ -1,0 +1,342 @@
+"""Tests of a policy: facts in a file, the decision that is expected of them, by the engine that decides in the hub.
+
+    [[case]]
+    name = "a high tier waits for risk"
+    tier = "high"
+    approvals = { bob = "owner", pia = "product" }
+    expect = "waiting"
+    rules = ["governance.approval"]
+
+What a case does not mention is in order: every gate the policy asks for has passed today, there is a release plan, a
+drill of yesterday, the consent of consumers, a ticket. Only approvals have to be given.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+
+from lockgate.core.clock import Micros
+from lockgate.core.digests import sha256
+from lockgate.core.documents import DocRef, DocumentKind
+from lockgate.core.errors import Invalid
+from lockgate.core.messages import Reason
+from lockgate.delivery.messages import DrillFigures, PromoteVersion, Served
+from lockgate.delivery.rollout import EndpointSettings, Guard, RolloutPolicy, RolloutStep
+from lockgate.delivery.standing import needs_promote, standing_of, way_back_of
+from lockgate.delivery.state import (
+    DRILL,
+    ENDPOINT,
+    ENVIRONMENT,
+    SETTINGS,
+    DrillState,
+    EndpointState,
+    EnvironmentState,
+    Live,
+    SettingsState,
+)
+from lockgate.gates.messages import EvidenceLine, Verdict
+from lockgate.gates.state import EVIDENCE, EvidenceState, evidence_key
+from lockgate.governance.decide import bound_of
+from lockgate.governance.judgement import DAY_US, WAITS_FOR_PEOPLE, ticket_reasons
+from lockgate.governance.policy import AnyPolicy, ApproverRole, Sensitivity
+from lockgate.governance.release_plan import ReleasePlan, Risk
+from lockgate.governance.state import (
+    APPROVAL,
+    POLICY,
+    RELEASE_PLAN,
+    SIGN_OFF,
+    WAIVER,
+    Approval,
+    ApprovalState,
+    PlanState,
+    PolicyState,
+    SignedOff,
+    SignOffState,
+    WaiverState,
+    approval_key,
+    numbered_key,
+)
+from lockgate.hub.kernel import gather
+from lockgate.hub.messages import Decided
+from lockgate.registry.messages import Tier
+from lockgate.registry.state import MODEL, VERSION, ModelState, VersionState
+from lockgate.traffic.plan import Fallback
+
+_MODEL, _KEY, _PLACE, _AUTHOR = "main/case", "main/case@2.0.0", "there", "author"
+_ENDPOINT = f"{_PLACE}/{_MODEL}"
+_NOW: Micros = 1_767_225_600_000_000
+_LIVE, _NEW = sha256(b"live"), sha256(b"new")
+
+
+class CasesInvalid(Invalid):
+    code = "project.policy-cases-invalid"
+
+
+class Figure(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a gate measured; it passes by the project's own limit."""
+
+    gate: str
+    metric: str
+    measured: float
+    low: float | None = None
+    high: float | None = None
+
+
+class Case(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Facts, and what is expected of them. See the module's text for what is left out.
+
+    Attributes:
+        rules: exactly these stand in the way; not held against when left out.
+        verdicts: by gate; `none` is a gate without evidence.
+        approvals: by person. `author` is who made the version.
+        waivers: gates whose failure risk has waived.
+        signed_off: whether the endpoint's consumer has agreed; the version is a new major one.
+    """
+
+    name: str
+    expect: Decided
+    rules: tuple[str, ...] | None = None
+    tier: Tier = "moderate"
+    sensitivity: Sensitivity = "production"
+    kpi: str = ""
+    verdicts: dict[str, Verdict | Literal["none"]] = {}
+    figures: tuple[Figure, ...] = ()
+    evidence_age_days: float = 0.0
+    approvals: dict[str, ApproverRole | tuple[ApproverRole, ...]] = {}
+    waivers: tuple[str, ...] = ()
+    ticket: str = "OPS-1"
+    release_plan: bool = True
+    drill_age_days: float | None = 1.0
+    signed_off: bool = True
+
+
+class _Cases(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    case: tuple[Case, ...]
+
+
+class Outcome(NamedTuple):
+    """What the policy said about a case."""
+
+    case: Case
+    decided: Decided
+    reasons: tuple[Reason, ...]
+
+    @property
+    def holds(self) -> bool:
+        rules = sorted(reason.rule for reason in self.reasons)
+        return self.decided == self.case.expect and (
+            self.case.rules is None or rules == sorted(self.case.rules)
+        )
+
+    @property
+    def lines(self) -> list[str]:
+        """What came of it, for people."""
+        if self.holds:
+            return [f"ok  {self.case.name}"]
+        rows = [f"BAD {self.case.name}", f"    expected {self.case.expect}, got {self.decided}"]
+        return rows + [f"    - {reason.rule}: {reason.message}" for reason in self.reasons]
+
+
+def parse_cases(text: str, *, where: str) -> tuple[Case, ...]:
+    """Read a file of cases. Raises `CasesInvalid` with the place of the mistake."""
+    try:
+        cases = msgspec.convert(tomllib.loads(text), _Cases).case
+    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+        raise CasesInvalid(
+            f"{where} holds no cases: {error}", remedy=f"correct {where}", where=where
+        ) from error
+    return cases
+
+
+def decide_case(policy: AnyPolicy, case: Case) -> Outcome:
+    """What a promotion under these facts would be told."""
+    in_force = PolicyState(
+        namespace="main", digest=policy.digest, policy=policy, adopted_at=_NOW, adopted_by="admin"
+    )
+    known = _documents(case, in_force)
+
+    def read(ref: DocRef) -> Any:
+        if ref.key.endswith("*"):
+            prefix = ref.key[:-1]
+            return tuple(known[one] for one in known if one.kind == ref.kind and one.key.startswith(prefix))
+        return known.get(ref)
+
+    promote = PromoteVersion(id="", version=_KEY, environment=_PLACE, ticket=case.ticket)
+    first = gather(needs_promote, promote, read)
+    known[_ref(APPROVAL, approval_key(_KEY, _PLACE))] = _approved(
+        case, bound_of(first, _KEY, _PLACE), policy.digest
+    )
+    docs = gather(needs_promote, promote, read)
+    environment, endpoint = known[_ref(ENVIRONMENT, _PLACE)], known[_ref(ENDPOINT, _ENDPOINT)]
+    reasons = standing_of(docs, _KEY, environment, endpoint, in_force, _NOW).reasons
+    reasons += ticket_reasons(policy.rule(case.tier), case.sensitivity, _PLACE, case.ticket)
+    waits = all(reason.rule in WAITS_FOR_PEOPLE for reason in reasons)
+    decided: Decided = "allowed" if not reasons else "waiting" if waits else "refused"
+    return Outcome(case, decided, tuple(reasons))
+
+
+def _ref(kind: DocumentKind[Any], key: str) -> DocRef:
+    return DocRef(kind.name, key)
+
+
+def _documents(case: Case, policy: PolicyState) -> dict[DocRef, Any]:
+    """A version 2.0.0 that is to follow 1.0.0 on its only endpoint."""
+    rule = policy.policy.rule(case.tier)
+    endpoint = _endpoint()
+    here = approval_key(_KEY, _PLACE)
+    known: dict[DocRef, Any] = {
+        _ref(POLICY, "main"): policy,
+        _ref(MODEL, _MODEL): ModelState(
+            model=_MODEL, tier=case.tier, owner="owner", purpose="case", kpi=case.kpi
+        ),
+        _ref(VERSION, _KEY): _version(),
+        _ref(ENVIRONMENT, _PLACE): EnvironmentState(
+            environment=_PLACE, order=0, sensitivity=case.sensitivity, target="local", trust=()
+        ),
+        _ref(ENDPOINT, _ENDPOINT): endpoint,
+        _ref(SETTINGS, _ENDPOINT): SettingsState(endpoint=_ENDPOINT, settings=_SETTINGS),
+        _ref(EVIDENCE, evidence_key(_KEY)): _evidence(case, rule.gates, ""),
+        _ref(EVIDENCE, evidence_key(_KEY, _PLACE)): _evidence(
+            case, rule.relative.get(case.sensitivity, ()), _PLACE
+        ),
+    }
+    if case.release_plan:
+        plan = ReleasePlan(risks=(Risk(what="it fails", signal="errors"),), back_to=way_back_of(endpoint))
+        known[_ref(RELEASE_PLAN, here)] = PlanState(
+            version=_KEY, environment=_PLACE, plan=plan, written_at=_NOW, written_by=_AUTHOR
+        )
+    if case.signed_off:
+        signed = SignedOff(consumer="consumer", by="consumer", at=_NOW, comment="")
+        known[_ref(SIGN_OFF, here)] = SignOffState(version=_KEY, environment=_PLACE, signed=(signed,))
+    if case.drill_age_days is not None:
+        at = _NOW - int(case.drill_age_days * DAY_US)
+        known[_ref(DRILL, _ENDPOINT)] = DrillState(
+            endpoint=_ENDPOINT, n_drills=1, figures=_DRILLED, finished_at=at
+        )
+    for number, gate in enumerate(case.waivers, start=1):
+        known[_ref(WAIVER, numbered_key(_MODEL, number))] = _waiver(number, gate)
+    return known
+
+
+_SETTINGS = EndpointSettings(
+    rollout=RolloutPolicy(
+        steps=(RolloutStep(stage="canary", weight=1000, min_units=1, bake_s=0.0),), guards={"errors": Guard()}
+    )
+)
+_DRILLED = DrillFigures(
+    n_flips=1,
+    n_requests=1,
+    n_failed=0,
+    n_wrong=0,
+    n_workers=1,
+    first_p50_us=1,
+    first_p99_us=1,
+    all_p50_us=1,
+    all_p99_us=1,
+)
+
+
+def _version() -> VersionState:
+    return VersionState(
+        version=_KEY,
+        model=_MODEL,
+        package=_NEW,
+        run=_NEW,
+        signatures=(_NEW,),
+        signed_by=("key",),
+        commit="",
+        dirty=False,
+        bump="major",
+        why=(),
+        previous=None,
+        author=_AUTHOR,
+        registered_at=_NOW,
+        state="validated",
+    )
+
+
+def _endpoint() -> EndpointState:
+    def live(number: str) -> Live:
+        served = Served(version=f"{_MODEL}@{number}", package=_LIVE, signatures=(_LIVE,))
+        return Live(served=served, release=1, since=_NOW, approved_by=(), ticket="")
+
+    return EndpointState(
+        endpoint=_ENDPOINT,
+        fallback=Fallback(kind="constant", value=0.0),
+        consumers=("consumer",),
+        dashboards=(),
+        live=live("1.0.0"),
+        previous=live("0.9.0"),
+    )
+
+
+def _evidence(case: Case, gates: tuple[str, ...], environment: str) -> EvidenceState:
+    lines = []
+    for gate in gates:
+        verdict = case.verdicts.get(gate, "pass")
+        figures: list[Figure | None] = [one for one in case.figures if one.gate == gate]
+        if verdict != "none":
+            lines += [_line(gate, figure, verdict, environment) for figure in figures or [None]]
+    return EvidenceState(
+        version=_KEY,
+        package=_NEW,
+        environment=environment,
+        baseline=_LIVE if environment else None,
+        evidence_set=sha256(environment.encode()),
+        lines=tuple(lines),
+        recorded_at=_NOW - int(case.evidence_age_days * DAY_US),
+        recorded_by="validator",
+    )
+
+
+def _line(gate: str, figure: Figure | None, verdict: str, environment: str) -> EvidenceLine:
+    metric = figure.metric if figure else "stated"
+    return msgspec.convert(
+        {
+            "gate": gate,
+            "metric": metric,
+            "verdict": verdict,
+            "severity": "block",
+            "value": "" if figure is None else f"{figure.measured:g}",
+            "threshold": "",
+            "summary": f"{verdict} {gate} {metric}",
+            "digest": sha256(f"{gate} {metric}".encode()),
+            "environment": environment,
+            "baseline": _LIVE if environment else None,
+            "measured": figure.measured if figure else None,
+            "low": figure.low if figure else None,
+            "high": figure.high if figure else None,
+        },
+        EvidenceLine,
+    )
+
+
+def _waiver(number: int, gate: str) -> WaiverState:
+    return WaiverState(
+        model=_MODEL,
+        number=number,
+        versions="2.*",
+        environment=_PLACE,
+        gate=gate,
+        reason="case",
+        control="case",
+        ticket="case",
+        until=_NOW + DAY_US,
+        requested_at=_NOW,
+        requested_by=_AUTHOR,
+        granted_at=_NOW,
+        granted_by="risk",
+        role="risk",
+    )
+
+
+def _approved(case: Case, bound: str, policy: str) -> ApprovalState:
+    given = [
+        Approval(approver=person, evidence_set=bound, policy=policy, approved_at=_NOW, comment="", role=role)
+        for person, roles in case.approvals.items()
+        for role in ((roles,) if isinstance(roles, str) else roles)
+    ]
+    return ApprovalState(version=_KEY, environment=_PLACE, approvals=tuple(given))
