@@ -125,7 +125,9 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             return False
         if scope.within:
             return True
-        if self.namespace not in (ANY, scope.namespace):
+        if self.namespace not in (ANY, scope.namespace) or (
+            scope.whole and (self.tiers or self.environments)
+        ):
             return False
         if self.tiers and scope.model and tier not in self.tiers:
             return False

@@ -26,6 +26,7 @@ class Scope(msgspec.Struct, frozen=True):
     Attributes:
         target: what the message wants to set, where a role may set some values only: the role of an approver.
         within: the message confines itself to what its sender may see or owns; a grant over any part will do.
+        whole: it concerns every tier and environment there; a grant over some of them will not do.
     """
 
     namespace: str = ""
@@ -33,6 +34,7 @@ class Scope(msgspec.Struct, frozen=True):
     environment: str = ""
     target: str = ""
     within: bool = False
+    whole: bool = False
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", forbid_unknown_fields=True):

@@ -449,7 +449,10 @@ def _promotion(endpoint: str, rollout: Rollout) -> PromoteVersion:
 
 
 def move_on(docs: Docs, command: AdvanceRollout, context: Context) -> Decision | Refusal:
-    """Move a rollout on by hand: evidence and approvals must still hold, only the statistics are passed over."""
+    """Move a rollout on by hand, which takes a person: evidence and approvals must still hold, only the statistics are
+    passed over."""
+    if machine := by_a_person(context):
+        return Refusal(reasons=tuple(machine))
     endpoint = docs.get(ENDPOINT, command.endpoint)
     standing: list[Reason] = []
     if endpoint is not None and endpoint.rollout is not None:

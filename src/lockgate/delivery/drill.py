@@ -79,7 +79,12 @@ def start_drill(docs: Docs, command: StartDrill, context: Context) -> Decision |
 def finish_drill(docs: Docs, command: FinishDrill, context: Context) -> Decision | Refusal:
     """Keep the figures of a drill that was begun; told twice, or after a later one, they are old news."""
     drill, endpoint = docs.get(DRILL, command.endpoint), docs.get(ENDPOINT, command.endpoint)
-    if drill is None or endpoint is None or drill.n_drills != command.drill:
+    if (
+        drill is None
+        or endpoint is None
+        or drill.n_drills != command.drill
+        or drill.finished == command.drill
+    ):
         return Decision(())
     finished = DrillFinished(
         endpoint=command.endpoint,

@@ -528,7 +528,8 @@ class DrillState(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         n_drills: how many were begun.
-        to_version, figures, finished_at: of the last one that was finished; None before the first.
+        to_version, figures, finished_at, finished: of the last one that was finished, and its number; None and 0
+            before the first.
     """
 
     endpoint: str
@@ -536,6 +537,7 @@ class DrillState(msgspec.Struct, frozen=True, kw_only=True):
     to_version: str = ""
     figures: DrillFigures | None = None
     finished_at: Micros | None = None
+    finished: int = 0
 
 
 def _drill_started(body: DrillState | None, event: DrillStarted, stamp: Stamp) -> DrillState:
@@ -543,7 +545,13 @@ def _drill_started(body: DrillState | None, event: DrillStarted, stamp: Stamp) -
 
 
 def _drill_finished(body: DrillState, event: DrillFinished, stamp: Stamp) -> DrillState:
-    return replace(body, to_version=event.to_version, figures=event.figures, finished_at=stamp.at)
+    return replace(
+        body,
+        to_version=event.to_version,
+        figures=event.figures,
+        finished_at=stamp.at,
+        finished=event.drill,
+    )
 
 
 DRILL = DocumentKind(
@@ -552,4 +560,5 @@ DRILL = DocumentKind(
     keys=lambda event: (event.endpoint,),
     made_by={DrillStarted: _drill_started},
     changed_by={DrillFinished: _drill_finished},
+    fold_version=2,
 )

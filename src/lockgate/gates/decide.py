@@ -27,10 +27,23 @@ def needs_evidence(command: RecordEvidence, docs: Docs) -> tuple[DocRef, ...]:
 
 
 def record_evidence(docs: Docs, command: RecordEvidence, context: Context) -> Decision | Refusal:
-    """Evidence must be about the very bytes of the version it is attached to."""
+    """Evidence must be about the very bytes of the version it is attached to, and not by who made it.
+
+    Where names are only claimed, one person may well build and judge.
+    """
     version = known_version(docs, command.version)
     if isinstance(version, Refusal):
         return version
+    if context.actor == version.author and not context.claimed:
+        return refuse(
+            Reason(
+                rule="governance.separation-of-duties",
+                message=f"{context.actor} made {command.version} and cannot judge it",
+                measured=context.actor,
+                limit=f"not {version.author}",
+                remedy="let a validator judge it: an account of its own, or somebody else",
+            )
+        )
     if version.package != command.package:
         return refuse(
             Reason(

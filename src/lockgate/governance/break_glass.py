@@ -104,6 +104,16 @@ def named_right(docs: Docs, model: str, environment: str, number: int) -> BreakG
 
 
 def expired(right: BreakGlassState, now: Micros) -> list[Reason]:
+    """Why a right cannot be used any more: its hours are over, or it was reviewed, so that no use goes without."""
+    if right.reviewed_at is not None:
+        return [
+            Reason(
+                rule="governance.break-glass-over",
+                message=f"{right.name} was reviewed at {iso(right.reviewed_at)[:16]}Z by {right.reviewed_by}",
+                measured="reviewed",
+                remedy="when the emergency lasts, break the glass again: lockgate break-glass",
+            )
+        ]
     if now <= right.until:
         return []
     return [

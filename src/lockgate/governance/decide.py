@@ -31,6 +31,7 @@ from lockgate.governance.messages import (
     VersionApproved,
     VersionDeclined,
 )
+from lockgate.governance.policy import complaints
 from lockgate.governance.state import (
     APPROVAL,
     POLICY,
@@ -60,6 +61,12 @@ def adopt_policy(docs: Docs, command: AdoptPolicy, context: Context) -> Decision
     who changed what.
     """
     check_part(command.namespace, what="namespace")
+    wrong = [
+        Reason(rule="governance.policy-invalid", message=f"the policy is none: {complaint}", remedy=remedy)
+        for complaint, remedy in complaints(command.policy)
+    ]
+    if wrong:
+        return Refusal(reasons=tuple(wrong))
     known = docs.get(POLICY, command.namespace)
     digest = command.policy.digest
     if known is not None and known.digest == digest:
@@ -165,9 +172,19 @@ def validate_version(docs: Docs, command: ValidateVersion, context: Context) -> 
     waivers = docs.all(WAIVER, f"{version.model}#")
     reasons, _ = pass_over(reasons, evidence, waivers, version, policy.policy, context.now)
     reasons += age_reasons(evidence, rule, context.now)
-    if reasons:
+    if not context.claimed:
+        reasons += not_by_the_author(context, version, "say that it is validated")
+    if evidence is None and not reasons:
+        reasons.append(
+            Reason(
+                rule="gates.no-evidence",
+                message=f"nobody has judged {command.version}",
+                measured="none",
+                remedy=judge,
+            )
+        )
+    if reasons or evidence is None:
         return Refusal(reasons=tuple(reasons))
-    assert evidence is not None
     if version.state == "validated" and version.evidence_set == evidence.evidence_set:
         return Decision(())
     return Decision(
@@ -197,6 +214,7 @@ def approve_version(docs: Docs, command: ApproveVersion, context: Context) -> De
     if version.state != "validated":
         return wrong_state(version, "approved; only validated versions can be")
     reasons = by_a_person(context) + not_by_the_author(context, version, "approve it")
+    reasons += _not_on_own_evidence(docs, command, context)
     bound = bound_of(docs, command.version, command.environment)
     reasons += _evidence_seen(command, bound)
     if reasons:
@@ -221,6 +239,27 @@ def approve_version(docs: Docs, command: ApproveVersion, context: Context) -> De
             ),
         )
     )
+
+
+def _not_on_own_evidence(docs: Docs, command: ApproveVersion, context: Context) -> list[Reason]:
+    """Whoever brought the evidence would agree with himself. Not asked where names are only claimed."""
+    records = [
+        docs.get(EVIDENCE, evidence_key(command.version, environment))
+        for environment in ("", command.environment)
+    ]
+    own = [record for record in records if record is not None and record.recorded_by == context.actor]
+    if context.claimed or not own:
+        return []
+    return [
+        Reason(
+            rule="governance.separation-of-duties",
+            message=f"{context.actor} recorded the evidence on {command.version} and cannot approve on it",
+            measured=context.actor,
+            limit=f"not {context.actor}",
+            evidence=own[0].evidence_set,
+            remedy="ask another approver, or let somebody else judge it",
+        )
+    ]
 
 
 def revoke_approval(docs: Docs, command: RevokeApproval, context: Context) -> Decision | Refusal:

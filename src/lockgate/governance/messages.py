@@ -36,7 +36,7 @@ class ConsentToPolicy(Command, frozen=True, kw_only=True, tag="governance.consen
     digest: Digest
 
     def scope(self) -> Scope:
-        return Scope(namespace=self.namespace, target="risk")
+        return Scope(namespace=self.namespace, target="risk", whole=True)
 
 
 class ValidateVersion(Command, frozen=True, kw_only=True, tag="governance.validate-version"):

@@ -7,11 +7,15 @@ There are two shapes. `lockgate.policy/1` knew gates, a number of people and the
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+import re
+from collections.abc import Iterator
+from typing import Literal, get_args
 
 import msgspec
 
 from lockgate.core.digests import Digest, digest_of
+from lockgate.core.errors import Invalid
 from lockgate.registry.messages import Tier
 
 Sensitivity = Literal["open", "guarded", "production"]
@@ -20,9 +24,14 @@ ApproverRole = Literal["owner", "product", "risk", "validation"]
 Seat = Literal["owner", "product", "risk", "validation", "technical"]
 """An approval that a policy asks for; `technical` is taken by whoever speaks for owner, risk or validation."""
 
+TIERS: tuple[Tier, ...] = get_args(Tier)
 TECHNICAL: frozenset[ApproverRole] = frozenset({"owner", "risk", "validation"})
 NEVER_WAIVED = frozenset({"data.contract", "model.infra", "security.format"})
 """What these gates find makes bytes unfit to be served by anybody's leave."""
+
+
+class PolicyInvalid(Invalid):
+    code = "governance.policy-invalid"
 
 
 class TierRule1(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -113,6 +122,11 @@ class TierRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ticket: dict[Sensitivity, str] = {}
     release_plan: tuple[Sensitivity, ...] = ()
     drill_max_age_days: dict[Sensitivity, int] = {}
+
+    @property
+    def asked(self) -> frozenset[str]:
+        """Every gate that the tier asks for anywhere."""
+        return frozenset(self.gates).union(*self.relative.values())
 
 
 class Policy1(
@@ -219,3 +233,52 @@ def quorum_of(policy: AnyPolicy, tier: Tier, kpi: str, sensitivity: Sensitivity)
 
 def fits(role: ApproverRole, seat: Seat) -> bool:
     return role == seat or (seat == "technical" and role in TECHNICAL)
+
+
+def complaints(policy: AnyPolicy) -> Iterator[tuple[str, str]]:
+    """Why a policy does not hold together, by whatever door it came, and what to write instead.
+
+    A rule that only seems to ask for something is among them. Nothing here knows which gates there are.
+    """
+    missing = [tier for tier in TIERS if tier not in policy.tiers]
+    yield from ((f"it has no rule for tier {tier}", f"add a [tiers.{tier}] table") for tier in missing)
+    terms = policy.break_glass
+    if not (0 < terms.max_hours <= 24 and terms.review_hours > 0):
+        yield "break_glass lasts from more than 0 to 24 hours", "write max_hours = 4, review_hours = 72"
+    if not math.isfinite(terms.review_hours):
+        yield "break_glass names no review_hours that end", "write review_hours = 72"
+    for tier in (tier for tier in TIERS if tier in policy.tiers):
+        for complaint, remedy in _complaints_about(policy.rule(tier)):
+            yield f"tiers.{tier} {complaint}", remedy
+
+
+def _complaints_about(rule: TierRule) -> Iterator[tuple[str, str]]:
+    for limit in rule.limits:
+        if limit.gate not in rule.asked:
+            yield (
+                f"limits gate {limit.gate!r}, which it does not ask for",
+                f"add {limit.gate} to its gates or relative, or leave the limit out",
+            )
+        if not math.isfinite(limit.at_most or limit.at_least or 0.0):
+            yield f"limits {limit.gate} {limit.metric} by no number", "write a number"
+    for sensitivity, pattern in rule.ticket.items():
+        try:
+            asks_for_none = re.fullmatch(pattern, "") is not None
+        except re.error as error:
+            yield (
+                f"has a ticket pattern for {sensitivity} that cannot be read: {error}",
+                "correct the pattern",
+            )
+            continue
+        if asks_for_none:
+            yield (
+                f"has a ticket pattern for {sensitivity} that no ticket at all matches as well: {pattern}",
+                "write one that asks for something, as '[A-Z]+-[0-9]+', or leave it out",
+            )
+    days = (rule.evidence_max_age_days, rule.revalidate_days or 1, *rule.drill_max_age_days.values())
+    if min(days) < 1 or rule.waivers.max_days <= 0 or rule.waivers.renewals < 0:
+        yield "counts with days of less than one", "write whole days"
+    if not math.isfinite(rule.waivers.max_days):
+        yield "has waivers whose max_days is no number of days", "write max_days = 30"
+    if min(rule.people.values(), default=0) < 0:
+        yield "asks for fewer than no people", "write 0 or more"

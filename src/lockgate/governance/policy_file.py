@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import re
 import tomllib
 from collections.abc import Iterator
 
 import msgspec
 
-from lockgate.core.errors import Invalid, did_you_mean
+from lockgate.core.errors import did_you_mean
 from lockgate.gates.evidence import GATES
-from lockgate.governance.policy import AnyPolicy, Policy, Policy1, TierRule
+from lockgate.governance.policy import AnyPolicy, Policy, Policy1, PolicyInvalid, complaints
 from lockgate.registry.messages import Tier
 
-_TIERS: tuple[Tier, ...] = ("low", "moderate", "high", "critical")
 _SHAPES: dict[str, type[Policy1] | type[Policy]] = {"lockgate.policy/1": Policy1, "lockgate.policy/2": Policy}
-
-
-class PolicyInvalid(Invalid):
-    code = "governance.policy-invalid"
 
 
 def parse_policy(text: str, *, where: str) -> AnyPolicy:
@@ -35,53 +29,23 @@ def parse_policy(text: str, *, where: str) -> AnyPolicy:
         raise PolicyInvalid(
             f"{where} is not a policy: {error}", remedy=f"correct {where}", where=where
         ) from error
-    for tier in _TIERS:
-        if tier not in policy.tiers:
-            raise PolicyInvalid(
-                f"{where} has no rule for tier {tier}", remedy=f"add a [tiers.{tier}] table", where=where
-            )
-    for complaint, remedy in _complaints(policy):
+    for complaint, remedy in (*complaints(policy), *_unknown_gates(policy)):
         raise PolicyInvalid(f"{where}: {complaint}", remedy=remedy, where=where)
     return policy
 
 
-def _complaints(policy: AnyPolicy) -> Iterator[tuple[str, str]]:
-    """What is wrong, and what to write instead."""
+def _unknown_gates(policy: AnyPolicy) -> Iterator[tuple[str, str]]:
+    """Gates that are named and do not exist; only what judges knows their catalogue."""
     for gate in policy.never_waived:
         if gate not in GATES:
             yield f"never_waived names gate {gate!r}, which does not exist", did_you_mean(gate, GATES)
-    terms = policy.break_glass
-    if not (0 < terms.max_hours <= 24 and terms.review_hours > 0):
-        yield "break_glass lasts from more than 0 to 24 hours", "write max_hours = 4, review_hours = 72"
-    for tier in _TIERS:
-        for complaint, remedy in _complaints_about(policy.rule(tier)):
-            yield f"tiers.{tier} {complaint}", remedy
-
-
-def _complaints_about(rule: TierRule) -> Iterator[tuple[str, str]]:
-    asked = {*rule.gates, *(gate for gates in rule.relative.values() for gate in gates)}
-    for gate in sorted(asked):
-        if gate not in GATES:
-            yield f"asks for gate {gate!r}, which does not exist", did_you_mean(gate, GATES)
-    for limit in rule.limits:
-        if limit.gate not in asked:
-            yield (
-                f"limits gate {limit.gate!r}, which it does not ask for",
-                f"add {limit.gate} to its gates or relative, or leave the limit out",
-            )
-    for sensitivity, pattern in rule.ticket.items():
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            yield (
-                f"has a ticket pattern for {sensitivity} that cannot be read: {error}",
-                "correct the pattern",
-            )
-    days = (rule.evidence_max_age_days, rule.revalidate_days or 1, *rule.drill_max_age_days.values())
-    if min(days) < 1 or rule.waivers.max_days <= 0 or rule.waivers.renewals < 0:
-        yield "counts with days of less than one", "write whole days"
-    if min(rule.people.values(), default=0) < 0:
-        yield "asks for fewer than no people", "write 0 or more"
+    for tier in policy.tiers:
+        for gate in sorted(policy.rule(tier).asked):
+            if gate not in GATES:
+                yield (
+                    f"tiers.{tier} asks for gate {gate!r}, which does not exist",
+                    did_you_mean(gate, GATES),
+                )
 
 
 def rule_lines(pack: AnyPolicy, tier: Tier) -> Iterator[str]:

@@ -153,7 +153,8 @@ class ExplainVersion(Query, frozen=True, kw_only=True, tag="hub.explain-version"
     endpoint: str = ""
 
     def scope(self) -> Scope:
-        return model_scope(self.version) if self.version else endpoint_scope(self.endpoint)
+        # With both given it is the endpoint that is answered about.
+        return endpoint_scope(self.endpoint) if self.endpoint else model_scope(self.version)
 
 
 class EvidenceHead(msgspec.Struct, frozen=True, kw_only=True):

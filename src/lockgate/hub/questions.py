@@ -41,6 +41,7 @@ from lockgate.delivery.state import (
     release_key,
 )
 from lockgate.gates.state import EVIDENCE, evidence_key
+from lockgate.governance.policy import PolicyInvalid, complaints
 from lockgate.governance.proof import ConsistencyProof, InclusionProof
 from lockgate.governance.release_plan import drafted
 from lockgate.governance.state import APPROVAL, POLICY, PROPOSAL, RELEASE_PLAN, approval_key
@@ -430,6 +431,8 @@ class Questions:
         endpoint = self._named(ENDPOINT, f"{query.environment}/{version.model}")
         policy = self._named(POLICY, model_of(query.version).namespace)
         if query.policy is not None:
+            for complaint, remedy in complaints(query.policy):
+                raise PolicyInvalid(f"the policy is none: {complaint}", remedy=remedy)
             policy = msgspec.structs.replace(policy, policy=query.policy, digest=query.policy.digest)
         promote = PromoteVersion(id="", version=query.version, environment=query.environment)
         docs = gather(needs_promote, promote, self._read)

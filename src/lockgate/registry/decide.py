@@ -273,19 +273,21 @@ def quarantine_version(docs: Docs, command: QuarantineVersion, context: Context)
 
 
 def lift_quarantine(docs: Docs, command: LiftQuarantine, context: Context) -> Decision | Refusal:
-    """Two people: whoever shut the version away cannot let it out again."""
+    """Two people: whoever shut the version away cannot let it out again, nor through a machine that acts for them."""
     version = known_version(docs, command.version)
     if isinstance(version, Refusal):
         return version
     if version.state != "quarantined":
         return wrong_state(version, "let out of quarantine")
-    if version.quarantined_by == context.actor:
+    if version.quarantined_by == context.actor or not context.person:
+        why = "is a service" if not context.person else f"quarantined {command.version}"
         return refuse(
             Reason(
                 rule="registry.second-person",
-                message=f"{context.actor} quarantined {command.version}; somebody else must lift it",
+                message=f"{context.actor} {why}; somebody else must lift it",
                 measured=context.actor,
-                limit=f"not {version.quarantined_by}",
+                limit=f"a person, not {version.quarantined_by}",
+                remedy="ask somebody of security or of the incident's team",
             )
         )
     return Decision((QuarantineLifted(version=command.version, reason=command.reason),))

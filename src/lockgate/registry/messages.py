@@ -129,7 +129,7 @@ class RevokeKey(Command, frozen=True, kw_only=True, tag="registry.revoke-key"):
     since: Micros | None = None
 
     def scope(self) -> Scope:
-        return Scope()
+        return Scope(whole=True)
 
 
 class RejectVersion(Command, frozen=True, kw_only=True, tag="registry.reject-version"):

@@ -423,14 +423,19 @@ def test_a_grant_reaches_as_far_as_it_was_given(message: type[Any], role: str) -
     namespace = scope.namespace or "main"
     assert (may(bound(role, namespace=namespace), asked) is None) == (allowed and not of_all)
     assert (may(bound(role, namespace="elsewhere"), asked) is None) == (allowed and scope.within)
-    by_tier = allowed and (scope.within or not scope.model)
+    by_tier = allowed and (scope.within or not (scope.model or scope.whole))
     assert (may(bound(role, tiers=("low",)), asked, "high") is None) == by_tier
     assert (may(bound(role, tiers=("low",)), asked, None) is None) == by_tier
-    assert (may(bound(role, tiers=("low",)), asked, "low") is None) == allowed
-    by_environment = allowed and (scope.within or not scope.environment)
+    assert (may(bound(role, tiers=("low",)), asked, "low") is None) == (allowed and not scope.whole)
+    by_environment = allowed and (scope.within or not (scope.environment or scope.whole))
     assert (may(bound(role, environments=("nowhere",)), asked) is None) == by_environment
     here = (scope.environment,) if scope.environment else ("dev",)
-    assert (may(bound(role, environments=here), asked) is None) == allowed
+    assert (may(bound(role, environments=here), asked) is None) == (allowed and not scope.whole)
+
+
+def test_what_concerns_every_tier_and_environment() -> None:
+    whole = {tag_of(message) for message in MESSAGES if sample(message).scope().whole}
+    assert whole == {"governance.consent-to-policy", "registry.revoke-key"}
 
 
 CONFINED = {

@@ -211,3 +211,9 @@ def test_an_unknown_name_is_not_answered_with_names_of_others(world: HubWorld) -
     with pytest.raises(UnknownName) as caught:
         ask(world, ListVersions(model="main/dela"), Grant(role="viewer"))
     assert "delay" in caught.value.remedy
+
+
+def test_a_version_that_is_seen_opens_no_endpoint_that_is_not(world: HubWorld) -> None:
+    both = ExplainVersion(version="main/delay@1.0.0", endpoint="prod/fraud/card")
+    with pytest.raises(NotAllowed):
+        ask(world, both, MAIN)

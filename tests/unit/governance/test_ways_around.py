@@ -1,0 +1,260 @@
+"""Ways around the rules that somebody might look for, each of them closed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+from governance_rig import ENDPOINT, V1, V2, bring, policy, ready, rules, world
+
+from lockgate.access.roles import Grant
+from lockgate.core.messages import Command, Receipt
+from lockgate.delivery.messages import (
+    AdvanceRollout,
+    DrillFigures,
+    FinishDrill,
+    ReleaseInEmergency,
+    StartDrill,
+)
+from lockgate.governance.messages import (
+    AdoptPolicy,
+    ApproveVersion,
+    BreakGlass,
+    CloseReview,
+    ConsentToPolicy,
+    SecondBreakGlass,
+    ValidateVersion,
+)
+from lockgate.governance.policy import BreakGlassTerms, Policy, PolicyInvalid, TierRule, WaiverTerms
+from lockgate.governance.policy_file import parse_policy
+from lockgate.hub.authority import Session
+from lockgate.hub.messages import Standing
+from lockgate.registry.messages import LiftQuarantine, QuarantineVersion, RevokeKey
+from lockgate.testing.hub_world import MODEL_NAME, HubWorld, Story, accepted, named_digest, rules_of
+
+DRILL = DrillFigures(
+    n_flips=5,
+    n_requests=100,
+    n_failed=0,
+    n_wrong=0,
+    n_workers=2,
+    first_p50_us=1000,
+    first_p99_us=2000,
+    all_p50_us=1500,
+    all_p99_us=2500,
+)
+
+
+@pytest.fixture
+def hub_world() -> HubWorld:
+    return world()
+
+
+def proven(world: HubWorld, actor: str, *grants: Grant, **more: Any) -> Any:
+    return world.hub_for(Session(actor=actor, grants=grants, claimed=False, **more))
+
+
+def live_twice(story: Story) -> None:
+    accepted(story.approve(V1))
+    accepted(story.promote(V1, "prod"))
+    accepted(story.confirm("prod"))
+    bring(story, "two", V2)
+    accepted(story.approve(V2))
+    accepted(story.promote(V2, "prod"))
+    accepted(story.confirm("prod"))
+
+
+def test_nothing_is_validated_that_nobody_judged_whatever_the_policy_asks_for(hub_world: HubWorld) -> None:
+    story = Story(hub_world.hub)
+    story.found(policy=policy(gates=(), relative={}))
+    story.train("one")
+    accepted(story.register("one"))
+    refused = story.validate(V1)
+    assert rules_of(refused) == ["gates.no-evidence"]
+    assert refused.refusal is not None
+    assert refused.refusal.reasons[0].remedy == f"lockgate judge {V1}"
+    accepted(story.judge(V1))
+    accepted(story.validate(V1))
+
+
+def smash(story: Story) -> None:
+    accepted(
+        story.do(
+            "ivy",
+            BreakGlass(
+                id=story.new_id(), model=MODEL_NAME, environment="prod", incident="I", reason="r", hours=4.0
+            ),
+        )
+    )
+
+
+def test_a_right_whose_review_is_closed_is_over(hub_world: HubWorld) -> None:
+    """Else a friend closes the review at once, and what is done with the right afterwards owes none."""
+    story = ready(hub_world, policy())
+    live_twice(story)
+    smash(story)
+    named = {"model": MODEL_NAME, "environment": "prod", "number": 1}
+    accepted(story.do("rita", CloseReview(id=story.new_id(), finding="fine", **named)))
+    late = ReleaseInEmergency(id=story.new_id(), version=V1, environment="prod", number=1)
+    assert rules_of(story.do("ivy", late)) == ["governance.break-glass-over"]
+    second = SecondBreakGlass(id=story.new_id(), **named)
+    assert rules_of(story.do("sam", second)) == ["governance.break-glass-over"]
+
+
+def test_the_figures_of_a_drill_are_told_once(hub_world: HubWorld) -> None:
+    """Else a drill that failed is told anew as one that passed, or an old one as one of today."""
+    story = ready(hub_world, policy(drill_max_age_days={"production": 30}))
+    live_twice(story)
+    accepted(story.do("olga", StartDrill(id=story.new_id(), endpoint=ENDPOINT, n_flips=5)))
+    bring(story, "three", f"{MODEL_NAME}@1.0.2")
+
+    def finish(figures: DrillFigures) -> Receipt:
+        return story.do("olga", FinishDrill(id=story.new_id(), endpoint=ENDPOINT, drill=1, figures=figures))
+
+    accepted(finish(msgspec.structs.replace(DRILL, n_failed=1)))
+    assert "governance.drill-age" in rules(story, f"{MODEL_NAME}@1.0.2")
+    assert accepted(finish(DRILL)).events == ()
+    assert "governance.drill-age" in rules(story, f"{MODEL_NAME}@1.0.2")
+
+
+def test_a_machine_is_no_second_person(hub_world: HubWorld) -> None:
+    story = ready(hub_world, policy())
+    accepted(story.do("sam", QuarantineVersion(id=story.new_id(), version=V1, reason="odd")))
+    robot = proven(hub_world, "service:sam", Grant(role="security"), kind="service")
+    lift = LiftQuarantine(id=story.new_id(), version=V1, reason="fine")
+    assert rules_of(robot.execute(lift)) == ["registry.second-person"]
+
+
+def test_a_machine_does_not_pass_over_the_statistics(hub_world: HubWorld) -> None:
+    story = ready(hub_world, policy())
+    move = AdvanceRollout(id=story.new_id(), endpoint=ENDPOINT, release=1, step=0, full=True, reason="hurry")
+    robot = proven(hub_world, "service:ci", Grant(role="ci"), kind="service")
+    assert rules_of(robot.execute(move)) == ["governance.not-a-person"]
+
+
+@pytest.mark.parametrize(
+    ("role", "command"),
+    [
+        ("approver:risk", ConsentToPolicy(id="x", namespace="main", digest=named_digest("p"))),
+        ("security", RevokeKey(id="x", key_id=named_digest("k"), reason="r")),
+    ],
+)
+@pytest.mark.parametrize("bound", [{"tiers": ("low",)}, {"environments": ("dev",)}])
+def test_what_concerns_every_tier_and_environment_takes_a_grant_over_them(
+    hub_world: HubWorld, role: str, command: Command, bound: dict[str, Any]
+) -> None:
+    story = ready(hub_world, policy())
+    narrow = proven(hub_world, "rita", Grant(role=role, **bound))
+    assert rules_of(narrow.execute(msgspec.structs.replace(command, id=story.new_id()))) == ["hub.permission"]
+    wide = proven(hub_world, "rita", Grant(role=role))
+    assert "hub.permission" not in rules_of(wide.execute(command))
+
+
+def _tiers(*names: str, **rule: Any) -> dict[Any, TierRule]:
+    one = TierRule(gates=("perf.absolute",), evidence_max_age_days=7, **rule)
+    return dict.fromkeys(names, one)
+
+
+ALL = ("low", "moderate", "high", "critical")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "place"),
+    [
+        (Policy(name="p", version=1, tiers=_tiers("low")), "moderate"),
+        (Policy(name="p", version=1, tiers=_tiers(*ALL, ticket={"production": "("})), "ticket"),
+        (Policy(name="p", version=1, tiers=_tiers(*ALL, ticket={"production": "(OPS-.*)?"})), "ticket"),
+        (
+            Policy(name="p", version=1, tiers=_tiers(*ALL, waivers=WaiverTerms(max_days=float("inf")))),
+            "max_days",
+        ),
+        (
+            Policy(
+                name="p",
+                version=1,
+                tiers=_tiers(*ALL),
+                break_glass=BreakGlassTerms(review_hours=float("inf")),
+            ),
+            "review_hours",
+        ),
+    ],
+    ids=["a tier is missing", "no expression", "asks for nothing", "for ever", "never reviewed"],
+)
+def test_a_policy_that_does_not_hold_together_is_not_adopted_by_whatever_door(
+    hub_world: HubWorld, wrong: Policy, place: str
+) -> None:
+    adopt = AdoptPolicy(id="a", namespace="main", policy=wrong)
+    refused = hub_world.hub("petra").execute(adopt)
+    assert set(rules_of(refused)) == {"governance.policy-invalid"}
+    assert refused.refusal is not None and place in refused.refusal.reasons[0].message
+
+
+def test_what_would_be_under_half_a_policy_is_not_asked(hub_world: HubWorld) -> None:
+    story = ready(hub_world, policy())
+    with pytest.raises(PolicyInvalid):
+        story.ask(
+            Standing(version=V1, environment="prod", policy=Policy(name="p", version=1, tiers=_tiers("low")))
+        )
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("ticket.production = 'OPS-[0-9]+'", "ticket.production = '.*'"),
+        ("waivers = { max_days = 7 }", "waivers = { max_days = inf }"),
+        ("waivers = { max_days = 7 }", "waivers = { max_days = nan }"),
+        ("review_hours = 72", "review_hours = inf"),
+        ("at_least = -0.005", "at_least = -inf"),
+    ],
+)
+def test_a_file_that_only_seems_to_ask_for_something_is_no_policy(old: str, new: str) -> None:
+    text = """
+schema = "lockgate.policy/2"
+name = "p"
+version = 1
+break_glass = { max_hours = 4, review_hours = 72 }
+""" + "".join(
+        f"""
+[tiers.{tier}]
+gates = ["perf.absolute"]
+limits = [{{ gate = "perf.absolute", metric = "auc", at_least = -0.005 }}]
+ticket.production = 'OPS-[0-9]+'
+waivers = {{ max_days = 7 }}
+evidence_max_age_days = 7
+"""
+        for tier in ALL
+    )
+    parse_policy(text, where="policy.toml")
+    with pytest.raises(PolicyInvalid):
+        parse_policy(text.replace(old, new), where="policy.toml")
+
+
+def judged_by(world: HubWorld, story: Story, actor: str, turn: object) -> Receipt:
+    command = story.judging(V1, named_digest("package", "one"), turn=turn)
+    receipt: Receipt = proven(world, actor, Grant(role="validator")).execute(command)
+    return receipt
+
+
+def test_whoever_made_a_version_does_not_judge_it(hub_world: HubWorld) -> None:
+    """Where names are proven; where they are only claimed, one person may well do everything up to there."""
+    story = ready(hub_world, policy())
+    assert rules_of(judged_by(hub_world, story, "ann", 1)) == ["governance.separation-of-duties"]
+    validate = ValidateVersion(id=story.new_id(), version=V1)
+    ann = proven(hub_world, "ann", Grant(role="validator"))
+    assert rules_of(ann.execute(validate)) == ["governance.separation-of-duties"]
+    accepted(judged_by(hub_world, story, "vic", 1))
+
+
+def test_whoever_brought_the_evidence_does_not_approve_on_it(hub_world: HubWorld) -> None:
+    story = ready(hub_world, policy())
+    accepted(judged_by(hub_world, story, "vic", 1))
+    answer = story.ask(Standing(version=V1, environment="prod"))
+
+    def approve(actor: str) -> Receipt:
+        command = ApproveVersion(id=story.new_id(), version=V1, environment="prod", evidence_set=answer.bound)
+        receipt: Receipt = proven(hub_world, actor, Grant(role="approver:owner")).execute(command)
+        return receipt
+
+    assert rules_of(approve("vic")) == ["governance.separation-of-duties"]
+    accepted(approve("bob"))
