@@ -41,7 +41,7 @@ from lockgate.delivery.state import (
     release_key,
 )
 from lockgate.gates.state import EVIDENCE, evidence_key
-from lockgate.governance.policy import PolicyInvalid, complaints
+from lockgate.governance.policy import AnyPolicy, PolicyInvalid, complaints
 from lockgate.governance.proof import ConsistencyProof, InclusionProof
 from lockgate.governance.release_plan import drafted
 from lockgate.governance.state import APPROVAL, POLICY, PROPOSAL, RELEASE_PLAN, approval_key
@@ -431,8 +431,7 @@ class Questions:
         endpoint = self._named(ENDPOINT, f"{query.environment}/{version.model}")
         policy = self._named(POLICY, model_of(query.version).namespace)
         if query.policy is not None:
-            for complaint, remedy in complaints(query.policy):
-                raise PolicyInvalid(f"the policy is none: {complaint}", remedy=remedy)
+            _check(query.policy)
             policy = msgspec.structs.replace(policy, policy=query.policy, digest=query.policy.digest)
         promote = PromoteVersion(id="", version=query.version, environment=query.environment)
         docs = gather(needs_promote, promote, self._read)
@@ -466,6 +465,7 @@ class Questions:
         def sees(endpoint: str) -> bool:
             return within.sees(sight, endpoint_scope(endpoint), self._tier)
 
+        _check(query.policy)
         return replayed(self._journal, query.namespace, query.policy, sees)
 
     def _by_ticket(self, query: FindReleases, sight: Sight) -> ReleasesAnswer:
@@ -589,6 +589,11 @@ def _token_line(token: TokenState, last_used_at: Micros | None, now: Micros) -> 
         label=token.label,
         rule=token.rule,
     )
+
+
+def _check(policy: AnyPolicy) -> None:
+    for complaint, remedy in complaints(policy):
+        raise PolicyInvalid(f"the policy is none: {complaint}", remedy=remedy)
 
 
 def _shown(kind: str, key: str) -> str:

@@ -29,7 +29,7 @@ from lockgate.governance.messages import (
 from lockgate.governance.policy import BreakGlassTerms, Policy, PolicyInvalid, TierRule, WaiverTerms
 from lockgate.governance.policy_file import parse_policy
 from lockgate.hub.authority import Session
-from lockgate.hub.messages import Standing
+from lockgate.hub.messages import ReplayPolicy, Standing
 from lockgate.registry.messages import LiftQuarantine, QuarantineVersion, RevokeKey
 from lockgate.testing.hub_world import MODEL_NAME, HubWorld, Story, accepted, named_digest, rules_of
 
@@ -192,10 +192,13 @@ def test_a_policy_that_does_not_hold_together_is_not_adopted_by_whatever_door(
 
 def test_what_would_be_under_half_a_policy_is_not_asked(hub_world: HubWorld) -> None:
     story = ready(hub_world, policy())
-    with pytest.raises(PolicyInvalid):
-        story.ask(
-            Standing(version=V1, environment="prod", policy=Policy(name="p", version=1, tiers=_tiers("low")))
-        )
+    half = Policy(name="p", version=1, tiers=_tiers("low"))
+    for question in (
+        Standing(version=V1, environment="prod", policy=half),
+        ReplayPolicy(namespace="main", policy=half),
+    ):
+        with pytest.raises(PolicyInvalid):
+            story.ask(question)
 
 
 @pytest.mark.parametrize(
