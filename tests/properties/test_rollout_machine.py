@@ -33,7 +33,7 @@ from lockgate.delivery.messages import (
     RollBackEndpoint,
     StartDrill,
 )
-from lockgate.delivery.plan import plan_of
+from lockgate.delivery.plan import adoption_of, plan_of
 from lockgate.delivery.rollout import EndpointSettings, Guard, RolloutPolicy, RolloutStep
 from lockgate.delivery.verdict import Look, Segment, Tally
 from lockgate.hub.messages import EndpointLine, Status, VerifyAudit
@@ -48,6 +48,8 @@ from lockgate.testing.hub_world import (
     named_digest,
 )
 from lockgate.testing.memory_journal import MemoryJournal, MemoryOutbox
+from lockgate.traffic.by_hand import Hand, taken_back
+from lockgate.traffic.observed import Observed
 from lockgate.traffic.plan import N_SLOTS, Plan
 
 NAME = f"prod/{MODEL_NAME}"
@@ -318,6 +320,29 @@ class RolloutMachine(RuleBasedStateMachine):
             (event,) = receipt.events
             assert event["first"] > self.generation
             self.generation = event["last"]
+
+    @rule(n_times=st.integers(1, 2), crash=CRASH)
+    def somebody_goes_back_by_hand(self, n_times: int, crash: str | None) -> None:
+        """Once or twice over whatever the target serves; then the hub is back and finds it there."""
+        self.drain()
+        plan: Any = self.plans[-1]
+        for _ in range(n_times):
+            plan = taken_back(
+                Observed(endpoint=NAME, plan=plan), Hand(by="olga", account="ops", at=1, reason="so")
+            )
+            if not isinstance(plan, Plan):
+                assert self.previous < 0
+                return
+        receipt = self.do(CONTROLLER, adoption_of(plan), crash)
+        assert receipt.refusal is None
+        (event,) = receipt.events
+        assert event["generation"] > max(self.generation, plan.generation)
+        (found,) = [n for n in (0, 1) if named_digest("package", f"v{n}") == plan.live]
+        fits = found == self.live or (found == self.previous and found not in self.shut_away)
+        assert event["type"].startswith("delivery.local-rollback-adopted") == fits
+        if fits and found != self.live:
+            self.live, self.previous = self.previous, self.live
+        self.state = ""
 
     # --- what always holds
 

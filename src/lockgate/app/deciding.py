@@ -26,14 +26,14 @@ from lockgate.core.documents import DocumentKind
 from lockgate.core.journal import NoteVerifier, sign_checkpoint
 from lockgate.core.messages import Command
 from lockgate.delivery.advance import standing_plan
-from lockgate.delivery.messages import PromoteVersion, ReleaseInEmergency, Served
-from lockgate.delivery.plan import plan_of
+from lockgate.delivery.messages import ConfirmPlan, PromoteVersion, ReleaseInEmergency, Served
+from lockgate.delivery.plan import adoption_of, plan_of
 from lockgate.delivery.rollout import EndpointSettings
 from lockgate.delivery.state import ENDPOINT, ENVIRONMENT, ON_A_STEP, ROLLOUT, SETTINGS, release_key
 from lockgate.gates.evidence import check_line
 from lockgate.gates.messages import RecordEvidence
 from lockgate.hub.authority import Session, controller
-from lockgate.hub.kernel import LocalHub, read_body
+from lockgate.hub.kernel import LocalHub, read_body, require
 from lockgate.hub.ports import CheckpointSink, Store
 from lockgate.hub.questions import Questions
 from lockgate.hub.refold import refold
@@ -47,6 +47,8 @@ from lockgate.registry.trust import TRUST_FACT, load_reasons
 D = TypeVar("D")
 
 CONTROLLER = controller()
+LOCAL_LOOK_S = 1.0
+"""How often it is looked for plans that somebody wrote without the hub, when nothing else happens."""
 
 
 class NotesOnDemand:
@@ -118,6 +120,9 @@ class Deciding:
             delivered=self.deliveries.listed,
         )
         self.effects.confirm = self.hub_for(CONTROLLER).execute
+        # Its effects are left to the outbox: whoever adopts may be in the middle of carrying out another one.
+        adopting = LocalHub(self.journal, self.clock, CONTROLLER, answer=self._questions)
+        self.effects.adopt = lambda plan: require(adopting.execute(adoption_of(plan)))
         self.rollouts = RolloutController(
             self.journal,
             self.hub_for(CONTROLLER),
@@ -134,7 +139,26 @@ class Deciding:
             answer=self._questions,
             establish=self._establish,
             carry_out=self.carry_out,
+            prepare=self._adopt_first,
         )
+
+    def adopt(self, endpoint: str | None = None) -> None:
+        """Take over what was done at this machine's target without the hub: at one endpoint, or at all."""
+        if self.target is None or self.effects.adopt is None:
+            return
+        for plan in self.target.local_plans(endpoint):
+            if self.journal.document(ENDPOINT.name, plan.endpoint) is not None:
+                self.effects.adopt(plan)
+                self.effects.carry_out(plan.endpoint)
+
+    def _adopt_first(self, command: Command) -> None:
+        """Nothing is decided about an endpoint on an account of it that somebody overtook by hand."""
+        scope = command.scope()
+        if command.permission == ConfirmPlan.permission or not (scope.environment and scope.model):
+            return
+        endpoint = f"{scope.environment}/{scope.namespace}/{scope.model}"
+        if self.journal.document(ENDPOINT.name, endpoint) is not None:
+            self.adopt(endpoint)
 
     def _establish(self, command: Command) -> Mapping[str, Any]:
         """What must hold outside the journal before a command may be decided, and what that amounts to."""
@@ -200,6 +224,7 @@ class Deciding:
         if self.target is None:
             return
         self.target.distrust(sorted(self.revoked_keys()))
+        self.adopt()
         for stored in self.journal.documents(ENDPOINT.name):
             endpoint = read_body(ENDPOINT, stored)
             environment = self._document(ENVIRONMENT, endpoint.endpoint.partition("/")[0])
@@ -215,7 +240,8 @@ class Deciding:
             if rollout is not None:
                 way = self._document(ROLLOUT, release_key(endpoint.endpoint, rollout.release))
             served = EndpointSettings() if settings is None else settings.settings
-            self.target.apply(plan_of(standing_plan(environment, endpoint, served, way)))
+            plan = plan_of(standing_plan(environment, endpoint, served, way))
+            self.target.apply(plan, adopted=endpoint.adopted)
 
     def _document(self, kind: DocumentKind[D], key: str) -> D | None:
         stored = self.journal.document(kind.name, key)

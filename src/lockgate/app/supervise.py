@@ -25,6 +25,7 @@ import msgspec
 
 from lockgate.app.chores import Chores, note
 from lockgate.app.control import Control
+from lockgate.app.deciding import LOCAL_LOOK_S
 from lockgate.app.http.server import HubServer, by_claimed_name, create_app
 from lockgate.core.errors import Conflict, NotFound, Unavailable
 from lockgate.workshop.layout import Layout
@@ -118,6 +119,7 @@ class Supervisor:
                 # again nor the guards from watching.
                 self._chores.start("effects", _TICK_S, self._control.effects.carry_out)
                 self._chores.start("rollouts", _LOOK_S, self._control.rollouts.look)
+                self._chores.start("local plans", LOCAL_LOOK_S, self._control.adopt)
                 self._chores.keep("webhooks", lambda leaving: notifier.run(leaving, note))
                 ready(self._write_down())
                 self._work()

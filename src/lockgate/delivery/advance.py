@@ -43,8 +43,9 @@ from lockgate.delivery.state import (
     release_key,
 )
 from lockgate.delivery.verdict import Verdict, judge
-from lockgate.delivery.way_back import FLIP_PATIENCE_S, capture_of, publish, served_of, take_back
+from lockgate.delivery.way_back import capture_of, publish, served_of, take_back
 from lockgate.traffic.capture import CaptureMode
+from lockgate.traffic.plan import FLIP_PATIENCE_S
 
 
 def settings_of(docs: Docs, endpoint: str) -> EndpointSettings:
@@ -121,6 +122,7 @@ def step_plan(
         shadow=rollout.candidate if shadowing else None,
         salt=rollout.salt,
         capture=rollout.capture,
+        adopted=endpoint.adopted,
     )
 
 

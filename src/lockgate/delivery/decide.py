@@ -263,6 +263,7 @@ def _set_out(
         fallback=endpoint.fallback,
         patience_s=LOAD_PATIENCE_S,
         capture=settings.capture,
+        adopted=endpoint.adopted,
     )
     return Decision((started,), (effect,))
 

@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 
 import msgspec
 
+from lockgate.core.clock import Micros
 from lockgate.core.digests import Digest
 from lockgate.core.messages import Command, Effect, Event, Scope
 from lockgate.delivery.rollout import EndpointSettings, RolloutPolicy, Stage
@@ -254,6 +255,48 @@ class RollBackEndpoint(Command, frozen=True, kw_only=True, tag="delivery.roll-ba
     endpoint: str
     reason: str = ""
     leave: str = ""
+
+    def scope(self) -> Scope:
+        return endpoint_scope(self.endpoint)
+
+
+class ByHand(msgspec.Struct, frozen=True, kw_only=True):
+    """Who went back without the hub, by what the plan they wrote says.
+
+    Attributes:
+        by: the name that was claimed; account: the user of the operating system that wrote the run directory.
+        at: by the clock of that machine.
+    """
+
+    by: str
+    account: str
+    at: Micros
+    reason: str
+    incident: str = ""
+
+    def __str__(self) -> str:
+        incident = f" ({self.incident})" if self.incident else ""
+        told = f"by hand by {self.by or 'somebody'} ({self.account or 'unknown'}): {self.reason}{incident}"
+        # Somebody wrote this into a file; it is told in one line all the same.
+        return " ".join(told.split())
+
+
+class AdoptLocalPlan(Command, frozen=True, kw_only=True, tag="delivery.adopt-local-plan"):
+    """Take over a plan that somebody wrote without the hub, as it was found at the target.
+
+    Attributes:
+        generation: of the plan that was found.
+        answers: the package that all of its traffic goes to; None when there is no such one.
+        version: what the plan calls it; left: what it calls the package that answered before.
+    """
+
+    permission: ClassVar[str] = "delivery.confirm"
+    endpoint: str
+    generation: int
+    answers: Digest | None
+    version: str
+    left: str
+    hand: ByHand
 
     def scope(self) -> Scope:
         return endpoint_scope(self.endpoint)
@@ -598,6 +641,51 @@ class RollbackFailed(Event, frozen=True, kw_only=True, tag="delivery.rollback-fa
         return f"rollback of {self.endpoint} failed, release {stays} is published again: {self.detail}"
 
 
+class LocalRollbackAdopted(Event, frozen=True, kw_only=True, tag="delivery.local-rollback-adopted/1"):
+    """What somebody did without the hub was found at the target and is what stands from now on.
+
+    Attributes:
+        found: the generation of the plan that was found; generation: of the same as a plan of the hub.
+        left: the releases that were left for it; none when it leads to where one was already.
+        swapped: whether live and previous changed places.
+    """
+
+    endpoint: str
+    found: int
+    generation: int
+    left: tuple[int, ...]
+    to_release: int
+    swapped: bool
+    from_version: str
+    to: Served
+    hand: ByHand
+
+    def summary(self) -> str:
+        return f"{self.endpoint} was taken back from {self.from_version} to {self.to.version} {self.hand}"
+
+
+class LocalPlanOverruled(Event, frozen=True, kw_only=True, tag="delivery.local-plan-overruled/1"):
+    """A plan that somebody wrote without the hub fits nothing that is known; what was decided is published again.
+
+    Attributes:
+        release: the one that was on its way and is called off with it; None when none was.
+        version: what the plan calls the package it served.
+    """
+
+    endpoint: str
+    found: int
+    generation: int
+    release: int | None
+    version: str
+    why: str
+    hand: ByHand
+
+    def summary(self) -> str:
+        return (
+            f"{self.endpoint} was set to {self.version or 'nothing'} {self.hand}; it is put back: {self.why}"
+        )
+
+
 class CapturesErased(Event, frozen=True, kw_only=True, tag="delivery.captures-erased/1"):
     """Lines about one caller were blanked in the captures of an endpoint; verdicts from then on are without them."""
 
@@ -614,6 +702,7 @@ class ApplyPlan(Effect, frozen=True, kw_only=True, tag="delivery.apply-plan"):
     Attributes:
         canary: answers `weight` slots of 10,000; None outside of rollouts.
         shadow: gets copies of what the others answer.
+        adopted: the newest plan of local origin that was known when this was decided.
     """
 
     target: str
@@ -626,3 +715,4 @@ class ApplyPlan(Effect, frozen=True, kw_only=True, tag="delivery.apply-plan"):
     shadow: Served | None = None
     salt: str = ""
     capture: CaptureMode = "off"
+    adopted: int = 0

@@ -1,9 +1,11 @@
-"""From what was decided to what a data plane is told."""
+"""From what was decided to what a data plane is told; and back, when somebody told it something without the hub."""
 
 from __future__ import annotations
 
-from lockgate.delivery.messages import ApplyPlan, Served
-from lockgate.traffic.plan import N_SLOTS, PackageRef, Plan, Route
+from lockgate.core.digests import Digest
+from lockgate.delivery.messages import AdoptLocalPlan, ApplyPlan, ByHand, Served
+from lockgate.traffic.by_hand import named
+from lockgate.traffic.plan import N_SLOTS, LocalOrigin, PackageRef, Plan, Route
 
 
 def plan_of(effect: ApplyPlan) -> Plan:
@@ -38,6 +40,39 @@ def brought_in(effect: ApplyPlan, plan: Plan | None) -> tuple[Served, ...]:
     known = () if plan is None else plan.packages
     named = (effect.live, effect.canary, effect.shadow, effect.previous)
     return tuple(served for served in named if served is not None and _ref(served) not in known)
+
+
+def is_unadopted(plan: Plan | None, adopted: int) -> bool:
+    """Whether what is in force was written without the hub, after all that the hub knows of."""
+    return plan is not None and plan.origin == "local" and plan.generation > adopted
+
+
+def adoption_of(plan: Plan) -> AdoptLocalPlan:
+    """The command that takes over a plan of local origin. Whoever finds the same plan makes the same command."""
+    origin = plan.local if isinstance(plan.local, LocalOrigin) else None
+    whole = plan.live if plan.live is not None and plan.weight_of(plan.live) == N_SLOTS else None
+    hand = ByHand(by="", account="", at=0, reason="")
+    if origin is not None:
+        hand = ByHand(
+            by=origin.by,
+            account=origin.account,
+            at=origin.at,
+            reason=origin.reason,
+            incident=origin.incident,
+        )
+    return AdoptLocalPlan(
+        id=f"adopt:{plan.digest}:{plan.generation}",
+        endpoint=plan.endpoint,
+        generation=plan.generation,
+        answers=whole if plan.shadow is None else None,
+        version=_called(plan, plan.live),
+        left=_called(plan, origin.left if origin else None),
+        hand=hand,
+    )
+
+
+def _called(plan: Plan, package: Digest | None) -> str:
+    return "" if package is None else named(plan, package)
 
 
 def _ref(served: Served) -> PackageRef:

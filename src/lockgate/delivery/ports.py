@@ -18,8 +18,16 @@ class Target(Protocol):
 
     name: str
 
-    def apply(self, plan: Plan) -> None:
-        """Publish a plan, durably. Returns at once; workers follow. Raises `Conflict` when it is too old."""
+    def apply(self, plan: Plan, *, adopted: int = 0) -> None:
+        """Publish a plan, durably. Returns at once; workers follow.
+
+        Args:
+            adopted: the newest plan of local origin that whoever decided this plan knew of.
+
+        Raises:
+            StalePlan: it is too old.
+            LocalPlanInForce: somebody went back without the hub, and that is not adopted yet.
+        """
         ...
 
     def observe(self, endpoint: str) -> Observed:

@@ -13,6 +13,7 @@ from lockgate.core.documents import DocRef, Docs, DocumentKind
 from lockgate.core.messages import Reason
 from lockgate.core.names import parse_endpoint, parse_version
 from lockgate.delivery.messages import PromoteVersion, ReleaseStarted, Served
+from lockgate.delivery.plan import adoption_of, is_unadopted
 from lockgate.delivery.state import (
     DRILL,
     ENDPOINT,
@@ -22,6 +23,7 @@ from lockgate.delivery.state import (
     SETTINGS,
     EndpointState,
     EnvironmentState,
+    LocalState,
     ReleaseState,
     Rollout,
     RolloutState,
@@ -612,6 +614,9 @@ class RolloutLine(msgspec.Struct, frozen=True, kw_only=True):
 
 def astray(endpoint: EndpointState, seen: Observed | None) -> str:
     """How the workers differ from the plan that was decided. A target that cannot be seen is not astray but down."""
+    if seen is not None and seen.plan is not None and is_unadopted(seen.plan, endpoint.adopted):
+        found = adoption_of(seen.plan)
+        return f"plan {found.generation} was written without the hub, {found.hand}; it is not adopted yet"
     changing = endpoint.rollout is not None and endpoint.rollout.state not in ON_A_STEP
     if seen is None or not seen.alive or changing or endpoint.generation == 0:
         return ""
@@ -625,6 +630,14 @@ def astray(endpoint: EndpointState, seen: Observed | None) -> str:
     why = f": {behind[0].detail}" if behind[0].detail else ""
     answers = f"answers by plan {behind[0].generation}" if behind[0].generation else "answers by no plan"
     return f"worker {behind[0].pid} {answers}, plan {endpoint.generation} was decided{why}"
+
+
+def lately(endpoint: EndpointState) -> LocalState | None:
+    """What was last done without the hub, unless something has gone live, or is about to, since."""
+    local, live = endpoint.local, endpoint.live
+    if local is None or endpoint.rollout is not None or (live is not None and live.since > local.adopted_at):
+        return None
+    return local
 
 
 def rollout_line(underway: Rollout, steps: RolloutState | None, now: Micros) -> RolloutLine:
@@ -712,6 +725,7 @@ class EndpointLine(msgspec.Struct, frozen=True, kw_only=True):
             told.
         let_go: the consumers that no longer need it; removed_at: since when it is taken down.
         out_of_policy: why what is live would not be let in as it is; it stays live.
+        local: what was done here without the hub, as long as nothing was decided to go live since.
     """
 
     live: LiveLine | None
@@ -724,3 +738,4 @@ class EndpointLine(msgspec.Struct, frozen=True, kw_only=True):
     let_go: tuple[str, ...] = ()
     removed_at: Micros | None = None
     out_of_policy: tuple[str, ...] = ()
+    local: LocalState | None = None

@@ -24,6 +24,7 @@ from lockgate.core.digests import Digest
 from lockgate.core.documents import Columns, DocumentKind
 from lockgate.core.messages import Stamp
 from lockgate.delivery.messages import (
+    ByHand,
     DrillFigures,
     DrillFinished,
     DrillStarted,
@@ -32,6 +33,8 @@ from lockgate.delivery.messages import (
     EndpointRemoved,
     EndpointRolledBack,
     EnvironmentDeclared,
+    LocalPlanOverruled,
+    LocalRollbackAdopted,
     ReleaseFailed,
     ReleaseStarted,
     ReleaseWentLive,
@@ -106,12 +109,28 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
         return self.state != "rolling_back"
 
 
+class LocalState(msgspec.Struct, frozen=True, kw_only=True):
+    """The last plan that was found at the target and not decided here.
+
+    Attributes:
+        found: its generation. Every plan of the hub is older than it, or was decided with it in mind.
+        put_back: why it was not adopted; empty when it was.
+    """
+
+    found: int
+    version: str
+    hand: ByHand
+    adopted_at: Micros
+    put_back: str = ""
+
+
 class EndpointState(msgspec.Struct, frozen=True, kw_only=True):
     """`ENV/NAME`: what is live, what would be after a rollback, what is on its way.
 
     Attributes:
         let_go: the consumers that no longer need it.
         removed_at: since when it is taken down; None while it stands.
+        local: what was last done to it without the hub, and found out.
     """
 
     endpoint: str
@@ -125,6 +144,12 @@ class EndpointState(msgspec.Struct, frozen=True, kw_only=True):
     n_releases: int = 0
     let_go: tuple[str, ...] = ()
     removed_at: Micros | None = None
+    local: LocalState | None = None
+
+    @property
+    def adopted(self) -> int:
+        """The newest plan of local origin that is known here; 0 when there never was one."""
+        return 0 if self.local is None else self.local.found
 
 
 class ReleaseState(msgspec.Struct, frozen=True, kw_only=True):
@@ -290,6 +315,27 @@ def _still_there(body: EndpointState, event: RollbackFailed, stamp: Stamp) -> En
     return replace(kept, live=body.previous, previous=body.live) if event.swapped else kept
 
 
+def _taken_over(body: EndpointState, event: LocalRollbackAdopted, stamp: Stamp) -> EndpointState:
+    """Whatever was on its way is over: the plan that was found knew nothing of it."""
+    live, previous = body.live, body.previous
+    if event.swapped:
+        assert live is not None and previous is not None
+        live, previous = replace(previous, since=stamp.at), live
+    local = LocalState(found=event.found, version=event.to.version, hand=event.hand, adopted_at=stamp.at)
+    return replace(body, live=live, previous=previous, rollout=None, generation=event.generation, local=local)
+
+
+def _put_back(body: EndpointState, event: LocalPlanOverruled, stamp: Stamp) -> EndpointState:
+    local = LocalState(
+        found=event.found,
+        version=event.version,
+        hand=event.hand,
+        adopted_at=stamp.at,
+        put_back=event.why,
+    )
+    return replace(body, rollout=None, generation=event.generation, local=local)
+
+
 def _at_rest(body: EndpointState) -> str:
     return "live" if body.live else "empty"
 
@@ -316,6 +362,8 @@ ENDPOINT = DocumentKind(
         EndpointRolledBack: _rolled_back,
         RollbackConfirmed: lambda body, event, stamp: replace(body, rollout=None),
         RollbackFailed: _still_there,
+        LocalRollbackAdopted: _taken_over,
+        LocalPlanOverruled: _put_back,
         DrillStarted: lambda body, event, stamp: replace(body, generation=event.last),
     },
     columns=lambda body: Columns(
@@ -323,7 +371,7 @@ ENDPOINT = DocumentKind(
         "removed" if body.removed_at else body.rollout.state if body.rollout else _at_rest(body),
         body.live.served.package if body.live else "",
     ),
-    fold_version=2,
+    fold_version=3,
     edges={ReleaseStarted: _endpoint_edges},
 )
 
@@ -421,17 +469,23 @@ def _release_keys(
     | ReleaseFailed
     | EndpointRolledBack
     | RollbackFailed
+    | LocalRollbackAdopted
+    | LocalPlanOverruled
     | EndpointRemoved,
 ) -> tuple[str, ...]:
     """The release an event is about, and the one that made room for it or came back."""
-    touched: tuple[int | None, ...] = (event.release,)
+    touched: tuple[int | None, ...]
     match event:
+        case LocalRollbackAdopted():
+            touched = (*event.left, event.to_release)
         case ReleaseWentLive():
             touched = (event.release, event.supersedes)
         case EndpointRolledBack() | RollbackFailed(swapped=True):
             touched = (event.release, event.to_release)
         case RollbackFailed():
             touched = ()
+        case _:
+            touched = (event.release,)
     return tuple([release_key(event.endpoint, release) for release in touched if release is not None])
 
 
@@ -475,6 +529,16 @@ def _left_or_live_again(body: ReleaseState, event: EndpointRolledBack, stamp: St
     return replace(body, state="rolled_back", ended_at=stamp.at, detail=event.reason)
 
 
+def _left_by_hand(body: ReleaseState, event: LocalRollbackAdopted, stamp: Stamp) -> ReleaseState:
+    if event.to_release == body.release:
+        return replace(body, state="live", ended_at=None, detail="")
+    return replace(body, state="rolled_back", ended_at=stamp.at, detail=str(event.hand))
+
+
+def _overruled(body: ReleaseState, event: LocalPlanOverruled, stamp: Stamp) -> ReleaseState:
+    return replace(body, state="failed", ended_at=stamp.at, detail=f"called off with a plan {event.hand}")
+
+
 def _as_before(body: ReleaseState, event: RollbackFailed, stamp: Stamp) -> ReleaseState:
     if event.release == body.release:
         return replace(body, state="live", ended_at=None, detail="")
@@ -498,6 +562,8 @@ RELEASE = DocumentKind(
         ReleaseFailed: _failed,
         EndpointRolledBack: _left_or_live_again,
         RollbackFailed: _as_before,
+        LocalRollbackAdopted: _left_by_hand,
+        LocalPlanOverruled: _overruled,
         EndpointRemoved: _removed,
     },
     fold_version=2,

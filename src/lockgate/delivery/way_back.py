@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import msgspec
 
+from lockgate.core.digests import Digest
 from lockgate.core.documents import DocRef, Docs
 from lockgate.core.errors import did_you_mean
 from lockgate.core.messages import Context, Decision, Reason, Refusal, refuse
 from lockgate.core.names import parse_endpoint
 from lockgate.delivery.messages import (
+    AdoptLocalPlan,
     ApplyPlan,
     CapturesErased,
     EndpointRemoved,
     EndpointRolledBack,
     EraseCaptures,
+    LocalPlanOverruled,
+    LocalRollbackAdopted,
     ReleaseFailed,
     RemovalSignedOff,
     RemoveEndpoint,
@@ -47,10 +51,8 @@ from lockgate.registry.messages import (
 )
 from lockgate.registry.state import MODEL, VERSION, VersionState
 from lockgate.traffic.capture import CaptureMode
-from lockgate.traffic.plan import Fallback
+from lockgate.traffic.plan import FLIP_PATIENCE_S, Fallback
 
-# How long a target may take to flip between versions it keeps loaded.
-FLIP_PATIENCE_S = 5.0
 _DAY_US = 86_400_000_000
 
 
@@ -72,6 +74,7 @@ def publish(
         fallback=endpoint.fallback,
         patience_s=FLIP_PATIENCE_S,
         capture=capture,
+        adopted=endpoint.adopted,
     )
 
 
@@ -212,6 +215,84 @@ def take_back(
     kept = served_of(endpoint.previous) if underway else left
     effect = publish(environment, endpoint, rolled.generation, back.served, kept, capture)
     return Decision((rolled,), (effect,))
+
+
+def needs_adoption(command: AdoptLocalPlan, docs: Docs) -> tuple[DocRef, ...]:
+    ref = DocRef(ENDPOINT.name, command.endpoint)
+    environment = parse_endpoint(command.endpoint).environment
+    refs = [ref, DocRef(ENVIRONMENT.name, environment), DocRef(SETTINGS.name, command.endpoint)]
+    endpoint = docs.get(ENDPOINT, command.endpoint) if docs.has(ref) else None
+    if endpoint is not None and endpoint.previous is not None:
+        refs.append(DocRef(VERSION.name, endpoint.previous.served.version))
+    return tuple(refs)
+
+
+def adopt_local_plan(docs: Docs, command: AdoptLocalPlan, context: Context) -> Decision | Refusal:
+    """What was done without the hub is what stands, when it leads to what is live here or to the version before.
+
+    Anything else is put back, and said. Either way a newer plan of the hub follows, and whatever was decided without
+    knowing of this one is older than both.
+    """
+    endpoint = docs.get(ENDPOINT, command.endpoint)
+    environment = docs.get(ENVIRONMENT, parse_endpoint(command.endpoint).environment)
+    if endpoint is None or environment is None:
+        return _unknown(command.endpoint)
+    if command.generation <= endpoint.adopted:
+        return Decision(())
+    why = _misfit(docs, endpoint, command.answers)
+    generation = max(endpoint.generation, command.generation) + 1
+    underway = endpoint.rollout is not None and endpoint.rollout.underway
+    ended = endpoint.rollout.release if endpoint.rollout is not None and underway else None
+    live, previous = endpoint.live, endpoint.previous
+    event: LocalRollbackAdopted | LocalPlanOverruled
+    if why or live is None:
+        event = LocalPlanOverruled(
+            endpoint=command.endpoint,
+            found=command.generation,
+            generation=generation,
+            release=ended,
+            version=command.version,
+            why=why,
+            hand=command.hand,
+        )
+    else:
+        swapped = command.answers != live.served.package
+        left = [ended] if ended is not None else []
+        to = live
+        if swapped:
+            assert previous is not None
+            left.append(live.release)
+            to, live, previous = previous, previous, live
+        event = LocalRollbackAdopted(
+            endpoint=command.endpoint,
+            found=command.generation,
+            generation=generation,
+            left=tuple(left),
+            to_release=to.release,
+            swapped=swapped,
+            from_version=command.left,
+            to=to.served,
+            hand=command.hand,
+        )
+    capture = capture_of(docs, command.endpoint)
+    effect = publish(environment, endpoint, generation, served_of(live), served_of(previous), capture)
+    return Decision((event,), (msgspec.structs.replace(effect, adopted=command.generation),))
+
+
+def _misfit(docs: Docs, endpoint: EndpointState, answers: Digest | None) -> str:
+    """Why a plan that was found cannot be what stands; empty when it can."""
+    if answers is None:
+        return "it does not give all of the traffic to one version"
+    if endpoint.live is not None and answers == endpoint.live.served.package:
+        return ""
+    back = endpoint.previous
+    if back is None or answers != back.served.package:
+        return "what it serves is neither live here nor the version before"
+    version = docs.get(VERSION, back.served.version)
+    # As for any rollback: bytes that were shut away stay shut away.
+    if version is None or version.state in ("quarantined", "rejected"):
+        return f"{back.served.version} is {'unknown' if version is None else version.state}"
+    return ""
 
 
 def needs_everywhere(

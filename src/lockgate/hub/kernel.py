@@ -122,6 +122,7 @@ class LocalHub:
         establish: facts a command needs from outside the journal, by the ports of the composition root.
         answer: what answers queries.
         carry_out: the effect runner; without one, effects wait for a controller.
+        prepare: puts right what must be before a command is looked at, outside of any transaction.
         at: told each step's name; for crash tests.
     """
 
@@ -134,6 +135,7 @@ class LocalHub:
         answer: Ask,
         establish: Establish = _no_facts,
         carry_out: CarryOut = _leave_to_controller,
+        prepare: Callable[[Command], None] = lambda command: None,
         at: Callable[[str], None] = lambda step: None,
     ) -> None:
         self.session = session
@@ -142,6 +144,7 @@ class LocalHub:
         self._answer = answer
         self._establish = establish
         self._carry_out = carry_out
+        self._prepare = prepare
         self._at = at
 
     def authorise(self, query: Query) -> None:
@@ -184,6 +187,8 @@ class LocalHub:
         if known is not None:
             return _stored(known, command, self.session.actor)
         denied = may(self.session, command, self._tier(command))
+        if denied is None:
+            self._prepare(command)
         self._at("authorised")
         for _ in range(_FREE_ROUNDS):
             facts = {} if denied else self._establish(command)

@@ -21,6 +21,7 @@ from lockgate.delivery.messages import PromoteVersion, endpoint_scope
 from lockgate.delivery.standing import (
     astray,
     guards_of,
+    lately,
     live_standing,
     mishaps_of,
     needs_promote,
@@ -281,6 +282,7 @@ class Questions:
             dashboards=endpoint.dashboards,
             let_go=endpoint.let_go,
             removed_at=endpoint.removed_at,
+            local=lately(endpoint),
             out_of_policy=live_standing(endpoint, self._get, self._all, self._clock.now()).out_of_policy,
         )
 

@@ -14,6 +14,7 @@ from lockgate.core.errors import LockgateError
 from lockgate.core.names import parse_endpoint
 from lockgate.registry.contract import InputField, Matrix, ModelContract, OutputField
 from lockgate.serving.ports import Predict, ReadyPackage
+from lockgate.traffic.control_file import check_adopted
 from lockgate.traffic.errors import StalePlan
 from lockgate.traffic.observed import Observed, WorkerState
 from lockgate.traffic.plan import PackageRef, Plan
@@ -38,7 +39,7 @@ class MemoryTarget:
         self._plans: dict[str, Plan] = {}
         self._serving: dict[str, Plan] = {}
 
-    def apply(self, plan: Plan) -> None:
+    def apply(self, plan: Plan, *, adopted: int = 0) -> None:
         current = self._plans.get(plan.endpoint)
         if current is not None and plan.generation <= current.generation:
             if plan == current:
@@ -50,6 +51,8 @@ class MemoryTarget:
                 given=plan.generation,
                 current=current.generation,
             )
+        if current is not None:
+            check_adopted(current, plan, adopted)
         self._plans[plan.endpoint] = plan
 
     def distrust(self, key_ids: Sequence[str]) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from lockgate.core.digests import Digest, sha256
 from lockgate.delivery.ports import Target
-from lockgate.traffic.errors import StalePlan
+from lockgate.traffic.errors import LocalPlanInForce, StalePlan
 from lockgate.traffic.plan import N_SLOTS, Fallback, PackageRef, Plan, Route
 
 ENDPOINT = "prod/main/flight-delay"
@@ -147,6 +147,25 @@ class TargetContract:
         make.target.apply(sample_plan(1, "1.0.0", origin="local"))
         plan = make.target.observe(ENDPOINT).plan
         assert plan is not None and plan.origin == "local"
+
+    def test_what_was_done_without_the_hub_is_not_overwritten_before_it_is_adopted(
+        self, make: TargetRig
+    ) -> None:
+        make.target.apply(sample_plan(1, {"1.0.0": N_SLOTS, "2.0.0": 0}))
+        local = sample_plan(2, {"1.0.0": 0, "2.0.0": N_SLOTS}, origin="local")
+        make.target.apply(local)
+        newer = sample_plan(4, {"1.0.0": N_SLOTS, "2.0.0": 0})
+        for adopted in (0, 1):
+            with pytest.raises(LocalPlanInForce):
+                make.target.apply(newer, adopted=adopted)
+        assert make.target.observe(ENDPOINT).plan == local
+        # By hand, and by whoever knows of it, the endpoint moves on.
+        by_hand = sample_plan(3, {"1.0.0": N_SLOTS, "2.0.0": 0}, origin="local")
+        make.target.apply(by_hand)
+        with pytest.raises(LocalPlanInForce):
+            make.target.apply(newer, adopted=2)
+        make.target.apply(newer, adopted=3)
+        assert make.target.observe(ENDPOINT).plan == newer
 
     def test_a_dead_worker_is_seen_as_gone_and_counts_for_nothing(self, make: TargetRig) -> None:
         make.target.apply(sample_plan(1, "1.0.0"))

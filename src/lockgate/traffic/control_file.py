@@ -38,7 +38,13 @@ import msgspec
 from lockgate.core.digests import canonical
 from lockgate.core.errors import LockgateError
 from lockgate.core.names import EndpointName, parse_endpoint
-from lockgate.traffic.errors import ControlFileCorrupt, ControlFileVersion, PlanTooLarge, StalePlan
+from lockgate.traffic.errors import (
+    ControlFileCorrupt,
+    ControlFileVersion,
+    LocalPlanInForce,
+    PlanTooLarge,
+    StalePlan,
+)
 from lockgate.traffic.observed import State
 from lockgate.traffic.plan import Plan
 
@@ -198,14 +204,16 @@ def read(image: Buffer) -> Reading:
     return Reading(word, before, torn=True)
 
 
-def publish(image: Buffer, plan: Plan) -> tuple[Store, ...]:
+def publish(image: Buffer, plan: Plan, adopted: int = 0) -> tuple[Store, ...]:
     """The stores that put `plan` in force, to be done in order; none when it is in force already.
 
     Args:
         image: the file as it is; the caller keeps other writers away until the stores are done.
+        adopted: the newest plan of local origin that whoever decided this plan knew of.
 
     Raises:
         StalePlan: a plan of this or a newer generation is in force, and it is another one.
+        LocalPlanInForce: a plan of local origin is in force that the hub did not know of when it decided.
         PlanTooLarge: its canonical bytes do not fit an area (`MAX_PLAN_BYTES`).
         ControlFileCorrupt: the image is no control file.
     """
@@ -229,6 +237,8 @@ def publish(image: Buffer, plan: Plan) -> tuple[Store, ...]:
             given=plan.generation,
             current=current,
         )
+    if reading.plan is not None:
+        check_adopted(reading.plan, plan, adopted)
     # A torn area holds nothing worth keeping; otherwise spare the one in force.
     area = (reading.word & 1) if reading.torn or reading.word == 0 else 1 - (reading.word & 1)
     start = _AREA_AT[area]
@@ -239,6 +249,22 @@ def publish(image: Buffer, plan: Plan) -> tuple[Store, ...]:
         Store(start, header),
         Store(_ACTIVE_AT, _WORD.pack(plan.generation << 1 | area)),
     )
+
+
+def check_adopted(current: Plan, plan: Plan, adopted: int) -> None:
+    """The one exception to the single door: what was done without the hub is adopted before the hub goes on.
+
+    Raises:
+        LocalPlanInForce: `current` is of local origin, newer than `adopted`, and `plan` comes from the hub.
+    """
+    if current.origin == "local" and plan.origin == "hub" and current.generation > adopted:
+        raise LocalPlanInForce(
+            f"plan {current.generation} of {plan.endpoint} was written without the hub and is not adopted yet",
+            remedy="lockgate control, or wait a second when lockgate up or a hub runs",
+            endpoint=plan.endpoint,
+            given=plan.generation,
+            current=current.generation,
+        )
 
 
 def read_acks(image: Buffer) -> tuple[Ack, ...]:

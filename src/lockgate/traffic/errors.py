@@ -42,6 +42,12 @@ class StalePlan(Conflict):
     code = "traffic.stale-plan"
 
 
+class LocalPlanInForce(StalePlan):
+    """Somebody went back without the hub, and the hub has not adopted that yet; nothing was written."""
+
+    code = "traffic.local-plan-in-force"
+
+
 class PlanTooLarge(Invalid):
     code = "traffic.plan-too-large"
 

@@ -20,6 +20,7 @@ from typing import Literal
 
 import msgspec
 
+from lockgate.core.clock import Micros
 from lockgate.core.digests import Digest, canonical, check_digest, sha256
 from lockgate.core.names import parse_endpoint, parse_version
 from lockgate.traffic.capture import CaptureMode
@@ -30,7 +31,10 @@ DRILL_KEY = "lockgate:drill"
 """The routing key of drills: no caller is moved by what is rehearsed under it."""
 SCHEMA = "lockgate.plan/1"
 _MAX_GENERATION = 2**62 - 1
+FLIP_PATIENCE_S = 5.0
+"""How long a target may take to flip between versions it keeps loaded."""
 _MAX_SALT_BYTES = 64
+MAX_REASON = 1_000
 
 
 class PackageRef(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -55,6 +59,23 @@ class Fallback(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     value: float | None = None
 
 
+class LocalOrigin(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who wrote a plan without the hub, when, and why.
+
+    Attributes:
+        by: the name that was claimed.
+        account: the user of the operating system, who had the right to write the run directory.
+        left: the package that answered before.
+    """
+
+    by: str
+    account: str
+    at: Micros
+    reason: str
+    left: Digest
+    incident: str = ""
+
+
 class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What one endpoint serves. Valid by construction: `BadPlan` is raised for anything else.
 
@@ -67,6 +88,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         previous: the version a rollback goes to; it stays loaded.
         salt: at most 64 bytes of UTF-8; keys keep their slots while it is kept.
         origin: `local` when an operator wrote the plan without the hub.
+        local: then, who and why. Plans of the hub are without the field, so that their bytes stay what they were.
         shadow: gets a copy of every request that it does not answer itself; its answers reach nobody.
         drill: answers the requests whose routing key is `DRILL_KEY`, and no others.
         capture: what is written down of the traffic.
@@ -85,6 +107,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     shadow: Digest | None = None
     drill: Digest | None = None
     capture: CaptureMode = "off"
+    local: LocalOrigin | msgspec.UnsetType = msgspec.UNSET
 
     def __post_init__(self) -> None:
         if self.schema != SCHEMA:
@@ -98,6 +121,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             )
         if len(self.salt.encode("utf-8", "surrogatepass")) > _MAX_SALT_BYTES:
             raise _bad(self, "the salt is longer than 64 bytes", "use a short salt")
+        if isinstance(self.local, LocalOrigin):
+            self._check_origin(self.local)
         self._check_packages(str(name.model))
         self._check_routes()
         self._check_fallback()
@@ -118,6 +143,14 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     def weight_of(self, digest: Digest) -> int:
         """The slots that go to a package; 0 for one that only stays loaded, or is not named."""
         return sum(route.weight for route in self.routes if route.package == digest)
+
+    def _check_origin(self, local: LocalOrigin) -> None:
+        if self.origin != "local":
+            raise _bad(
+                self, "it says who wrote it without the hub, and that the hub did", "leave out `local`"
+            )
+        if max(map(len, (local.by, local.account, local.reason, local.incident))) > MAX_REASON:
+            raise _bad(self, f"its reason has more than {MAX_REASON} characters", "give a shorter reason")
 
     def _check_packages(self, model: str) -> None:
         digests = [check_digest(ref.digest) for ref in self.packages]

@@ -331,6 +331,7 @@ MATRIX: dict[str, frozenset[str]] = {
     "delivery.promote-version": frozenset({"ci", "operator"}),
     "delivery.release-in-emergency": frozenset({"incident"}),
     "delivery.configure-endpoint": frozenset({"admin"}),
+    "delivery.adopt-local-plan": frozenset({"controller"}),
     "delivery.confirm-plan": frozenset({"controller"}),
     "delivery.judge-rollout": frozenset({"controller"}),
     "delivery.pause-rollout": frozenset({"ci", "operator"}),
@@ -485,6 +486,7 @@ def test_embedded_sessions_may_everything_that_people_do_and_say_that_nobody_pro
     refused = {tag_of(message) for message in MESSAGES if may(session, sample(message)) is not None}
     assert refused == {tag for tag, roles in MATRIX.items() if roles == frozenset({"controller"})}
     assert refused == {
+        "delivery.adopt-local-plan",
         "delivery.confirm-plan",
         "delivery.judge-rollout",
         "access.name-first-admin",

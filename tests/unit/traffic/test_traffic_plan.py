@@ -9,8 +9,9 @@ from lockgate.core.digests import BadDigest, canonical, sha256
 from lockgate.core.names import BadName
 from lockgate.testing.target_suite import package_digest, sample_plan
 from lockgate.traffic.errors import ERROR_CLASSES, BadPlan, held_against_version
-from lockgate.traffic.plan import N_SLOTS, Fallback, PackageRef, Plan, Route, route, slot_of
+from lockgate.traffic.plan import N_SLOTS, Fallback, LocalOrigin, PackageRef, Plan, Route, route, slot_of
 
+BY_HAND = LocalOrigin(by="ann", account="ops", at=1, reason="hub down", left=sha256(b"left"))
 ONE, TWO = package_digest("1.0.0"), package_digest("2.0.0")
 
 
@@ -18,6 +19,12 @@ def test_a_plan_reads_back_equal_and_keeps_its_digest() -> None:
     plan = sample_plan(3, {"1.0.0": 9_000, "2.0.0": 1_000}, previous=TWO)
     again = msgspec.json.decode(canonical(plan), type=Plan)
     assert again == plan and again.digest == plan.digest == sha256(canonical(plan))
+
+
+def test_who_wrote_a_plan_without_the_hub_travels_with_it_and_no_plan_of_the_hub_knows_the_field() -> None:
+    plan = sample_plan(3, "1.0.0", origin="local", local=BY_HAND)
+    assert msgspec.json.decode(canonical(plan), type=Plan) == plan
+    assert b'"local"' not in canonical(sample_plan(3, "1.0.0"))
 
 
 @pytest.mark.parametrize(
@@ -41,6 +48,11 @@ def test_a_plan_reads_back_equal_and_keeps_its_digest() -> None:
         ({"fallback": Fallback(kind="none", value=1.0)}, "no fallback"),
         ({"fallback": Fallback(kind="constant")}, "constant is None"),
         ({"fallback": Fallback(kind="constant", value=float("nan"))}, "constant is nan"),
+        ({"local": BY_HAND}, "that the hub did"),
+        (
+            {"origin": "local", "local": msgspec.structs.replace(BY_HAND, reason="x" * 1001)},
+            "more than 1000",
+        ),
     ],
 )
 def test_what_cannot_be_served_cannot_be_a_plan(change: dict[str, Any], why: str) -> None:

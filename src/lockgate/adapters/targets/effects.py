@@ -19,12 +19,14 @@ from lockgate.core.errors import Conflict, LockgateError, NotFound, Unavailable,
 from lockgate.core.messages import Command, Receipt
 from lockgate.delivery.decide import LOAD_PATIENCE_S
 from lockgate.delivery.messages import ApplyPlan, ConfirmPlan, Served
-from lockgate.delivery.plan import brought_in, plan_of
+from lockgate.delivery.plan import brought_in, is_unadopted, plan_of
 from lockgate.delivery.ports import Target
 from lockgate.hub.kernel import CommandIdReused, require
 from lockgate.hub.ports import Outbox, OutboxRow
 from lockgate.registry.messages import DistrustKeys
+from lockgate.traffic.errors import LocalPlanInForce
 from lockgate.traffic.observed import Observed
+from lockgate.traffic.plan import Plan
 
 # Longer than the longest patience, so that nobody else starts while one process still waits.
 _LEASE_US = round((LOAD_PATIENCE_S + 5) * 1_000_000)
@@ -44,7 +46,8 @@ class Execute(Protocol):
 
 
 class EffectRunner:
-    """Works through an outbox. `confirm` runs commands as the controller, not as whoever asked.
+    """Works through an outbox. `confirm` runs commands as the controller, not as whoever asked; `adopt` takes over a
+    plan of local origin as the controller, and leaves the effects of that to the outbox.
 
     Args:
         vet: asked once more, just before a package is brought to a target that has not got it, why it may not run in
@@ -67,6 +70,7 @@ class EffectRunner:
         self._clock = clock
         self._pause = pause
         self.confirm: Execute | None = None
+        self.adopt: Callable[[Plan], object] | None = None
 
     def carry_out(self, subject: str | None = None) -> bool:
         """Carry out every open effect (of `subject`); true when none is left.
@@ -119,12 +123,21 @@ class EffectRunner:
         started = self._clock.now()
         try:
             target = self._target(effect)
-            why_not = self._unfit(target, effect)
+            plan = target.observe(effect.subject).plan
+            if plan is not None and is_unadopted(plan, effect.adopted):
+                # Decided without knowing of it, so older than the adoption: this row is history.
+                assert self.adopt is not None
+                self.adopt(plan)
+                return True
+            why_not = self._unfit(plan, effect)
             if why_not:
                 # The plan that is in force stays: nothing of this one was told to the target.
                 self._report(effect, False, why_not, started)
                 return True
             seen = self._watch(target, effect)
+        except LocalPlanInForce:
+            # Somebody went back by hand between the look and the plan; the next turn begins with that.
+            return False
         except Conflict:
             # A newer plan is in force; what this row asks for is history.
             return True
@@ -141,9 +154,8 @@ class EffectRunner:
         self._report(effect, seen.reached(effect.fence), detail, started)
         return True
 
-    def _unfit(self, target: Target, effect: ApplyPlan) -> str:
+    def _unfit(self, plan: Plan | None, effect: ApplyPlan) -> str:
         environment = effect.subject.partition("/")[0]
-        plan = target.observe(effect.subject).plan
         found = (self._vet(served, environment) for served in brought_in(effect, plan))
         return "; ".join(why for why in found if why)
 
@@ -166,7 +178,7 @@ class EffectRunner:
 
     def _watch(self, target: Target, effect: ApplyPlan) -> Observed | None:
         """What the target did with the plan; None when nobody is there to take it."""
-        target.apply(plan_of(effect))
+        target.apply(plan_of(effect), adopted=effect.adopted)
         seen = target.observe(effect.subject)
         if seen.alive and not seen.settled(effect.fence):
             seen = target.wait(effect.subject, effect.fence, effect.patience_s)

@@ -21,7 +21,7 @@ import msgspec
 
 from lockgate.core.names import parse_endpoint
 from lockgate.traffic import control_file as codec
-from lockgate.traffic.errors import TargetUnavailable
+from lockgate.traffic.errors import ControlFileCorrupt, ControlFileVersion, TargetUnavailable
 from lockgate.traffic.observed import EndpointReport, Observed, WorkerReport, WorkerState
 from lockgate.traffic.plan import REVOKED_FILE, Plan, decode_revoked, encode_revoked
 
@@ -46,13 +46,14 @@ class LocalTarget:
         self._endpoints = self.run_dir / codec.ENDPOINTS_DIR
         self._workers = self.run_dir / codec.WORKERS_DIR
 
-    def apply(self, plan: Plan) -> None:
+    def apply(self, plan: Plan, *, adopted: int = 0) -> None:
         """Put a plan in force. When it returns, the plan is visible to workers and survives a power cut.
 
         Applying the plan that is in force again does nothing.
 
         Raises:
             StalePlan: this generation or a newer one is in force, with other content.
+            LocalPlanInForce: a plan of local origin newer than `adopted` is in force.
             PlanTooLarge: it names more than fits.
             ControlFileCorrupt, ControlFileVersion: the endpoint's file is no control file of this release.
             TargetUnavailable: the run directory cannot be written.
@@ -65,7 +66,7 @@ class LocalTarget:
                 self._ring()
                 return
             with _mapped(path, writable=True) as (mapped, view):
-                stores = codec.publish(view, plan)
+                stores = codec.publish(view, plan, adopted)
                 codec.carry_out(view, stores)
                 mapped.flush()
             # Last: traffic takes up the plan by itself, and a waking watcher would only be in its way.
@@ -106,6 +107,22 @@ class LocalTarget:
             workers=tuple(workers),
             alive=bool(living),
         )
+
+    def local_plans(self, endpoint: str | None = None) -> tuple[Plan, ...]:
+        """The plans in force that somebody wrote without the hub, of one endpoint or of all.
+
+        What cannot be read is left out here: whoever applies or observes is told why.
+        """
+        found = []
+        for name in self.endpoints() if endpoint is None else (endpoint,):
+            with (
+                suppress(OSError, ControlFileCorrupt, ControlFileVersion),
+                _mapped(self._endpoints / codec.file_name(name), writable=False) as (_, view),
+            ):
+                plan = codec.read(view).plan
+                if plan is not None and plan.origin == "local":
+                    found.append(plan)
+        return tuple(found)
 
     def wait(self, endpoint: str, generation: int, timeout_s: float) -> Observed:
         """Observe until no living worker is on its way to `generation` any more, or the time is up.

@@ -24,7 +24,7 @@ from lockgate.adapters.identity.keys import CheckpointKey, PublicKey, generate_c
 from lockgate.adapters.identity.secrets import resolve as resolve_secret
 from lockgate.adapters.identity.team import Identity, open_identity
 from lockgate.app.chores import Chores, note
-from lockgate.app.deciding import Deciding
+from lockgate.app.deciding import LOCAL_LOOK_S, Deciding
 from lockgate.app.http.server import Behind, HubServer, by_claimed_name, create_app
 from lockgate.app.stores import open_blobs, open_sinks, open_store
 from lockgate.app.team.config import HubConfig
@@ -174,6 +174,7 @@ class Team(Deciding):
             self.effects.take_over()
             chores.start("effects", _LOOK_S, self.effects.carry_out)
             chores.start("rollouts", _LOOK_S, self.rollouts.look)
+            chores.start("local plans", LOCAL_LOOK_S, self.adopt)
 
     def _checkpoint_when_due(self) -> None:
         seq, audit = self.journal.head().seq, self.config.audit

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import os
+import pwd
 import time
+from pathlib import Path
+from typing import Any
 
 import click
 
-from lockgate.app.cli.main import REFUSED, WAITING, Exit
+from lockgate.app.cli.main import REFUSED, WAITING, Exit, Refused
 from lockgate.app.cli.session import Session, verb
+from lockgate.app.plugins import resolve
+from lockgate.core.messages import Refusal
 from lockgate.core.names import EndpointName, parse_endpoint, parse_version
 from lockgate.delivery.messages import PromoteVersion, RollBackEndpoint
 from lockgate.hub.messages import EndpointLine, LiveLine, Status, StatusAnswer
+from lockgate.traffic.by_hand import Hand, named, taken_back
+from lockgate.traffic.plan import FLIP_PATIENCE_S, LocalOrigin
 from lockgate.workshop.git import change_of
 
 
@@ -81,13 +88,28 @@ def endpoint_line(session: Session, endpoint: EndpointName) -> EndpointLine:
 
 @verb
 @click.argument("endpoint")
-@click.option("--reason", default="", help="Why, for the record.")
-def rollback(session: Session, endpoint: str, reason: str) -> None:
+@click.option("--reason", default="", help="Why, for the record; with --local it has to be given.")
+@click.option("--local", is_flag=True, help="Without hub and database, on the data plane's own machine.")
+@click.option("--run", metavar="DIR", help="With --local: the data plane's run directory.")
+@click.option("--incident", default="", help="With --local: the incident it belongs to.")
+def rollback(
+    session: Session, endpoint: str, reason: str, local: bool, run: str | None, incident: str
+) -> None:
     """Put the version before back, at once. No policy is asked.
+
+    With --local no hub is asked either: whoever may write the run directory may do it. The hub takes it over into the
+    journal when it is back.
 
     Example: lockgate rollback prod/flight-delay
     """
     name = parse_endpoint(endpoint)
+    if local:
+        if not reason.strip():
+            raise click.UsageError('say why, nothing else will: --reason "..."')
+        _by_hand(session, name, Path(run) if run else session.layout.run, reason, incident)
+        return
+    if run or incident:
+        raise click.UsageError("--run and --incident go with --local")
     session.say_identity()
     hub = session.deciding
     before = endpoint_line(session, name)
@@ -116,6 +138,41 @@ def rollback(session: Session, endpoint: str, reason: str) -> None:
             f"{left} still answers: the version before could not be served; lockgate audit log says why"
         )
         raise Exit(REFUSED)
+
+
+def _by_hand(session: Session, name: EndpointName, run: Path, reason: str, incident: str) -> None:
+    target: Any = resolve("lockgate.adapters.targets.local:LocalTarget")(run)
+    now = resolve("lockgate.app.system:SystemClock")().now()
+    hand = Hand(by=session.claim, account=_account(), at=now, reason=reason, incident=incident)
+    started = time.perf_counter()
+    plan = taken_back(target.observe(str(name)), hand)
+    if isinstance(plan, Refusal):
+        raise Refused(plan, headline=f"{name.shown} cannot be rolled back here")
+    target.apply(plan)
+    seen = target.observe(str(name))
+    if seen.alive:
+        seen = target.wait(str(name), plan.generation, FLIP_PATIENCE_S)
+    took_ms = round((time.perf_counter() - started) * 1000, 2)
+    assert isinstance(plan.local, LocalOrigin) and plan.live is not None
+    left, to = (parse_version(named(plan, one)).shown for one in (plan.local.left, plan.live))
+    done = seen.reached(plan.generation)
+    session.answer(
+        {"from": left, "to": to, "took_ms": took_ms, "effects": "done" if done else "pending"},
+        f"{name.shown}: {left} -> {to} in {took_ms} ms, by hand"
+        + ("" if done else " (written; no data plane has confirmed it yet)"),
+    )
+    session.note("the hub takes it over when it is back: lockgate status shows it then")
+    if not done:
+        session.note("is the data plane running? The next one begins with this plan")
+        raise Exit(WAITING)
+
+
+def _account() -> str:
+    """Who the operating system says is at work; no environment variable changes that."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
 
 
 def _full(live: LiveLine | None) -> str:

@@ -48,8 +48,12 @@ def down(session: Session) -> None:
 
 @verb
 def control(session: Session) -> None:
-    """Carry out once what waits in the outbox, look once at every rollout, then end."""
+    """Carry out once what waits in the outbox, look once at every rollout, then end.
+
+    A rollback that was done without the hub is adopted first.
+    """
     runner = session.control.effects
+    session.control.adopt()
     runner.carry_out()
     session.control.rollouts.look()
     done = runner.carry_out()

@@ -14,6 +14,7 @@ from lockgate.core.clock import iso
 from lockgate.core.digests import short
 from lockgate.core.names import DEFAULT_NAMESPACE, parse_endpoint, parse_version
 from lockgate.data.state import SnapshotState
+from lockgate.delivery.state import LocalState
 from lockgate.gates.messages import EvidenceLine
 from lockgate.governance.release_plan import plan_lines
 from lockgate.hub.messages import (
@@ -64,10 +65,19 @@ def _endpoint_text(name: str, line: EndpointLine) -> str:
     if line.astray:
         rows.append(f"{'':<24} NOT AS DECIDED: {line.astray}")
     rows += [f"{'':<24} out of policy: {why}" for why in line.out_of_policy]
+    if line.local:
+        rows.append(f"{'':<24} {local_text(line.local)}")
     rows += [f"{'':<24} {one}" for one in ready_text(line.rollback_ready)]
     if line.rollout:
         rows.append(f"{'':<24} {rollout_text(line.rollout)}")
     return "\n".join(rows)
+
+
+def local_text(local: LocalState) -> str:
+    """What was done without the hub, in one line."""
+    put_back = f"; PUT BACK: {local.put_back}" if local.put_back else ""
+    version = parse_version(local.version).shown if "@" in local.version else local.version or "nothing"
+    return f"set to {version} at {when(local.hand.at)} {local.hand}{put_back}"
 
 
 def ready_text(ready: Readiness) -> list[str]:
@@ -165,6 +175,7 @@ def _explain_record(answer: VersionAnswer, config: Any) -> dict[str, Any]:
         "erased": answer.erased,
         "rollback_ready": None if answer.line is None else msgspec.to_builtins(answer.line.rollback_ready),
         "rollout": None if answer.line is None else msgspec.to_builtins(answer.line.rollout),
+        "local": None if answer.line is None else msgspec.to_builtins(answer.line.local),
     }
 
 
@@ -224,10 +235,13 @@ def _explain_text(answer: VersionAnswer, config: Any) -> str:
         + f", by {one.started_by}"
         + (f", allowed by waiver {', '.join(one.waivers)}" if one.waivers else "")
         + (f", by break-glass {one.break_glass}" if one.break_glass else "")
+        + (f"; {' '.join(one.detail.split())}" if one.detail else "")
         for one in answer.releases
     ]
     if answer.line is not None:
         rows += [f"  out of policy: {why}" for why in answer.line.out_of_policy]
+        if answer.line.local is not None:
+            rows.append(f"  by hand     {local_text(answer.line.local)}")
         rows += [f"  {one}" for one in ready_text(answer.line.rollback_ready)]
         if answer.line.rollout is not None:
             rows.append(f"  rollout     {rollout_text(answer.line.rollout)}")
