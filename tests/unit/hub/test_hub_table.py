@@ -224,6 +224,8 @@ FOLDED: dict[str, str] = {
     "delivery.endpoint-rolled-back/1": "endpoint release",
     "delivery.rollback-confirmed/1": "endpoint",
     "delivery.rollback-failed/1": "endpoint release",
+    "delivery.local-rollback-adopted/1": "endpoint release",
+    "delivery.local-plan-overruled/1": "endpoint release",
     "delivery.captures-erased/1": "",
     "hub.command-refused/1": "",
     "hub.documents-refolded/1": "",
