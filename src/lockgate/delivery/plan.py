@@ -47,6 +47,14 @@ def is_unadopted(plan: Plan | None, adopted: int) -> bool:
     return plan is not None and plan.origin == "local" and plan.generation > adopted
 
 
+def by_hand(plan: Plan | None, adopted: int) -> str:
+    """What is in force without the hub having adopted it, in one line; empty when there is no such thing."""
+    if plan is None or not is_unadopted(plan, adopted):
+        return ""
+    found = adoption_of(plan)
+    return f"plan {found.generation} was written without the hub, {found.hand}; it is not adopted yet"
+
+
 def adoption_of(plan: Plan) -> AdoptLocalPlan:
     """The command that takes over a plan of local origin. Whoever finds the same plan makes the same command."""
     origin = plan.local if isinstance(plan.local, LocalOrigin) else None

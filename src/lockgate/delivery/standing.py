@@ -13,7 +13,6 @@ from lockgate.core.documents import DocRef, Docs, DocumentKind
 from lockgate.core.messages import Reason
 from lockgate.core.names import parse_endpoint, parse_version
 from lockgate.delivery.messages import PromoteVersion, ReleaseStarted, Served
-from lockgate.delivery.plan import adoption_of, is_unadopted
 from lockgate.delivery.state import (
     DRILL,
     ENDPOINT,
@@ -614,9 +613,6 @@ class RolloutLine(msgspec.Struct, frozen=True, kw_only=True):
 
 def astray(endpoint: EndpointState, seen: Observed | None) -> str:
     """How the workers differ from the plan that was decided. A target that cannot be seen is not astray but down."""
-    if seen is not None and seen.plan is not None and is_unadopted(seen.plan, endpoint.adopted):
-        found = adoption_of(seen.plan)
-        return f"plan {found.generation} was written without the hub, {found.hand}; it is not adopted yet"
     changing = endpoint.rollout is not None and endpoint.rollout.state not in ON_A_STEP
     if seen is None or not seen.alive or changing or endpoint.generation == 0:
         return ""

@@ -18,6 +18,7 @@ from lockgate.core.messages import Event, Query, Reason, Stamp
 from lockgate.core.names import parse_endpoint, parse_version
 from lockgate.data.state import SNAPSHOT, SnapshotState
 from lockgate.delivery.messages import PromoteVersion, endpoint_scope
+from lockgate.delivery.plan import by_hand
 from lockgate.delivery.standing import (
     astray,
     guards_of,
@@ -276,7 +277,7 @@ class Questions:
             live=self._live_line(endpoint.live),
             previous=self._live_line(endpoint.previous),
             rollback_ready=self._readiness(endpoint, seen),
-            astray=astray(endpoint, seen),
+            astray=by_hand(seen.plan if seen else None, endpoint.adopted) or astray(endpoint, seen),
             rollout=None if underway is None else rollout_line(underway, steps, self._clock.now()),
             consumers=endpoint.consumers,
             dashboards=endpoint.dashboards,
