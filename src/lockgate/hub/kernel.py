@@ -2,7 +2,8 @@
 
 A command passes these steps, in this order; `at` is told each, so that a test may crash the process there:
 
-    received    the same command id again returns its stored receipt
+    received    the same command id again returns its stored receipt: here, where facts are to be established, and
+                under the lock in any case
     authorised  the session's roles hold the permission the message declares
     established slow facts (hashes, signatures, comparisons of packages) are made before any lock; under it only
                 when others have made them stale again and again
@@ -183,17 +184,18 @@ class LocalHub:
         handler = COMMANDS[type(command)]
         _check_id(command.id)
         self._at("received")
-        known = self._journal.receipt(command.id)
+        known = self._journal.receipt(command.id) if handler.looks_outside else None
         if known is not None:
             return _stored(known, command, self.session.actor)
         denied = may(self.session, command, self._tier(command))
         if denied is None:
             self._prepare(command)
         self._at("authorised")
+        first = _single(handler.needs(command, Docs({})))
         for _ in range(_FREE_ROUNDS):
             facts = {} if denied else self._establish(command)
             self._at("established")
-            with self._journal.transaction() as transaction:
+            with self._journal.transaction(command.id, first) as transaction:
                 done = self._pass(transaction, handler, command, facts, denied)
             if done is not None:
                 return self._effect(*done)
@@ -252,17 +254,30 @@ class LocalHub:
 
 def load(transaction: Transaction, handler: Handler[Any], command: Command) -> Docs:
     """Read what the command needs, under the lock."""
-    return gather(handler.needs, command, lambda ref: _read(transaction, ref))
+    return gather(
+        handler.needs,
+        command,
+        lambda ref: _read(transaction, ref),
+        lambda refs: transaction.expect(_single(refs)),
+    )
 
 
 def gather(
-    needs: Callable[[Any, Docs], Iterable[DocRef]], command: Command, read: Callable[[DocRef], Any]
+    needs: Callable[[Any, Docs], Iterable[DocRef]],
+    command: Command,
+    read: Callable[[DocRef], Any],
+    expect: Callable[[Iterable[DocRef]], None] = lambda refs: None,
 ) -> Docs:
-    """The documents a command needs; asked again until it names nothing new."""
+    """The documents a command needs; asked again until it names nothing new. `expect` is told each round first."""
     docs = Docs({})
     while missing := [ref for ref in needs(command, docs) if not docs.has(ref)]:
+        expect(missing)
         docs = docs.with_({ref: read(ref) for ref in missing})
     return docs
+
+
+def _single(refs: Iterable[DocRef]) -> list[DocRef]:
+    return [ref for ref in refs if not ref.key.endswith("*")]
 
 
 def _read(transaction: Transaction, ref: DocRef) -> Any:
@@ -343,6 +358,12 @@ def assemble(
 ) -> tuple[Commit, Receipt]:
     """Everything one command writes: chained entries, folded documents, edges, effects, its receipt."""
     folded = Folded(transaction.document)
+    transaction.expect(
+        (kind.name, key)
+        for event in decision.events
+        for kind in _concerned(type(event)).documents
+        for key in kind.keys(event)
+    )
     head, entries, events = _chained(transaction.head(), decision, context, command.id, folded)
     receipt = Receipt(
         command_id=command.id,

@@ -91,6 +91,10 @@ class Transaction(Protocol):
         """The stored receipt of a command that was carried out before."""
         ...
 
+    def expect(self, documents: Iterable[tuple[str, str]]) -> None:
+        """These (kind, key) are asked for next. A store far away fetches them in one go; no answer changes."""
+        ...
+
     def document(self, kind: str, key: str) -> StoredDocument | None: ...
 
     def documents(self, kind: str, prefix: str) -> Sequence[StoredDocument]:
@@ -110,8 +114,15 @@ class Journal(Protocol):
     read back byte for byte as written; readers see whole commits only.
     """
 
-    def transaction(self) -> AbstractContextManager[Transaction]:
-        """Take the head lock. Raises `JournalBusy` when it stays taken."""
+    def transaction(
+        self, command_id: str = "", documents: Iterable[tuple[str, str]] = ()
+    ) -> AbstractContextManager[Transaction]:
+        """Take the head lock. Raises `JournalBusy` when it stays taken.
+
+        Args:
+            command_id, documents: the receipt and the documents (kind, key) that are asked for first. A store far
+                away fetches them together with the lock; no answer changes.
+        """
         ...
 
     def snapshot(self) -> AbstractContextManager[None]:

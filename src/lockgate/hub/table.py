@@ -55,13 +55,16 @@ class Handler(Generic[C]):
     """How one command is decided.
 
     `needs` is asked again with what has been loaded so far until it names nothing new. `stale` says that facts
-    made before the lock no longer fit the documents; the kernel then makes them anew.
+    made before the lock no longer fit the documents; the kernel then makes them anew. `looks_outside` says that
+    facts are made from what lies outside the journal, which takes time and may have gone: then a command that was
+    carried out before is recognised before anybody looks.
     """
 
     command: type[C]
     needs: Callable[[C, Docs], tuple[DocRef, ...]]
     decide: Callable[[Docs, C, Context], Decision | Refusal]
     stale: Callable[[Docs, C, Context], bool] = lambda docs, command, context: False
+    looks_outside: bool = False
 
 
 HANDLERS: tuple[Handler[Any], ...] = (
@@ -88,18 +91,32 @@ HANDLERS: tuple[Handler[Any], ...] = (
         registry.needs_register,
         registry.register_version,
         registry.facts_are_stale,
+        looks_outside=True,
     ),
-    Handler(registry_messages.AttachAttestation, registry.needs_attach, registry.attach_attestation),
+    Handler(
+        registry_messages.AttachAttestation,
+        registry.needs_attach,
+        registry.attach_attestation,
+        looks_outside=True,
+    ),
     Handler(registry_messages.RejectVersion, way_back.needs_everywhere, way_back.reject_version),
     Handler(registry_messages.QuarantineVersion, way_back.needs_everywhere, way_back.quarantine_version),
     Handler(registry_messages.LiftQuarantine, registry.needs_version, registry.lift_quarantine),
-    Handler(registry_messages.SignVersion, trust.needs_sign, trust.sign_version, trust.signing_is_stale),
+    Handler(
+        registry_messages.SignVersion,
+        trust.needs_sign,
+        trust.sign_version,
+        trust.signing_is_stale,
+        looks_outside=True,
+    ),
     Handler(registry_messages.RevokeKey, trust.needs_revoke, trust.revoke_key),
     Handler(registry_messages.HoldVersion, registry.needs_version, registry.hold_version),
     Handler(registry_messages.LiftHold, registry.needs_version, registry.lift_hold),
     Handler(registry_messages.CollectPackage, way_back.needs_collect, way_back.collect_package),
     Handler(registry_messages.RecordSweep, registry.needs_nothing, registry.record_sweep),
-    Handler(gates_messages.RecordEvidence, gates.needs_evidence, gates.record_evidence),
+    Handler(
+        gates_messages.RecordEvidence, gates.needs_evidence, gates.record_evidence, looks_outside=True
+    ),
     Handler(governance_messages.AdoptPolicy, governance.needs_policy, governance.adopt_policy),
     Handler(governance_messages.ConsentToPolicy, governance.needs_policy, governance.consent_to_policy),
     Handler(governance_messages.ValidateVersion, governance.needs_validate, governance.validate_version),
@@ -123,6 +140,7 @@ HANDLERS: tuple[Handler[Any], ...] = (
         standing.needs_promote,
         delivery.promote_version,
         delivery.promotion_is_stale,
+        looks_outside=True,
     ),
     Handler(delivery_messages.SignOffRemoval, way_back.needs_removal, way_back.sign_off_removal),
     Handler(delivery_messages.RemoveEndpoint, way_back.needs_removal, way_back.remove_endpoint),
@@ -131,6 +149,7 @@ HANDLERS: tuple[Handler[Any], ...] = (
         delivery.needs_emergency,
         delivery.release_in_emergency,
         delivery.promotion_is_stale,
+        looks_outside=True,
     ),
     Handler(delivery_messages.ConfigureEndpoint, advance.needs_configure, advance.configure_endpoint),
     Handler(delivery_messages.ConfirmPlan, advance.needs_rollout, delivery.confirm_plan),

@@ -163,6 +163,24 @@ class JournalContract:
             assert transaction.document("other", "a") is None
             assert [one.key for one in transaction.documents("thing", "a")] == ["a", "ab"]
 
+    def test_what_is_expected_changes_no_answer(self, journal: Journal) -> None:
+        write(journal, "c1", documents=[document("a"), document("b"), document("c")], receipt=b"r1")
+        write(journal, "c2", documents=[document("b", rev=2)])
+        first = [("thing", "a"), ("thing", "b"), ("thing", "none"), ("thing", "nul\0"), ("other", "a")]
+        for command_id, receipt in (("c1", b"r1"), ("c9", None), ("nul\0", None), ("it's", None)):
+            with journal.transaction(command_id, first) as transaction:
+                assert transaction.receipt(command_id) == receipt
+                assert transaction.receipt("c2") == b"{}"
+                transaction.expect([("thing", "c"), ("thing", "b"), ("thing", "x%s"), ("thing", "c")])
+                assert transaction.document("thing", "b") == document("b", rev=2)
+                assert transaction.document("thing", "c") == document("c")
+                absent = [("thing", "none"), ("thing", "nul\0"), ("other", "a"), ("thing", "x%s")]
+                assert [transaction.document(*one) for one in absent] == [None] * 4
+        # Not even what somebody else changed between two transactions.
+        write(journal, "c3", documents=[document("a", rev=9)])
+        with journal.transaction("c3", first) as transaction:
+            assert transaction.document("thing", "a") == document("a", rev=9)
+
     def test_a_command_may_change_nothing_but_its_receipt(self, journal: Journal) -> None:
         write(journal, "c1", bodies=[])
         assert journal.head() == EMPTY_HEAD

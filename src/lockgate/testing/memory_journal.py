@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from lockgate.core.clock import Micros
@@ -58,6 +58,9 @@ class MemoryTransaction:
     def receipt(self, command_id: str) -> bytes | None:
         return self._journal.receipt(command_id)
 
+    def expect(self, documents: Iterable[tuple[str, str]]) -> None:
+        """They are near."""
+
     def document(self, kind: str, key: str) -> StoredDocument | None:
         return self._journal.document(kind, key)
 
@@ -89,7 +92,9 @@ class MemoryJournal:
         self.store = store or MemoryStore()
 
     @contextmanager
-    def transaction(self) -> Iterator[MemoryTransaction]:
+    def transaction(
+        self, command_id: str = "", documents: Iterable[tuple[str, str]] = ()
+    ) -> Iterator[MemoryTransaction]:
         if not self.store.lock.acquire(timeout=_BUSY_S):
             raise JournalBusy(f"the head lock stayed taken for {_BUSY_S} s", remedy="try again")
         transaction = MemoryTransaction(self, self.store)

@@ -19,7 +19,7 @@ from lockgate.hub.messages import ChangesSince, ListVersions, Status, VerifyAudi
 from lockgate.registry.decide import PACKAGE_FACT, PackageFact
 from lockgate.registry.messages import DeclareModel, RejectVersion
 from lockgate.testing.clock import CountingIds, FakeClock
-from lockgate.testing.hub_world import MODEL_NAME, HubWorld, Story, accepted, named_digest, rules_of
+from lockgate.testing.hub_world import AUTHOR, MODEL_NAME, HubWorld, Story, accepted, named_digest, rules_of
 from lockgate.testing.memory_journal import MemoryJournal, MemoryOutbox
 
 V1, V2 = f"{MODEL_NAME}@1.0.0", f"{MODEL_NAME}@1.0.1"
@@ -63,12 +63,24 @@ def test_a_command_without_effects_is_done_with_its_commit(world: HubWorld) -> N
     assert seen == STEPS[:-1]
 
 
-def test_a_retry_gets_no_further_than_the_door(world: HubWorld) -> None:
+def test_a_retry_of_what_rests_on_facts_gets_no_further_than_the_door(
+    world: HubWorld, story: Story
+) -> None:
+    command = story.registering("one")
+    first = world.hub(AUTHOR).execute(command)
+    seen: list[str] = []
+    world.at = seen.append
+    assert world.hub(AUTHOR).execute(command) == first
+    assert seen == ["received"]
+
+
+def test_a_retry_of_anything_else_is_recognised_under_the_lock(world: HubWorld) -> None:
     first = world.hub("p").execute(declare())
     seen: list[str] = []
     world.at = seen.append
     assert world.hub("p").execute(declare()) == first
-    assert seen == ["received"]
+    assert seen == ["received", "authorised", "established", "committed"]
+    assert world.journal.head().seq == 1
 
 
 @pytest.mark.parametrize("step", STEPS)

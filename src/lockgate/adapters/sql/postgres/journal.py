@@ -9,7 +9,7 @@ from itertools import chain, islice
 import psycopg
 
 from lockgate.adapters.sql.postgres.errors import CommitUnknown, TextNotStorable
-from lockgate.adapters.sql.postgres.store import Connection, PostgresStore
+from lockgate.adapters.sql.postgres.store import Connection, PostgresStore, Question
 from lockgate.adapters.sql.tables import (
     AS_DOCUMENT,
     AS_EDGE,
@@ -26,21 +26,22 @@ from lockgate.hub.ports import Commit, Edge, StoredDocument, StoredEntry
 _COLUMNS = DOCUMENT.replace("body", "''::bytea")
 _NUL = "\0"
 
-# One statement per table, whatever the number of rows: values travel as one array per column.
-_EVENTS = b"INSERT INTO events SELECT * FROM unnest(%s::bigint[], %s::bytea[], %s::bytea[])"
+_NAMED = DOCUMENT.encode() + b"WHERE (kind, key) IN (SELECT * FROM unnest(%s::text[], %s::text[]))"
+_RECEIPT = b"SELECT body FROM receipts WHERE command_id = %s"
+
+# How rows come into each table: where to, the types of the columns, what if there is such a row.
+_EVENTS = (b"events", (b"bigint", b"bytea", b"bytea"), b"")
+_DOCUMENTS = (
+    b"documents",
+    (b"text", b"text", b"bigint", b"bigint", b"bytea", b"text", b"text", b"text"),
+    b" ON CONFLICT (kind, key) DO UPDATE SET rev = excluded.rev, fold_version = excluded.fold_version,"
+    b" body = excluded.body, parent = excluded.parent, state = excluded.state, digest = excluded.digest",
+)
+_EDGES = (b"edges", (b"text", b"text", b"text"), b" ON CONFLICT DO NOTHING")
+_EFFECTS = (b"outbox (subject, fence, body)", (b"text", b"bigint", b"bytea"), b"")
+_RECEIPTS = (b"receipts", (b"text", b"bytea"), b"")
 _HEAD = b"UPDATE head SET seq = %s, hash = %s, frontier = %s RETURNING xmin::text"
-_DOCUMENTS = b"""
-    INSERT INTO documents SELECT * FROM unnest(
-        %s::text[], %s::text[], %s::bigint[], %s::bigint[], %s::bytea[], %s::text[], %s::text[], %s::text[])
-    ON CONFLICT (kind, key) DO UPDATE SET rev = excluded.rev, fold_version = excluded.fold_version,
-        body = excluded.body, parent = excluded.parent, state = excluded.state, digest = excluded.digest
-"""
-_EDGES = b"INSERT INTO edges SELECT * FROM unnest(%s::text[], %s::text[], %s::text[]) ON CONFLICT DO NOTHING"
-_EFFECTS = b"""
-    INSERT INTO outbox (subject, fence, body) SELECT subject, fence, body
-    FROM unnest(%s::text[], %s::bigint[], %s::bytea[]) WITH ORDINALITY AS effect (subject, fence, body, n) ORDER BY n
-"""
-_RECEIPTS = b"INSERT INTO receipts SELECT * FROM unnest(%s::text[], %s::bytea[])"
+_FEW = 8
 _BATCH = 2000
 
 
@@ -52,15 +53,43 @@ class PostgresTransaction:
         self._store = store
         self._connection = connection
         self._head = head
+        # What was fetched before it was asked for; under the lock it stays as it is.
+        self.receipts: dict[str, bytes | None] = {}
+        self._documents: dict[tuple[str, str], StoredDocument | None] = {}
         self.open = True
 
     def head(self) -> Head:
         return self._head
 
     def receipt(self, command_id: str) -> bytes | None:
+        if command_id in self.receipts:
+            return self.receipts[command_id]
         return self._journal.receipt(command_id)
 
+    def expect(self, documents: Iterable[tuple[str, str]]) -> None:
+        state, recent = self._store.state(), self._store.recent
+        missing = {
+            (kind, key): None
+            for kind, key in documents
+            if (kind, key) not in self._documents
+            and _NUL not in key
+            and (state is None or recent.document(state, kind, key) is None)
+        }
+        # One alone is fetched when it is asked for.
+        if self.open and len(missing) > 1:
+            self.fetched(missing, self._connection.cursor(binary=True).execute(*_named(missing)).fetchall())
+
+    def fetched(self, asked: Iterable[tuple[str, str]], rows: Iterable[tuple[object, ...]]) -> None:
+        found = {(one.kind, one.key): one for one in map(AS_DOCUMENT, rows)}
+        state, recent = self._store.state(), self._store.recent
+        for kind, key in asked:
+            self._documents[kind, key] = found.get((kind, key))
+            if state is not None:
+                recent.keep(state, kind, key, found.get((kind, key)))
+
     def document(self, kind: str, key: str) -> StoredDocument | None:
+        if self.open and (kind, key) in self._documents:
+            return self._documents[kind, key]
         return self._journal.document(kind, key)
 
     def documents(self, kind: str, prefix: str) -> Sequence[StoredDocument]:
@@ -84,24 +113,33 @@ class PostgresTransaction:
         self._store.advance(commit.head, transaction, commit.documents)
 
     def _write(self, commit: Commit) -> int:
-        """All statements and the COMMIT in one go: one way to the server and back. After a failure none counts.
+        """One statement and the COMMIT in one go: one way to the server and back. After a failure none counts.
 
-        Returns the number of the transaction that wrote them.
+        Returns the number of the transaction that wrote it.
         """
-        head = commit.head
+        head, entries = commit.head, _batches(commit.entries)
+        receipts = _batches(chain(((commit.command_id, commit.receipt),), commit.receipts))
+        inserts = [
+            _insert(into, rows)
+            for into, rows in (
+                (_EVENTS, next(entries, [])),
+                (_DOCUMENTS, commit.documents),
+                (_EDGES, commit.edges),
+                (_EFFECTS, commit.effects),
+                (_RECEIPTS, next(receipts)),
+            )
+            if rows
+        ]
+        parts = b", ".join(b"i%d AS (%s)" % (number, insert) for number, (insert, _) in enumerate(inserts))
+        values = [value for _, values in inserts for value in values]
         with self._connection.pipeline():
             run = self._connection.execute
-            for entries in _batches(commit.entries):
-                run(_EVENTS, _columns(entries))
-            written = run(_HEAD, (head.seq, head.hash, b"".join(head.frontier)))
-            if commit.documents:
-                run(_DOCUMENTS, _columns(commit.documents))
-            if commit.edges:
-                run(_EDGES, _columns(commit.edges))
-            if commit.effects:
-                run(_EFFECTS, _columns(commit.effects))
-            for receipts in _batches(chain(((commit.command_id, commit.receipt),), commit.receipts)):
-                run(_RECEIPTS, _columns(receipts))
+            written = run(
+                b"WITH %s %s" % (parts, _HEAD), (*values, head.seq, head.hash, b"".join(head.frontier))
+            )
+            for into, batches in ((_EVENTS, entries), (_RECEIPTS, receipts)):
+                for rows in batches:
+                    run(*_insert(into, rows))
             run(b"COMMIT")
         ((transaction,),) = written.fetchall()
         return int(transaction)
@@ -114,9 +152,22 @@ class PostgresJournal:
         self._store = store
 
     @contextmanager
-    def transaction(self) -> Iterator[PostgresTransaction]:
-        with self._store.writing() as (connection, head):
+    def transaction(
+        self, command_id: str = "", documents: Iterable[tuple[str, str]] = ()
+    ) -> Iterator[PostgresTransaction]:
+        along: list[Question] = []
+        if command_id and _NUL not in command_id:
+            along.append((_RECEIPT, (command_id,)))
+        recent = self._store.recent
+        named = [(kind, key) for kind, key in documents if _NUL not in key and not recent.may_know(kind, key)]
+        if named:
+            along.append(_named(named))
+        with self._store.writing(*along) as (connection, ((head,), *answers)):
             transaction = PostgresTransaction(self, self._store, connection, head_of(*head[:3]))
+            if named:
+                transaction.fetched(named, answers.pop())
+            for rows in answers:
+                transaction.receipts[command_id] = rows[0][0] if rows else None
             try:
                 yield transaction
             finally:
@@ -198,8 +249,29 @@ class PostgresJournal:
         return list(map(AS_EDGE, rows))
 
 
-def _columns(rows: Sequence[tuple[object, ...]]) -> tuple[list[object], ...]:
-    return tuple(list(column) for column in zip(*rows, strict=True))
+def _named(documents: Iterable[tuple[str, str]]) -> Question:
+    kinds, keys = zip(*documents, strict=True)
+    return _NAMED, (list(kinds), list(keys))
+
+
+def _insert(
+    into: tuple[bytes, tuple[bytes, ...], bytes], rows: Sequence[tuple[object, ...]]
+) -> tuple[bytes, list[object]]:
+    """A statement that inserts rows in their order: a few as they are, many as one array per column."""
+    table, types, ending = into
+    if len(rows) <= _FEW:
+        row = b"(%s)" % b", ".join(b"%%s::%s" % kind for kind in types)
+        statement = b"INSERT INTO %s VALUES %s" % (table, b", ".join([row] * len(rows)))
+        return statement + ending, [value for row in rows for value in row]
+    arrays = b", ".join(b"%%s::%s[]" % kind for kind in types)
+    columns = b", ".join(b"c%d" % number for number in range(len(types)))
+    statement = b"INSERT INTO %s SELECT %s FROM unnest(%s) WITH ORDINALITY AS t (%s, n) ORDER BY n" % (
+        table,
+        columns,
+        arrays,
+        columns,
+    )
+    return statement + ending, [list(column) for column in zip(*rows, strict=True)]
 
 
 def _batches(rows: Iterable[tuple[object, ...]]) -> Iterator[list[tuple[object, ...]]]:

@@ -42,6 +42,11 @@ class Recent:
                 return None
             return (self._documents[kind, key],)
 
+    def may_know(self, kind: str, key: str) -> bool:
+        """Whether it is likely to be here for whoever reads the head next."""
+        with self._latch:
+            return (kind, key) in self._documents
+
     def keep(self, state: State, kind: str, key: str, document: StoredDocument | None) -> None:
         if document is not None and len(document.body) > _MAX_BODY_BYTES:
             return

@@ -27,6 +27,7 @@ from lockgate.hub.ports import JournalBusy, StoredDocument
 
 Connection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
 Values: TypeAlias = Sequence[Any] | Mapping[str, Any]
+Question: TypeAlias = tuple[bytes, Sequence[Any]]
 R = TypeVar("R")
 
 _BUSY_S = 30
@@ -88,12 +89,18 @@ class PostgresStore:
         return self._once_more(lambda connection: _rows(connection, query, values))
 
     @contextmanager
-    def writing(self) -> Iterator[tuple[Connection, tuple[Any, ...]]]:
-        """A transaction that holds the head lock, and the head; rolled back unless the block commits."""
+    def writing(self, *along: Question) -> Iterator[tuple[Connection, list[list[tuple[Any, ...]]]]]:
+        """A transaction that holds the head lock; rolled back unless the block commits.
+
+        Gives the row of the head and what was asked `along` with the lock, all in one go.
+        """
         self._must_be_free()
-        with self._turns.turn(_BUSY_S), self._block(_lock_head) as (connection, head):
-            self._local.state = state_of(head)
-            yield connection, head
+        with (
+            self._turns.turn(_BUSY_S),
+            self._block(lambda connection: _lock_head(connection, along)) as (connection, answers),
+        ):
+            self._local.state = state_of(answers[0][0])
+            yield connection, answers
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
@@ -260,14 +267,20 @@ def _rows(connection: Connection, query: str, values: Values) -> list[tuple[Any,
 _READ_HEAD = b"SELECT seq, hash, frontier, xmin::text FROM head"
 
 
-def _lock_head(connection: Connection) -> tuple[Any, ...]:
-    # One message to the server for both; READ COMMITTED, so that what is read after the lock is what it protects.
-    cursor = connection.execute(
-        b"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; " + _READ_HEAD + b" FOR UPDATE"
+_LOCK_HEAD = b"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; " + _READ_HEAD + b" FOR UPDATE"
+
+
+def _lock_head(connection: Connection, along: Sequence[Question]) -> list[list[tuple[Any, ...]]]:
+    # One message to the server for all; READ COMMITTED, so that what is read after the lock is what it protects.
+    cursor = psycopg.ClientCursor(connection)
+    cursor.execute(
+        b"; ".join((_LOCK_HEAD, *(query for query, _ in along))),
+        [value for _, values in along for value in values],
     )
-    cursor.nextset()
-    (head,) = cursor.fetchall()
-    return head
+    answers = []
+    while cursor.nextset():
+        answers.append(cursor.fetchall())
+    return answers
 
 
 def _begin_snapshot(connection: Connection) -> tuple[Any, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from lockgate.adapters.sql.sqlite.store import SqliteStore
@@ -32,6 +32,9 @@ class SqliteTransaction:
 
     def receipt(self, command_id: str) -> bytes | None:
         return _receipt(self._connection, command_id)
+
+    def expect(self, documents: Iterable[tuple[str, str]]) -> None:
+        """They are near."""
 
     def document(self, kind: str, key: str) -> StoredDocument | None:
         return _document(self._connection, kind, key)
@@ -63,7 +66,9 @@ class SqliteJournal:
         self._store = store
 
     @contextmanager
-    def transaction(self) -> Iterator[SqliteTransaction]:
+    def transaction(
+        self, command_id: str = "", documents: Iterable[tuple[str, str]] = ()
+    ) -> Iterator[SqliteTransaction]:
         with self._store.writing() as connection:
             yield SqliteTransaction(connection)
 
