@@ -361,7 +361,7 @@ def assemble(
     transaction.expect(
         (kind.name, key)
         for event in decision.events
-        for kind in _concerned(type(event)).documents
+        for kind in _changed_by(type(event))
         for key in kind.keys(event)
     )
     head, entries, events = _chained(transaction.head(), decision, context, command.id, folded)
@@ -375,6 +375,11 @@ def assemble(
     )
     kept = _Stored(actor=context.actor, command=msgspec.Raw(canonical(command)), receipt=receipt)
     return _commit(head, entries, folded, decision, command.id, canonical(kept)), receipt
+
+
+@functools.cache
+def _changed_by(event: type[Event]) -> tuple[DocumentKind[Any], ...]:
+    return tuple(kind for kind in KINDS if event in kind.made_by or event in kind.changed_by)
 
 
 def assemble_refolded(transaction: Transaction, event: Event, context: Context, folded: Folded) -> Commit:

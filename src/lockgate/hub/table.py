@@ -114,9 +114,7 @@ HANDLERS: tuple[Handler[Any], ...] = (
     Handler(registry_messages.LiftHold, registry.needs_version, registry.lift_hold),
     Handler(registry_messages.CollectPackage, way_back.needs_collect, way_back.collect_package),
     Handler(registry_messages.RecordSweep, registry.needs_nothing, registry.record_sweep),
-    Handler(
-        gates_messages.RecordEvidence, gates.needs_evidence, gates.record_evidence, looks_outside=True
-    ),
+    Handler(gates_messages.RecordEvidence, gates.needs_evidence, gates.record_evidence, looks_outside=True),
     Handler(governance_messages.AdoptPolicy, governance.needs_policy, governance.adopt_policy),
     Handler(governance_messages.ConsentToPolicy, governance.needs_policy, governance.consent_to_policy),
     Handler(governance_messages.ValidateVersion, governance.needs_validate, governance.validate_version),

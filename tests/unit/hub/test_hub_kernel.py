@@ -63,9 +63,7 @@ def test_a_command_without_effects_is_done_with_its_commit(world: HubWorld) -> N
     assert seen == STEPS[:-1]
 
 
-def test_a_retry_of_what_rests_on_facts_gets_no_further_than_the_door(
-    world: HubWorld, story: Story
-) -> None:
+def test_a_retry_of_what_rests_on_facts_gets_no_further_than_the_door(world: HubWorld, story: Story) -> None:
     command = story.registering("one")
     first = world.hub(AUTHOR).execute(command)
     seen: list[str] = []
