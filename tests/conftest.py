@@ -36,7 +36,7 @@ def _no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def eventually() -> Callable[..., object]:
     """`eventually(probe, timeout_s=20.0)`: the first true answer of `probe`, which is asked again and again.
 

@@ -24,6 +24,9 @@ REDIRECTS = ["http://127.0.0.1/callback", "http://127.0.0.1/v1/login/callback"]
 ACCOUNTS: dict[str, dict[str, Any]] = {
     "ann": {"email": "Ann@example.org", "email_verified": True, "groups": ["risk", "eng"]},
     "bob": {"email": "bob@example.org", "email_verified": True, "groups": []},
+    "kim": {"email": "kim@example.org", "email_verified": True},
+    "olga": {"email": "olga@example.org", "email_verified": True},
+    "aud": {"email": "aud@example.org", "email_verified": True},
     "mallory": {"email": "ann@example.org", "email_verified": False, "groups": ["risk"]},
     "eve": {"email": "eve@elsewhere.example", "email_verified": True},
 }

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import msgspec
 
 from lockgate.adapters.blobs.directory import DirectoryBlobs
 from lockgate.adapters.identity.checkpoints import read_key
@@ -27,9 +24,7 @@ from lockgate.core.digests import Digest
 from lockgate.core.secrets import parse_secret_ref
 from lockgate.hub.authority import embedded
 from lockgate.hub.kernel import Hub
-from lockgate.registry.package import BuiltPackage, Manifest, Package, open_package
-from lockgate.registry.signing import PACKAGE_PREDICATE, store_signature
-from lockgate.registry.state import Attestation
+from lockgate.registry.package import Package, open_package
 from lockgate.workshop.config import ConfigInvalid
 from lockgate.workshop.layout import Layout
 from lockgate.workshop.premises import Premises
@@ -108,35 +103,6 @@ class Control(Deciding):
     def package(self, digest: Digest) -> Package:
         """Open a package of the store; its manifest and description are verified."""
         return open_package(digest, self.blobs)
-
-    def export(
-        self,
-        digest: Digest,
-        signatures: Sequence[Digest],
-        folder: Path,
-        attestations: Sequence[Attestation] = (),
-    ) -> Package:
-        """Copy a package with all that is signed about it into an OCI image layout of its own, every byte verified."""
-        package = self.package(digest)
-        out = DirectoryBlobs(folder)
-        manifest = self.blobs.get(digest)
-        for descriptor in manifest_blobs(manifest):
-            out.put(self.blobs.get(descriptor))
-        out.put(manifest)
-        built = BuiltPackage(digest=digest, manifest=manifest, blobs={})
-        signed = [(signature, PACKAGE_PREDICATE) for signature in signatures]
-        signed += [(one.envelope, one.predicate_type) for one in attestations]
-        for envelope, kind in signed:
-            stored = store_signature(built.descriptor, self.blobs.get(envelope), out, kind)
-            out.tag(None, msgspec.to_builtins(stored.referrer))
-        out.tag(package.config.model, msgspec.to_builtins(built.descriptor))
-        return package
-
-
-def manifest_blobs(manifest: bytes) -> tuple[Digest, ...]:
-    """The digests of everything a manifest names."""
-    decoded = msgspec.json.decode(manifest, type=Manifest)
-    return (decoded.config.digest, *(layer.digest for layer in decoded.layers))
 
 
 def _training_tools() -> Any:

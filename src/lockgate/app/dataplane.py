@@ -1,8 +1,9 @@
 """The data plane's composition root: `python -m lockgate.app.dataplane --run-dir D --store S --trust prod=P.pem`.
 
 One process, one worker; several may share a run directory, and with `--reuse-port` a port. It needs no hub and
-no database: plans come from the control files in the run directory, packages from the store, features by key from
-the directory of `--online`, and what it may load is what the trusted keys of an environment have signed.
+no database: plans come from the control files in the run directory, packages from the store (a directory, or a bucket
+of which it keeps copies), features by key from the directory of `--online`, and what it may load is what the trusted
+keys of an environment have signed.
 
 When it listens it prints one JSON line, `{"ready": true, "port": 8080, "pid": 4711}`, and nothing else; failures
 go to standard error. It binds the loopback interface unless told otherwise, keeps no access log, and logs
@@ -37,7 +38,9 @@ from lockgate.adapters.blobs.directory import DirectoryBlobs
 from lockgate.adapters.engines.onnx_engine import OnnxEngine
 from lockgate.adapters.identity.keys import PublicKey
 from lockgate.adapters.online.lmdb_store import LmdbOnline
+from lockgate.app.plugins import resolve
 from lockgate.app.system import SystemClock
+from lockgate.core.blobs import BlobStore
 from lockgate.core.errors import LockgateError
 from lockgate.core.names import check_part
 from lockgate.serving.asgi import PlaneApp
@@ -60,13 +63,16 @@ class Options(NamedTuple):
 
     Attributes:
         trust: public key files per environment.
+        store: a directory, or an `s3:` URL.
+        cache: where copies of packages are kept that come from elsewhere.
         port: 0 for any free one.
         follow: leave when standard input ends.
         online: directory of the online store; None serves without features by key.
     """
 
     run_dir: Path
-    store: Path
+    store: str
+    cache: Path
     trust: dict[str, tuple[Path, ...]]
     host: str
     port: int
@@ -115,7 +121,14 @@ def parse(argv: Sequence[str] | None) -> Options:
         prog="lockgate.app.dataplane", description="Serve packages on this machine."
     )
     parser.add_argument("--run-dir", type=Path, required=True, help="directory of the control files")
-    parser.add_argument("--store", type=Path, required=True, help="directory of the packages (OCI layout)")
+    parser.add_argument(
+        "--store",
+        required=True,
+        help="the packages: a directory (OCI layout), or s3://BUCKET/PREFIX?... as in hub.toml",
+    )
+    parser.add_argument(
+        "--cache", type=Path, help="for copies of packages out of s3: (default: RUN_DIR/packages)"
+    )
     parser.add_argument(
         "--trust",
         action="append",
@@ -146,6 +159,7 @@ def parse(argv: Sequence[str] | None) -> Options:
     return Options(
         given.run_dir,
         given.store,
+        given.cache or given.run_dir / "packages",
         trust,
         given.host,
         given.port,
@@ -165,7 +179,17 @@ def build_loader(options: Options) -> PackageLoader:
     # Opened by the first request that needs it: there may be no store yet, and without one the rest is served.
     online = LmdbOnline(options.online, readonly=True) if options.online is not None else None
     revoked = functools.partial(revoked_keys, options.run_dir)
-    return PackageLoader(DirectoryBlobs(options.store), {engine.format: engine}, trust, online, revoked)
+    return PackageLoader(_packages(options), {engine.format: engine}, trust, online, revoked)
+
+
+def _packages(options: Options) -> BlobStore:
+    """Where packages are read. What lies elsewhere is copied once, and loads again while that cannot be reached."""
+    if not options.store.startswith("s3:"):
+        return DirectoryBlobs(options.store.removeprefix("file:"))
+    opened = resolve("lockgate.app.stores:open_blobs")
+    there = opened(options.store, base=Path(), cache=options.cache, writes=False)
+    copies: BlobStore = resolve("lockgate.adapters.blobs.copies:Copies")(DirectoryBlobs(options.cache), there)
+    return copies
 
 
 def listen(options: Options) -> socket.socket:

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lockgate.adapters.identity.secrets import resolve as resolve_secret
 from lockgate.app.plugins import resolve
 from lockgate.core.blobs import BlobStore
 from lockgate.core.errors import Invalid
 from lockgate.core.secrets import parse_secret_ref
-from lockgate.hub.ports import CheckpointSink, Store
+
+if TYPE_CHECKING:  # A data plane opens packages through this, and has nothing of a hub in it.
+    from lockgate.hub.ports import CheckpointSink, Store
 
 _SQLITE = "sqlite:"
 _FILE = "file:"

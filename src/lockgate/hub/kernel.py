@@ -152,7 +152,8 @@ class LocalHub:
         """Raises `NotAllowed` when the session may not ask that."""
         denied = may(self.session, query, self._tier(query))
         if denied is not None:
-            raise NotAllowed(denied.reasons[0].message, remedy="ask for the role", actor=self.session.actor)
+            reason = denied.reasons[0]
+            raise NotAllowed(reason.message, remedy=reason.remedy or "", actor=self.session.actor)
 
     def ask(self, query: Query) -> Any:
         self.authorise(query)

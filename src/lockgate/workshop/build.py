@@ -58,7 +58,7 @@ from lockgate.registry.state import VersionState
 from lockgate.workshop.assembly import assemble_runner, environment_of
 from lockgate.workshop.config import ModelTable
 from lockgate.workshop.git import commit_of
-from lockgate.workshop.premises import Premises
+from lockgate.workshop.premises import Premises, RefusedCommand
 from lockgate.workshop.served import served_features, views_online
 from lockgate.workshop.unpacked import SideCache, rows_for
 
@@ -92,14 +92,6 @@ class NothingToJudgeBy(NotFound):
     """An imported version brings no rows of its own."""
 
     code = "workshop.nothing-to-judge-by"
-
-
-class RefusedCommand(Exception):
-    """A command of the workshop was refused; carries the refusal to whoever shows it."""
-
-    def __init__(self, refusal: Any) -> None:
-        super().__init__(refusal.reasons[0].message)
-        self.refusal = refusal
 
 
 class Workshop:

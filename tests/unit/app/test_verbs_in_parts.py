@@ -8,9 +8,12 @@ from typing import Any
 import pytest
 
 from lockgate.adapters.identity.keys import KeyMissing
-from lockgate.app.cli.session import Session, WorkNeedsStore
+from lockgate.app.cli.main import Refused
+from lockgate.app.cli.session import Session, WorkNeedsStore, told
 from lockgate.app.cli.verbs.build import _ladder
+from lockgate.core.messages import Reason, Refusal
 from lockgate.workshop.config import ConfigInvalid, EnvironmentTable
+from lockgate.workshop.premises import RefusedCommand
 
 ORDERS = {"prod-eu": 3, "dev": 1, "prod-us": 3, "staging": 2}
 
@@ -64,3 +67,19 @@ def test_what_belongs_to_this_machine_is_refused_with_a_hub_elsewhere() -> None:
 def test_with_a_hub_elsewhere_names_are_claimed_as_well(capsys: pytest.CaptureFixture[str]) -> None:
     session("http://127.0.0.1:1").say_identity()
     assert "claimed, not proven: this hub believes any name" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("proof", "remedy"), [(None, "approve x --as NAME"), (lambda: "t", "approve x")])
+def test_where_a_name_is_proven_nobody_is_told_to_claim_one(proof: Any, remedy: str) -> None:
+    made = session("https://hub.example.org")
+    made.__dict__["proof"] = proof
+    reason = Reason(rule="governance.approval", message="m", remedy="approve x --as NAME")
+    told = made.fitting(Refused(Refusal(reasons=(reason,), waiting=True), headline="h"))
+    assert (told.refusal.reasons[0].remedy, told.refusal.waiting, told.headline) == (remedy, True, "h")
+
+
+def test_what_the_workshop_was_refused_ends_the_verb_as_a_refusal() -> None:
+    refusal = Refusal(reasons=(Reason(rule="hub.permission", message="ann may not"),))
+    with pytest.raises(Refused, match="ann may not") as caught, told(session("https://hub.example.org")):
+        raise RefusedCommand(refusal)
+    assert caught.value.refusal == refusal

@@ -14,6 +14,7 @@ from lockgate.core.digests import canonical
 from lockgate.core.documents import DocumentKind
 from lockgate.core.messages import Command, Effect, Event, Query, Scope, tag_of
 from lockgate.delivery.messages import CapturesErased
+from lockgate.governance.messages import ApproveVersion
 from lockgate.hub.authority import Session, embedded, may
 from lockgate.hub.messages import CommandRefused, DocumentsRefolded, Status, WhoAmI
 from lockgate.hub.questions import Questions
@@ -390,6 +391,26 @@ def test_who_may_send_what(message: type[Any], role: str) -> None:
         assert reason.rule == "hub.permission"
         assert reason.measured == role
         assert set((reason.limit or "").split(" or ")) == set(MATRIX[tag_of(message)])
+
+
+def test_who_may_not_is_told_what_an_admin_types() -> None:
+    nobody = Session(actor="ann@example.org", grants=(), claimed=False)
+    denied = may(nobody, Status())
+    assert denied is not None
+    assert denied.reasons[0].remedy == "ask an admin: lockgate access grant ann@example.org viewer"
+    approval = ApproveVersion(id="c", version="main/m@1.0.0", environment="prod", evidence_set="", role="risk")
+    denied = may(nobody, approval)
+    assert denied is not None
+    grant = "lockgate access grant ann@example.org approver:risk --namespace main --env prod"
+    assert denied.reasons[0].remedy == f"ask an admin: {grant}"
+
+
+def test_no_role_of_a_person_is_offered_to_a_machine() -> None:
+    robot = Session(actor="service:ci", grants=(), claimed=False, kind="service")
+    approval = ApproveVersion(id="c", version="main/m@1.0.0", environment="prod", evidence_set="", role="risk")
+    denied = may(robot, approval)
+    assert denied is not None
+    assert "not given to a service account" in (denied.reasons[0].remedy or "")
 
 
 WORDS = ("owner", "product", "risk", "validation")

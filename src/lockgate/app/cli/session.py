@@ -23,6 +23,7 @@ from lockgate.hub.kernel import Hub
 from lockgate.hub.messages import ExplainVersion, Standing, Status
 from lockgate.workshop.config import NoProject
 from lockgate.workshop.layout import Layout, claimed_actor, here
+from lockgate.workshop.premises import RefusedCommand
 
 
 class WorkNeedsStore(Unsupported):
@@ -185,9 +186,13 @@ class Session:
     def ask(self, query: Query) -> Any:
         return self.reading.ask(query)
 
-    def tell(self, command: Command, *, headline: str) -> Receipt:
-        """Execute a command; a refusal ends the verb with all its reasons."""
-        receipt = self.deciding.execute(command)
+    def tell(self, command: Command, *, headline: str, through: Hub | None = None) -> Receipt:
+        """Execute a command; a refusal ends the verb with all its reasons.
+
+        Args:
+            through: `working`, for a command that names bytes of this machine.
+        """
+        receipt = (through or self.deciding).execute(command)
         self.seal()
         if receipt.refusal is not None:
             about = _about_unknown(command, receipt.refusal)
@@ -196,6 +201,17 @@ class Session:
                 self.ask(about)
             raise Refused(receipt.refusal, headline=headline)
         return receipt
+
+    def fitting(self, refused: Refused) -> Refused:
+        """The refusal with remedies that can be typed here: nobody claims a name where he has to prove it."""
+        if self.proof is None:
+            return refused
+        reasons = tuple(
+            msgspec.structs.replace(one, remedy=one.remedy and one.remedy.replace(" --as NAME", ""))
+            for one in refused.refusal.reasons
+        )
+        refusal = msgspec.structs.replace(refused.refusal, reasons=reasons)
+        return Refused(refusal, headline=refused.headline)
 
     def seal(self) -> None:
         """Write a signed checkpoint of what was just journaled; a remote hub writes its own.
@@ -238,6 +254,22 @@ class Session:
         self.note(f"acting as {self.actor} (claimed, not proven: {why})")
 
 
+class told:
+    """Turns a refusal inside the block into the verb's end; whatever happened, what was journaled is sealed."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is not None:
+            self._session.seal()
+        if isinstance(error, RefusedCommand):
+            raise Refused(error.refusal, headline=str(error)) from error
+
+
 def _about_unknown(command: Any, refusal: Refusal) -> Query | None:
     """The question about the very name that a refusal says is unknown, if there is one."""
     match refusal.reasons[0].rule:
@@ -259,7 +291,10 @@ def verb(function: Callable[..., None]) -> click.Command:
     ) -> None:
         hub = hub_url or os.environ.get("LOCKGATE_HUB") or None
         session = Session(claimed_actor(actor), as_json, project, hub, insists=actor is not None)
-        function(session, **arguments)
+        try:
+            function(session, **arguments)
+        except Refused as refused:
+            raise session.fitting(refused) from refused
 
     shared = (
         click.option(

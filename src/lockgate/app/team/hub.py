@@ -28,6 +28,7 @@ from lockgate.app.deciding import LOCAL_LOOK_S, Deciding
 from lockgate.app.http.server import Behind, HubServer, by_claimed_name, create_app
 from lockgate.app.stores import open_blobs, open_sinks, open_store
 from lockgate.app.team.config import HubConfig
+from lockgate.core.journal import verifier_key
 from lockgate.core.secrets import parse_secret_ref
 
 _LOOK_S = 0.1
@@ -200,6 +201,7 @@ def check(config: HubConfig, base: Path) -> list[str]:
     team = Team(config, base)
     head = team.journal.head().seq
     lines = [f"store: {head} entries", f"checkpoints: the last one knows {team.sink.last_size()} entries"]
+    lines += [f"checkpoints: checked with the key {verifier_key(one)}" for one in team.note_keys]
     for environment in config.trust:
         lines.append(f"trust: {len(team.trusted(environment))} keys in {environment}")
     team.blobs.has("sha256:" + "0" * 64)

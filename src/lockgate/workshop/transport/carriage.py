@@ -28,6 +28,7 @@ from lockgate.registry.package import (
     Manifest,
     NotAPackage,
     manifest_of,
+    open_package,
 )
 from lockgate.registry.ports import Signer, Verifier
 from lockgate.registry.signing import (
@@ -181,6 +182,21 @@ def take_in(parcel: Parcel, layout: DirectoryBlobs, blobs: BlobStore) -> None:
     for digest in (*parcel.envelopes, named.config.digest, *(one.digest for one in named.layers)):
         blobs.put(layout.get(digest))
     blobs.put(manifest)
+
+
+def lay_out(parcel: Parcel, blobs: BlobStore, folder: Path) -> None:
+    """Copy a package with all that is signed about it into an OCI image layout of its own, every byte verified."""
+    out, manifest = DirectoryBlobs(folder), blobs.get(parcel.digest)
+    named = manifest_of(manifest, parcel.digest)
+    for one in (named.config, *named.layers):
+        out.put(blobs.get(one.digest))
+    out.put(manifest)
+    subject = BuiltPackage(digest=parcel.digest, manifest=manifest, blobs={}).descriptor
+    for digest in parcel.envelopes:
+        envelope = blobs.get(digest)
+        stored = store_signature(subject, envelope, out, predicate_type_of(envelope))
+        out.tag(None, msgspec.to_builtins(stored.referrer))
+    out.tag(open_package(parcel.digest, out).config.model, msgspec.to_builtins(subject))
 
 
 def sign_again(version: VersionState, signer: Signer, blobs: BlobStore) -> Digest:

@@ -17,7 +17,7 @@ import msgspec
 
 from lockgate.app.cli.main import REFUSED, WAITING, Exit, Refused
 from lockgate.app.cli.progress import Counts, watching
-from lockgate.app.cli.session import Session, verb
+from lockgate.app.cli.session import Session, told, verb
 from lockgate.app.cli.verbs.people.exceptions import accept_draft
 from lockgate.app.cli.verbs.release import endpoint_line, promotion
 from lockgate.core.digests import short
@@ -32,7 +32,6 @@ from lockgate.hub.authority import holds
 from lockgate.hub.messages import EndpointLine, ExplainVersion, Standing, StandingAnswer, VersionAnswer
 from lockgate.pipeline.execute import EVERY_STAGE
 from lockgate.pipeline.recipe import view_hashes
-from lockgate.workshop.build import RefusedCommand
 from lockgate.workshop.config import ConfigInvalid
 
 _FORCE = click.option(
@@ -163,22 +162,6 @@ def build_version(
     if not judges:
         session.note(f"a validator judges it: lockgate judge {record['version']}")
     return record, counts
-
-
-class told:
-    """Turns a refusal inside the block into the verb's end; whatever happened, what was journaled is sealed."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if error is not None:
-            self._session.seal()
-        if isinstance(error, RefusedCommand):
-            raise Refused(error.refusal, headline=str(error)) from error
 
 
 @verb

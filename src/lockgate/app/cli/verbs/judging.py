@@ -7,7 +7,7 @@ from typing import get_args
 import click
 import msgspec
 
-from lockgate.app.cli.session import Session, verb
+from lockgate.app.cli.session import Session, told, verb
 from lockgate.core.names import parse_version
 from lockgate.delivery.messages import RetireVersion
 from lockgate.gates.evidence import explain as explain_evidence
@@ -25,7 +25,8 @@ from lockgate.registry.messages import LiftQuarantine, QuarantineVersion, Reject
 def judge(session: Session, version: str, environment: str | None) -> None:
     """Make evidence on a version: by itself, or against what runs in an environment."""
     ref = parse_version(version)
-    found = session.workshop(str(ref.model)).judge(session.working, str(ref), environment)
+    with told(session):
+        found = session.workshop(str(ref.model)).judge(session.working, str(ref), environment)
     if environment is None:
         session.tell(
             ValidateVersion(id=session.new_id(), version=str(ref)), headline=f"{version} is not validated"

@@ -21,7 +21,8 @@ from lockgate.registry.difference import differences
 from lockgate.registry.messages import SignVersion
 from lockgate.registry.package import ENVIRONMENT_PATH, GOLDEN_PATH, Package, decode_golden
 from lockgate.workshop.rebuild import rebuild, require_inputs
-from lockgate.workshop.transport.carriage import sign_again
+from lockgate.workshop.transport.carriage import envelopes_of, lay_out, sign_again
+from lockgate.workshop.transport.inspection import Parcel
 
 
 def _version(session: Session, ref: str) -> VersionAnswer:
@@ -60,12 +61,11 @@ def sign(session: Session, version: str) -> None:
 
     After a rotation, or when the key that signed it was revoked. Promote it again, and its endpoints know.
     """
-    session.work_here()
     state = _version(session, version).version
     control = session.control
-    envelope = sign_again(state, control.signer(), control.blobs)
+    envelope = sign_again(state, control.signer(), session.blobs)
     command = SignVersion(id=session.new_id(), version=state.version, signature=envelope)
-    session.tell(command, headline=f"{version} is not signed again")
+    session.tell(command, headline=f"{version} is not signed again", through=session.working)
     key_id = control.signer().key_id
     session.answer(
         {"version": state.version, "signature": envelope, "signed_by": key_id},
@@ -80,7 +80,9 @@ def export(session: Session, ref: str, folder: str) -> None:
     """Write the package as an OCI image layout of its own."""
     answer = _version(session, ref)
     version = answer.version
-    opened = session.control.export(version.package, version.signatures, Path(folder), answer.attestations)
+    opened = session.package(version.package)
+    envelopes = envelopes_of(version.signatures, (one.envelope for one in answer.attestations))
+    lay_out(Parcel(digest=opened.digest, envelopes=envelopes), session.blobs, Path(folder))
     session.answer(
         {"folder": folder, "digest": opened.digest}, f"{folder}: {opened.digest}, {len(opened.layers)} layers"
     )

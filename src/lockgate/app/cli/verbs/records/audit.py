@@ -142,7 +142,10 @@ def _hand_out(session: Session, proof: Any, out: str | None) -> None:
         session.answer(proof, text)
         return
     Path(out).write_text(text + "\n")
-    session.answer({"file": out, "key": proof.key}, f"{out}: to be checked with: lockgate audit check {out}")
+    key = " --key KEY" if session.hub_url else ""
+    session.answer(
+        {"file": out, "key": proof.key}, f"{out}: to be checked with: lockgate audit check {out}{key}"
+    )
 
 
 @verb
@@ -186,8 +189,11 @@ def _write(session: Session, file: str, **what: Any) -> None:
 def check(session: Session, file: str, key: str | None) -> None:
     """Check a proof, or an archive, without the journal it came from. Exit 7 when it does not hold.
 
-    Without --key, the key of the project here is taken. Never take the one that the file itself names.
+    Without --key, the key of the project here is taken; that of a hub is told by `lockgate hub --check`. Never take
+    the one that the file itself names.
     """
+    if key is None and session.hub_url:
+        raise click.UsageError("what a hub hands out is checked with the hub's key: --key KEY")
     verifiers = (
         resolve("lockgate.adapters.identity.checkpoints:read_key")(key) if key else session.control.note_keys
     )
@@ -197,7 +203,11 @@ def check(session: Session, file: str, key: str | None) -> None:
 
 @verb
 def key(session: Session) -> None:
-    """The verifier key of the journal's checkpoints, to be kept where the journal is not."""
+    """The verifier key of the journal's checkpoints, to be kept where the journal is not.
+
+    That of a team's hub is told where the hub is, by `lockgate hub --check`.
+    """
+    session.work_here()
     text = verifier_key(session.control.note_keys[0])
     session.answer({"key": text}, text)
 

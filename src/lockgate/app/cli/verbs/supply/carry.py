@@ -13,13 +13,19 @@ from lockgate.adapters.identity.keys import PublicKey
 from lockgate.adapters.identity.secrets import resolve as resolve_secret
 from lockgate.adapters.registries.oci import OciReference, OciRegistry
 from lockgate.app.cli.session import Session, verb
-from lockgate.app.declare import declare
 from lockgate.core.blobs import BlobStore
 from lockgate.core.digests import short
 from lockgate.core.errors import NotFound
 from lockgate.core.names import parse_endpoint, parse_version
 from lockgate.core.secrets import parse_secret_ref
-from lockgate.hub.messages import ExplainVersion, PackageVersionAnswer, VersionAnswer, VersionOfPackage
+from lockgate.hub.messages import (
+    ExplainVersion,
+    KeysAnswer,
+    PackageVersionAnswer,
+    RevokedKeys,
+    VersionAnswer,
+    VersionOfPackage,
+)
 from lockgate.registry.messages import AttachAttestation, RegisterVersion
 from lockgate.registry.ports import Verifier
 from lockgate.workshop.transport.carriage import envelopes_of, fetch, login_to, take_in
@@ -60,7 +66,6 @@ def push(session: Session, version: str, reference: str, login: str | None) -> N
 
     Example: lockgate push flight-delay@1.0.0 registry.example.com/models/flight-delay
     """
-    session.work_here()
     parcel, blobs, number = _of_version(session, version)
     to = OciReference.parse(reference)
     to = to._replace(tag=to.tag or number)
@@ -83,7 +88,6 @@ def pull(session: Session, reference: str, register: bool, login: str | None) ->
 
     Example: lockgate pull registry.example.com/models/flight-delay:1.0.0 --register
     """
-    session.work_here()
     source = OciReference.parse(reference)
     with tempfile.TemporaryDirectory(prefix="lockgate-") as folder, _registry(source, login) as registry:
         layout, keys = DirectoryBlobs(folder), _keys(session, ())
@@ -99,7 +103,7 @@ def pull(session: Session, reference: str, register: bool, login: str | None) ->
 
 def _register(session: Session, found: Inspected, parcel: Parcel, tag: str | None) -> str:
     run, commit, dirty = origin_of(found)
-    declare(session.control, session.deciding)
+    session.declare()
     known = {one.envelope for one in found.attestations}
     command = RegisterVersion(
         id=session.new_id(),
@@ -111,14 +115,15 @@ def _register(session: Session, found: Inspected, parcel: Parcel, tag: str | Non
         commit=commit,
         dirty=dirty,
     )
-    session.tell(command, headline=f"{found.digest} is not registered")
+    session.tell(command, headline=f"{found.digest} is not registered", through=session.working)
     name = _version_of(session, found.model, found.digest)
     for one in found.attestations:
         if one.standing == "trusted":
             attach = AttachAttestation(
                 id=session.new_id(), version=name, predicate_type=one.predicate_type, envelope=one.envelope
             )
-            session.tell(attach, headline=f"{one.predicate_type} is not attached")
+            headline = f"{one.predicate_type} is not attached"
+            session.tell(attach, headline=headline, through=session.working)
     return name
 
 
@@ -187,7 +192,8 @@ def _keys(session: Session, trust: tuple[str, ...]) -> list[Verifier]:
     """The keys that are trusted: those that were named, else the project's, less those that are revoked."""
     if trust:
         return [PublicKey.from_file(path) for path in trust]
-    revoked = session.control.revoked_keys()
+    answer: KeysAnswer = session.deciding.ask(RevokedKeys())
+    revoked = {one.key_id for one in answer.revoked}
     return [key for key in session.control.trusted() if key.key_id not in revoked]
 
 
