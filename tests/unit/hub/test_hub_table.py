@@ -398,7 +398,9 @@ def test_who_may_not_is_told_what_an_admin_types() -> None:
     denied = may(nobody, Status())
     assert denied is not None
     assert denied.reasons[0].remedy == "ask an admin: lockgate access grant ann@example.org viewer"
-    approval = ApproveVersion(id="c", version="main/m@1.0.0", environment="prod", evidence_set="", role="risk")
+    approval = ApproveVersion(
+        id="c", version="main/m@1.0.0", environment="prod", evidence_set="", role="risk"
+    )
     denied = may(nobody, approval)
     assert denied is not None
     grant = "lockgate access grant ann@example.org approver:risk --namespace main --env prod"
@@ -407,7 +409,9 @@ def test_who_may_not_is_told_what_an_admin_types() -> None:
 
 def test_no_role_of_a_person_is_offered_to_a_machine() -> None:
     robot = Session(actor="service:ci", grants=(), claimed=False, kind="service")
-    approval = ApproveVersion(id="c", version="main/m@1.0.0", environment="prod", evidence_set="", role="risk")
+    approval = ApproveVersion(
+        id="c", version="main/m@1.0.0", environment="prod", evidence_set="", role="risk"
+    )
     denied = may(robot, approval)
     assert denied is not None
     assert "not given to a service account" in (denied.reasons[0].remedy or "")
