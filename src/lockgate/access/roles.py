@@ -11,6 +11,7 @@ an `admin` says who has which role and what the rules are and never releases any
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
@@ -202,6 +203,26 @@ def holders(permission: str, target: str = "") -> list[str]:
         for role, permissions in ROLES.items()
         if {ANY, target} & permissions.get(permission, frozenset[str]())
     )
+
+
+def way_to(actor: str, kind: str, needed: Iterable[str], scope: Scope) -> str:
+    """What somebody does who lacks a role: the narrowest grant that would do, as an admin types it.
+
+    Args:
+        kind: `person` or `service`.
+        needed: the roles of which one would do.
+    """
+    open_to = [
+        role for role in needed if role in PEOPLES_ROLES and (kind == "person" or role not in PERSONS_ONLY)
+    ]
+    if not open_to:
+        nobody = "a service account" if kind == "service" else "anybody"
+        return f"{' or '.join(needed)} is not given to {nobody}; somebody who may has to do it"
+    role = "viewer" if "viewer" in open_to else open_to[0]
+    parts = ["lockgate access grant", shlex.quote(actor), role]
+    parts += ["--namespace", scope.namespace] if scope.namespace else []
+    parts += ["--env", scope.environment] if scope.environment else []
+    return f"ask an admin: {' '.join(parts)}"
 
 
 def everywhere(roles: Iterable[str]) -> tuple[Grant, ...]:

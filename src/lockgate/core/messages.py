@@ -97,6 +97,14 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
     reasons: tuple[Reason, ...]
     waiting: bool = False
 
+    def without(self, words: str) -> Refusal:
+        """The same with remedies that leave out what does not apply where they are read."""
+        kept = (
+            msgspec.structs.replace(one, remedy=one.remedy and one.remedy.replace(words, ""))
+            for one in self.reasons
+        )
+        return msgspec.structs.replace(self, reasons=tuple(kept))
+
 
 class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     """What `execute` returns, stored with the command id: the events it wrote, or the refusal.

@@ -7,21 +7,12 @@ claimed name all the same. A hub for a team brings proven identities through the
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Collection
 from typing import Literal
 
 import msgspec
 
-from lockgate.access.roles import (
-    CONTROLLER,
-    PEOPLES_ROLES,
-    PERSONS_ONLY,
-    ROLES,
-    Grant,
-    everywhere,
-    holders,
-)
+from lockgate.access.roles import CONTROLLER, PEOPLES_ROLES, ROLES, Grant, everywhere, holders, way_to
 from lockgate.core.errors import Forbidden
 from lockgate.core.messages import Command, Query, Reason, Refusal, Scope, refuse, tag_of
 
@@ -107,23 +98,6 @@ def may(session: Session, message: Command | Query, tier: str | None = None) -> 
             message=f"{session.actor} may not {tag_of(type(message))}" + (over if held else ""),
             measured=", ".join(sorted(session.roles)) or "no role",
             limit=" or ".join(needed),
-            remedy=_way_to(session, needed, scope),
+            remedy=way_to(session.actor, session.kind, needed, scope),
         )
     )
-
-
-def _way_to(session: Session, needed: Collection[str], scope: Scope) -> str:
-    """What to do about it: the narrowest grant that would do, which an admin types."""
-    open_to = [
-        role
-        for role in needed
-        if role in PEOPLES_ROLES and (session.kind == "person" or role not in PERSONS_ONLY)
-    ]
-    if not open_to:
-        kind = "a service account" if session.kind == "service" else "anybody"
-        return f"{' or '.join(needed)} is not given to {kind}; somebody who may has to do it"
-    role = "viewer" if "viewer" in open_to else open_to[0]
-    command = f"lockgate access grant {shlex.quote(session.actor)} {role}"
-    command += f" --namespace {scope.namespace}" if scope.namespace else ""
-    command += f" --env {scope.environment}" if scope.environment else ""
-    return f"ask an admin: {command}"

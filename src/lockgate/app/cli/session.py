@@ -206,12 +206,7 @@ class Session:
         """The refusal with remedies that can be typed here: nobody claims a name where he has to prove it."""
         if self.proof is None:
             return refused
-        reasons = tuple(
-            msgspec.structs.replace(one, remedy=one.remedy and one.remedy.replace(" --as NAME", ""))
-            for one in refused.refusal.reasons
-        )
-        refusal = msgspec.structs.replace(refused.refusal, reasons=reasons)
-        return Refused(refusal, headline=refused.headline)
+        return Refused(refused.refusal.without(" --as NAME"), headline=refused.headline)
 
     def seal(self) -> None:
         """Write a signed checkpoint of what was just journaled; a remote hub writes its own.
