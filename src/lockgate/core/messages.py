@@ -157,5 +157,13 @@ def tag_of(message: type[Command] | type[Query] | type[Event] | type[Effect]) ->
     return str(message.__struct_config__.tag)
 
 
+class RefusedCommand(Exception):
+    """A command in the midst of some work was refused; carries the refusal to whoever shows it."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.reasons[0].message)
+        self.refusal = refusal
+
+
 def refuse(*reasons: Reason, waiting: bool = False) -> Refusal:
     return Refusal(reasons=reasons, waiting=waiting)

@@ -20,7 +20,7 @@ from lockgate.adapters.runners.project import read_sources
 from lockgate.adapters.sql.step_cache import SqliteStepCache
 from lockgate.core.digests import Digest, canonical, sha256
 from lockgate.core.errors import Invalid, NotFound
-from lockgate.core.messages import Receipt
+from lockgate.core.messages import Receipt, RefusedCommand
 from lockgate.core.names import ModelName, parse_version
 from lockgate.core.version import VERSION_OF_LOCKGATE
 from lockgate.data.messages import RecordContractCheck, RecordSnapshot
@@ -58,7 +58,7 @@ from lockgate.registry.state import VersionState
 from lockgate.workshop.assembly import assemble_runner, environment_of
 from lockgate.workshop.config import ModelTable
 from lockgate.workshop.git import commit_of
-from lockgate.workshop.premises import Premises, RefusedCommand
+from lockgate.workshop.premises import Premises
 from lockgate.workshop.served import served_features, views_online
 from lockgate.workshop.unpacked import SideCache, rows_for
 

@@ -8,21 +8,12 @@ from typing import TYPE_CHECKING
 
 from lockgate.core.blobs import BlobStore
 from lockgate.core.clock import Clock, Ids
-from lockgate.core.messages import Refusal
 from lockgate.registry.ports import Signer
 from lockgate.workshop.config import Config
 from lockgate.workshop.layout import Layout
 
 if TYPE_CHECKING:  # Arrow and sqlglot stand behind it, and a rollback needs neither.
     from lockgate.adapters.runners.builtin import Tools
-
-
-class RefusedCommand(Exception):
-    """A command of the workshop was refused; carries the refusal to whoever shows it."""
-
-    def __init__(self, refusal: Refusal) -> None:
-        super().__init__(refusal.reasons[0].message)
-        self.refusal = refusal
 
 
 @dataclass(frozen=True)

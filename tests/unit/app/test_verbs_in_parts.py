@@ -11,9 +11,8 @@ from lockgate.adapters.identity.keys import KeyMissing
 from lockgate.app.cli.main import Refused
 from lockgate.app.cli.session import Session, WorkNeedsStore, told
 from lockgate.app.cli.verbs.build import _ladder
-from lockgate.core.messages import Reason, Refusal
+from lockgate.core.messages import Reason, Refusal, RefusedCommand
 from lockgate.workshop.config import ConfigInvalid, EnvironmentTable
-from lockgate.workshop.premises import RefusedCommand
 
 ORDERS = {"prod-eu": 3, "dev": 1, "prod-us": 3, "staging": 2}
 

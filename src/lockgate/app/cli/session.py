@@ -18,12 +18,11 @@ from lockgate.app.plugins import resolve
 from lockgate.core.blobs import BlobStore
 from lockgate.core.digests import Digest
 from lockgate.core.errors import Forbidden, LockgateError, Unsupported
-from lockgate.core.messages import Command, Query, Receipt, Refusal
+from lockgate.core.messages import Command, Query, Receipt, Refusal, RefusedCommand
 from lockgate.hub.kernel import Hub
 from lockgate.hub.messages import ExplainVersion, Standing, Status
 from lockgate.workshop.config import NoProject
 from lockgate.workshop.layout import Layout, claimed_actor, here
-from lockgate.workshop.premises import RefusedCommand
 
 
 class WorkNeedsStore(Unsupported):
