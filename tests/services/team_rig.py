@@ -17,7 +17,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from functools import cached_property
-from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,11 +30,6 @@ OK, USAGE, REFUSED, WAITING = 0, 2, 3, 8
 LOCKGATE = (sys.executable, "-P", "-m", "lockgate.app.cli")
 LADDER = ("dev", "staging", "prod")
 
-TICKET = (
-    'approvals.production = ["owner"]\n',
-    'approvals.production = ["owner"]\nticket.production = "OPS-[0-9]+"\n',
-)
-"""What the team asks for beyond the default policy."""
 ROLLOUT = """\
 capture = "scores"
 [endpoints."prod/flight-delay".rollout]
@@ -250,9 +244,6 @@ class Team:
         sources.write_text(text.replace(where, f"{where} WHERE month IN (8, 9)"))
         contract = root / "contracts" / "flights.odcs.yaml"
         contract.write_text(contract.read_text().replace("[250000, 500000]", "[50000, 500000]"))
-        default = resources.files("lockgate.app").joinpath("policies/default.toml").read_text()
-        assert default.count(TICKET[0]) == 1
-        (root / "policy.toml").write_text(default.replace(*TICKET))
         return root
 
     def _config(self, sink: str) -> str:

@@ -81,7 +81,6 @@ class Story:
             people["bob"].has_a_checkout(self.team.project, keys=True).types("declare")
         )
         kim.types("declare").must(OK)
-        kim.types("policy adopt policy.toml").must(OK)
 
     # -- a version is built by the CI, judged by somebody else, approved by a third, released by a fourth
 
@@ -117,6 +116,8 @@ class Story:
         told["too early"] = people["olga"].types(f"promote {ONE} --to prod --ticket OPS-1")
         told["approved by a machine"] = self.validator.types(f"approve {ONE} --for prod")
         told["approved unseen"] = people["olga"].types(f"approve {ONE} --for prod")
+        told["planned by the CI"] = self.ci.types(f"release-plan {ONE} --for prod --accept")
+        told["planned"] = people["bob"].types(f"release-plan {ONE} --for prod --accept")
         told["judged for prod"] = self.validator.types(f"judge {ONE} --for prod")
         told["unapproved"] = people["olga"].types(f"promote {ONE} --to prod --ticket OPS-1")
         told["page"] = people["bob"].types(f"evidence {ONE} --for prod")
@@ -136,6 +137,7 @@ class Story:
         self.validator.types(f"judge {TWO}").must(OK)
         self._through_staging(TWO)
         self.validator.types(f"judge {TWO} --for prod").must(OK)
+        bob.types(f"release-plan {TWO} --for prod --accept").must(OK, "rollback to main/flight-delay@1.0.0")
         told["approved by its author"] = bob.types(f"approve {TWO} --for prod")
         kim.types(f"approve {TWO} --for prod").must(OK)
         told["on its way"] = olga.types(f"promote {TWO} --to prod --ticket OPS-2")
@@ -220,7 +222,9 @@ def test_the_ci_builds_and_does_not_judge(story: Story) -> None:
 def test_only_somebody_else_lets_it_in(story: Story) -> None:
     story.live  # noqa: B018
     told = story.told
-    told["too early"].must(REFUSED, f"lockgate judge main/{ONE} --for prod")
+    told["too early"].must(REFUSED, f"lockgate judge main/{ONE} --for prod", "release-plan")
+    told["planned by the CI"].must(REFUSED, "--env prod")
+    told["planned"].must(OK, "rollback to fallback")
     told["approved by a machine"].must(REFUSED, "is not given to a service account")
     told["approved unseen"].must(REFUSED, "hub.permission")
     told["unapproved"].must(WAITING, "governance.approval").must(WAITING, f"approve main/{ONE} --for prod")

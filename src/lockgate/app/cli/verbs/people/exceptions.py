@@ -312,7 +312,8 @@ def list_(session: Session) -> None:
     Whatever goes its way by the rules is not among them.
     """
     answer: QueueAnswer = session.ask(Queue())
-    rows = [line for one in answer.waiting for line in one.lines]
+    claim = " --as NAME" if session.proof is None else ""
+    rows = [line.replace(" --as NAME", claim) for one in answer.waiting for line in one.lines]
     session.answer(answer, "\n".join(rows) or "nothing waits for anybody")
 
 
