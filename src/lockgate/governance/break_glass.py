@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from lockgate.core.clock import Micros, iso
 from lockgate.core.documents import DocRef, Docs
 from lockgate.core.messages import Context, Decision, Reason, Refusal, refuse
+from lockgate.core.names import check_part
 from lockgate.governance.decide import policy_of
 from lockgate.governance.judgement import by_a_person
 from lockgate.governance.messages import (
@@ -37,6 +38,7 @@ def needs_break_glass(command: BreakGlass | SecondBreakGlass | CloseReview, docs
 
 
 def break_glass(docs: Docs, command: BreakGlass, context: Context) -> Decision | Refusal:
+    check_part(command.environment, what="environment")
     if docs.get(MODEL, command.model) is None:
         return refuse(
             Reason(

@@ -327,6 +327,7 @@ def _about(
     docs: Docs, command: ApproveVersion | RevokeApproval | DeclineVersion
 ) -> tuple[VersionState, PolicyState, ApprovalState | None] | Refusal:
     """What an approver speaks about: the version, the policy in force, what was said before."""
+    check_part(command.environment, what="environment")
     version = known_version(docs, command.version)
     if isinstance(version, Refusal):
         return version

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from lockgate.core.clock import Micros, iso
 from lockgate.core.documents import DocRef, Docs
 from lockgate.core.messages import Context, Decision, Reason, Refusal, refuse
+from lockgate.core.names import check_part
 from lockgate.governance.decide import policy_of
 from lockgate.governance.judgement import DAY_US, by_a_person, never_waived
 from lockgate.governance.messages import (
@@ -55,6 +56,7 @@ def _is(waiver: WaiverState, command: RequestWaiver | GrantWaiver | EndWaiver) -
 
 
 def request_waiver(docs: Docs, command: RequestWaiver, context: Context) -> Decision | Refusal:
+    check_part(command.environment, what="environment")
     known = _model_and_policy(docs, command.model)
     if isinstance(known, Refusal):
         return known

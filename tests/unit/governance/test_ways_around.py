@@ -10,6 +10,7 @@ from governance_rig import ENDPOINT, V1, V2, bring, policy, ready, rules, world
 
 from lockgate.access.roles import Grant
 from lockgate.core.messages import Command, Receipt
+from lockgate.core.names import BadName
 from lockgate.delivery.messages import (
     AdvanceRollout,
     DrillFigures,
@@ -23,13 +24,14 @@ from lockgate.governance.messages import (
     BreakGlass,
     CloseReview,
     ConsentToPolicy,
+    RequestWaiver,
     SecondBreakGlass,
     ValidateVersion,
 )
 from lockgate.governance.policy import BreakGlassTerms, Policy, PolicyInvalid, TierRule, WaiverTerms
 from lockgate.governance.policy_file import parse_policy
 from lockgate.hub.authority import Session
-from lockgate.hub.messages import ReplayPolicy, Standing
+from lockgate.hub.messages import Queue, ReplayPolicy, Standing
 from lockgate.registry.messages import LiftQuarantine, QuarantineVersion, RevokeKey
 from lockgate.testing.hub_world import MODEL_NAME, HubWorld, Story, accepted, named_digest, rules_of
 
@@ -261,3 +263,27 @@ def test_whoever_brought_the_evidence_does_not_approve_on_it(hub_world: HubWorld
 
     assert rules_of(approve("vic")) == ["governance.separation-of-duties"]
     accepted(approve("bob"))
+
+
+@pytest.mark.parametrize("environment", ["", "prod/main", "Prod"])
+def test_what_names_no_environment_is_not_recorded(hub_world: HubWorld, environment: str) -> None:
+    """Else nobody bound to an environment is bound, and the queue cannot say what it is about."""
+    story = ready(hub_world, policy())
+    for command in (
+        BreakGlass(id="b", model=MODEL_NAME, environment=environment, incident="I", reason="r", hours=1.0),
+        RequestWaiver(
+            id="w",
+            model=MODEL_NAME,
+            versions="1.*",
+            environment=environment,
+            gate="perf.absolute",
+            reason="r",
+            control="c",
+            ticket="t",
+            until=hub_world.clock.now() + 1,
+        ),
+        ApproveVersion(id="a", version=V1, environment=environment, evidence_set=named_digest("e")),
+    ):
+        with pytest.raises(BadName):
+            story.do("bob", command)
+    assert story.ask(Queue()).waiting is not None
