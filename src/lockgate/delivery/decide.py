@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import cast, get_args
 
 import msgspec
 
@@ -62,6 +62,7 @@ from lockgate.governance.judgement import (
     ticket_reasons,
 )
 from lockgate.governance.messages import ConsumerSignedOff, ReleasePlanWritten, SignOff, WriteReleasePlan
+from lockgate.governance.policy import Sensitivity
 from lockgate.governance.release_plan import ReleasePlan, plan_reasons
 from lockgate.governance.state import (
     APPROVAL,
@@ -72,8 +73,8 @@ from lockgate.governance.state import (
     PolicyState,
     approval_key,
 )
-from lockgate.registry.decide import known_version, model_of, wrong_state
-from lockgate.registry.state import MODEL, VERSION, VersionState
+from lockgate.registry.decide import known_version, model_of, proposed_lowering, wrong_state
+from lockgate.registry.state import LOWERING, MODEL, VERSION, VersionState
 from lockgate.registry.trust import (
     TRUST_FACT,
     TrustFact,
@@ -88,7 +89,10 @@ LOAD_PATIENCE_S = 60.0
 
 
 def needs_environment(command: DeclareEnvironment, docs: Docs) -> tuple[DocRef, ...]:
-    return (DocRef(ENVIRONMENT.name, command.environment),)
+    return (
+        DocRef(ENVIRONMENT.name, command.environment),
+        DocRef(LOWERING.name, f"environment {command.environment}"),
+    )
 
 
 def declare_environment(docs: Docs, command: DeclareEnvironment, context: Context) -> Decision | Refusal:
@@ -100,8 +104,14 @@ def declare_environment(docs: Docs, command: DeclareEnvironment, context: Contex
         target=command.target,
         trust=command.trust,
     )
-    if docs.get(ENVIRONMENT, command.environment) == declared:
+    known = docs.get(ENVIRONMENT, command.environment)
+    if known == declared:
         return Decision(())
+    if known is not None:
+        lowers, about = _lowered(known, declared), f"environment {command.environment}"
+        proposal = proposed_lowering(docs, context, about, known, declared, lowers)
+        if proposal is not None:
+            return proposal
     return Decision(
         (
             EnvironmentDeclared(
@@ -113,6 +123,17 @@ def declare_environment(docs: Docs, command: DeclareEnvironment, context: Contex
             ),
         )
     )
+
+
+def _lowered(known: EnvironmentState, declared: EnvironmentState) -> list[str]:
+    """Another place on the ladder counts: it may be one with fewer steps before it."""
+    order = get_args(Sensitivity)
+    lowers = []
+    if order.index(declared.sensitivity) < order.index(known.sensitivity):
+        lowers.append(f"{declared.sensitivity}, not {known.sensitivity}")
+    if known.sensitivity != "open" and declared.order != known.order:
+        lowers.append(f"step {declared.order} of the ladder, not {known.order}")
+    return lowers
 
 
 def needs_endpoint(command: DeclareEndpoint, docs: Docs) -> tuple[DocRef, ...]:

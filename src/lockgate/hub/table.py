@@ -45,7 +45,7 @@ from lockgate.pipeline.state import RUN
 from lockgate.registry import decide as registry
 from lockgate.registry import messages as registry_messages
 from lockgate.registry import trust
-from lockgate.registry.state import ATTESTATION, CLAIM, IMPORT, KEY, MODEL, TRACE, VERSION
+from lockgate.registry.state import ATTESTATION, CLAIM, IMPORT, KEY, LOWERING, MODEL, TRACE, VERSION
 
 C = TypeVar("C", bound=Command)
 
@@ -217,6 +217,7 @@ EVENTS: tuple[type[Event], ...] = (
     pipeline_messages.RunFinished,
     registry_messages.ModelDeclared1,
     registry_messages.ModelDeclared,
+    registry_messages.LoweringProposed,
     registry_messages.PackageImported,
     registry_messages.VersionRegistered,
     registry_messages.VersionTraced,
@@ -293,6 +294,7 @@ KINDS: tuple[DocumentKind[Any], ...] = (
     ATTESTATION,
     TRACE,
     KEY,
+    LOWERING,
     EVIDENCE,
     POLICY,
     PROPOSAL,

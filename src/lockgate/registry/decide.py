@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import cast, get_args
 
 import msgspec
 
 from lockgate.core import semver
-from lockgate.core.digests import Digest, short
+from lockgate.core.digests import Digest, digest_of, short
 from lockgate.core.documents import DocRef, Docs
 from lockgate.core.messages import Context, Decision, Reason, Refusal, refuse
 from lockgate.core.names import ModelName, VersionRef, check_full, parse_model, parse_version
@@ -20,6 +20,7 @@ from lockgate.registry.messages import (
     HoldVersion,
     LiftHold,
     LiftQuarantine,
+    LoweringProposed,
     ModelDeclared,
     PackageImported,
     QuarantineLifted,
@@ -28,6 +29,7 @@ from lockgate.registry.messages import (
     RecordSweep,
     RegisterVersion,
     RejectVersion,
+    Tier,
     TracedInput,
     VersionHeld,
     VersionQuarantined,
@@ -39,6 +41,7 @@ from lockgate.registry.state import (
     ATTESTATION,
     CLAIM,
     IMPORT,
+    LOWERING,
     MODEL,
     VERSION,
     ModelState,
@@ -81,16 +84,55 @@ class AttestationFact(msgspec.Struct, frozen=True, kw_only=True):
     signed_by: str
 
 
+def proposed_lowering(
+    docs: Docs, context: Context, subject: str, before: object, after: object, lowers: list[str]
+) -> Decision | None:
+    """The proposal of a declaration that asks for less; None when it may count, as it does for a second person.
+
+    Else whoever declares what a model may do harm to could let it in with fewer people, and no policy would have
+    changed. Where names are only claimed, nobody is asked.
+
+    Args:
+        subject: `model NAMESPACE/NAME` or `environment NAME`; declare the `LOWERING` of that name.
+        lowers: in what it asks for less, one line each.
+    """
+    if not lowers or context.claimed:
+        return None
+    base, wanted, known = digest_of(before), digest_of(after), docs.get(LOWERING, subject)
+    same = known is not None and (known.base, known.wanted) == (base, wanted)
+    if known is not None and same:
+        return None if context.person and known.proposed_by != context.actor else Decision(())
+    kind, _, name = subject.partition(" ")
+    return Decision(
+        (
+            LoweringProposed(
+                subject=subject,
+                model=name if kind == "model" else "",
+                lowers=tuple(lowers),
+                base=base,
+                wanted=wanted,
+            ),
+        )
+    )
+
+
 def needs_model(command: DeclareModel, docs: Docs) -> tuple[DocRef, ...]:
-    return (DocRef(MODEL.name, command.model),)
+    return (DocRef(MODEL.name, command.model), DocRef(LOWERING.name, f"model {command.model}"))
 
 
 def declare_model(docs: Docs, command: DeclareModel, context: Context) -> Decision | Refusal:
+    """A lower tier, and a KPI that is dropped, take a second person."""
     check_full(command.model, parse_model(command.model))
     known = docs.get(MODEL, command.model)
     declared = (command.tier, command.owner, command.purpose, command.kpi)
     if known is not None and (known.tier, known.owner, known.purpose, known.kpi) == declared:
         return Decision(())
+    if known is not None:
+        lowers = _lowered(known, command)
+        before = (known.tier, known.owner, known.purpose, known.kpi)
+        proposal = proposed_lowering(docs, context, f"model {command.model}", before, declared, lowers)
+        if proposal is not None:
+            return proposal
     return Decision(
         (
             ModelDeclared(
@@ -102,6 +144,16 @@ def declare_model(docs: Docs, command: DeclareModel, context: Context) -> Decisi
             ),
         )
     )
+
+
+def _lowered(known: ModelState, command: DeclareModel) -> list[str]:
+    tiers = get_args(Tier)
+    lowers = []
+    if tiers.index(command.tier) < tiers.index(known.tier):
+        lowers.append(f"tier {command.tier}, not {known.tier}")
+    if known.kpi and not command.kpi:
+        lowers.append(f"no KPI, not {known.kpi}")
+    return lowers
 
 
 def needs_import(command: RecordImport, docs: Docs) -> tuple[DocRef, ...]:

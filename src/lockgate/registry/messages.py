@@ -236,6 +236,25 @@ class ModelDeclared(Event, frozen=True, kw_only=True, tag="registry.model-declar
         return f"model {self.model} declared: tier {self.tier}, owner {self.owner}{kpi}"
 
 
+class LoweringProposed(Event, frozen=True, kw_only=True, tag="registry.lowering-proposed/1"):
+    """A declaration that asks for less than the one in force: it changes nothing before a second person makes the same.
+
+    Attributes:
+        subject: `model NAMESPACE/NAME` or `environment NAME`.
+        model: the model's name; empty for an environment.
+        base, wanted: digests of what is declared, and of what would be.
+    """
+
+    subject: str
+    model: str
+    lowers: tuple[str, ...]
+    base: Digest
+    wanted: Digest
+
+    def summary(self) -> str:
+        return f"{self.subject} is proposed to ask for less: {'; '.join(self.lowers)}"
+
+
 def without_kpi(old: ModelDeclared1) -> ModelDeclared:
     """The event in today's shape."""
     return ModelDeclared(model=old.model, tier=old.tier, owner=old.owner, purpose=old.purpose, kpi="")

@@ -24,6 +24,7 @@ from lockgate.registry.messages import (
     AttestationAttached,
     HoldLifted,
     KeyRevoked,
+    LoweringProposed,
     ModelDeclared,
     Origin,
     PackageCollected,
@@ -378,4 +379,35 @@ TRACE = DocumentKind(
     made_by={VersionTraced: _traced},
     columns=lambda body: Columns(body.version),
     edges={VersionTraced: _trace_edges},
+)
+
+
+class LoweringState(msgspec.Struct, frozen=True, kw_only=True):
+    """The declaration that asks for less, as it was proposed last; open while `base` is what is declared."""
+
+    subject: str
+    lowers: tuple[str, ...]
+    base: Digest
+    wanted: Digest
+    proposed_at: Micros
+    proposed_by: str
+
+
+def _lowering(body: LoweringState | None, event: LoweringProposed, stamp: Stamp) -> LoweringState:
+    return LoweringState(
+        subject=event.subject,
+        lowers=event.lowers,
+        base=event.base,
+        wanted=event.wanted,
+        proposed_at=stamp.at,
+        proposed_by=stamp.actor,
+    )
+
+
+LOWERING = DocumentKind(
+    name="lowering",
+    type=LoweringState,
+    keys=lambda event: (event.subject,),
+    made_by={LoweringProposed: _lowering},
+    columns=lambda body: Columns(body.subject, "", body.wanted),
 )

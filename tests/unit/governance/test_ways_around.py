@@ -13,6 +13,7 @@ from lockgate.core.messages import Command, Receipt
 from lockgate.core.names import BadName
 from lockgate.delivery.messages import (
     AdvanceRollout,
+    DeclareEnvironment,
     DrillFigures,
     FinishDrill,
     ReleaseInEmergency,
@@ -31,8 +32,8 @@ from lockgate.governance.messages import (
 from lockgate.governance.policy import BreakGlassTerms, Policy, PolicyInvalid, TierRule, WaiverTerms
 from lockgate.governance.policy_file import parse_policy
 from lockgate.hub.authority import Session
-from lockgate.hub.messages import Queue, ReplayPolicy, Standing
-from lockgate.registry.messages import LiftQuarantine, QuarantineVersion, RevokeKey
+from lockgate.hub.messages import ExplainVersion, Queue, ReplayPolicy, Standing, VerifyAudit
+from lockgate.registry.messages import DeclareModel, LiftQuarantine, QuarantineVersion, RevokeKey
 from lockgate.testing.hub_world import MODEL_NAME, HubWorld, Story, accepted, named_digest, rules_of
 
 DRILL = DrillFigures(
@@ -287,3 +288,44 @@ def test_what_names_no_environment_is_not_recorded(hub_world: HubWorld, environm
         with pytest.raises(BadName):
             story.do("bob", command)
     assert story.ask(Queue()).waiting is not None
+
+
+def declare(world: HubWorld, actor: str, number: int, **change: Any) -> Receipt:
+    """The model of the story as it is declared, but for what is said."""
+    said: dict[str, Any] = {"tier": "high", "owner": "team", "purpose": "delays", "kpi": ""} | change
+    command = DeclareModel(id=f"d{number}", model=MODEL_NAME, **said)
+    receipt: Receipt = proven(world, actor, Grant(role="admin")).execute(command)
+    return receipt
+
+
+def kinds(receipt: Receipt) -> list[str]:
+    return [event["type"] for event in accepted(receipt).events]
+
+
+def test_an_admin_alone_makes_no_model_harmless(hub_world: HubWorld) -> None:
+    """A lower tier asks for fewer people: that is a laxer policy by another name."""
+    story = ready(hub_world, policy(), kpi="missed connections")
+    assert kinds(declare(hub_world, "petra", 1, tier="low", kpi="x")) == ["registry.lowering-proposed/1"]
+    assert kinds(declare(hub_world, "petra", 2, tier="low", kpi="x")) == []
+    assert story.ask(ExplainVersion(version=V1)).model.tier == "high"
+    assert kinds(declare(hub_world, "paul", 3, tier="high")) == ["registry.lowering-proposed/1"]
+    assert kinds(declare(hub_world, "paul", 4, tier="low", kpi="x")) == ["registry.lowering-proposed/1"]
+    assert kinds(declare(hub_world, "petra", 5, tier="low", kpi="x")) == ["registry.model-declared/2"]
+    assert story.ask(ExplainVersion(version=V1)).model.tier == "low"
+    assert kinds(declare(hub_world, "petra", 6, tier="critical", kpi="x")) == ["registry.model-declared/2"]
+    assert story.ask(VerifyAudit()).ok
+
+
+@pytest.mark.parametrize("change", [{"sensitivity": "open"}, {"sensitivity": "guarded"}, {"order": 0}])
+def test_an_admin_alone_makes_no_environment_harmless(hub_world: HubWorld, change: dict[str, Any]) -> None:
+    ready(hub_world, policy())
+    said: dict[str, Any] = {"order": 1, "sensitivity": "production", "target": "local", "trust": ("key",)}
+
+    def send(actor: str, number: int) -> Receipt:
+        command = DeclareEnvironment(id=f"e{number}", environment="prod", **(said | change))
+        receipt: Receipt = proven(hub_world, actor, Grant(role="admin")).execute(command)
+        return receipt
+
+    assert kinds(send("petra", 1)) == ["registry.lowering-proposed/1"]
+    assert kinds(send("petra", 2)) == []
+    assert kinds(send("paul", 3)) == ["delivery.environment-declared/1"]
