@@ -173,6 +173,7 @@ FOLDED: dict[str, str] = {
     "pipeline.run-finished/1": "run",
     "registry.model-declared/1": "",
     "registry.model-declared/2": "model",
+    "registry.lowering-proposed/1": "lowering",
     "registry.package-imported/1": "import",
     "registry.version-registered/1": "model version claim",
     "registry.version-traced/1": "trace",
