@@ -83,7 +83,7 @@ def audit_rows(url: str, database: str) -> list[Row]:
 def a_million_events(folder: Path) -> list[Commit]:
     """A journal of many versions, each registered, judged again and again, validated, approved, and live at its end."""
     life = one_life(folder)
-    folded, head, commits = Folded(lambda kind, key: None), EMPTY_HEAD, []
+    folded, head, commits = Folded(), EMPTY_HEAD, []
     pending: list[StoredEntry] = []
     for number, event in enumerate(itertools.islice(lives(life), N_EVENTS), 1):
         stamp = Stamp(head.seq + 1, 1_767_225_600_000_000 + number, "ann", f"c{number}")

@@ -236,7 +236,7 @@ def rewrite(
     victim: Victim, change: Callable[[Event, Stamp], tuple[Event, Stamp]], *, keep: int = 1000
 ) -> None:
     """What an owner of the database with time on his hands would do: change the past, and everything after it."""
-    head, folded, entries = EMPTY_HEAD, Folded(lambda kind, key: None), []
+    head, folded, entries = EMPTY_HEAD, Folded(), []
     for stored in victim.journal.entries(0, keep):
         event, stamp = change(*audit.read_entry(stored))
         body = entry_bytes(event, stamp)

@@ -94,14 +94,14 @@ def verify(
         documents: false leaves out folding the events and comparing documents and edges: chain, tree and
             checkpoints only.
     """
-    with journal.snapshot(), _no_collector():
+    with journal.snapshot(), no_collector():
         return _Check(journal, notes, verifier, documents).run()
 
 
 @contextmanager
-def _no_collector() -> Iterator[None]:
-    """Millions of small values come to life here and none is part of a cycle; looking for cycles among them, again and
-    again, would take longer than the check itself."""
+def no_collector() -> Iterator[None]:
+    """For folding a whole journal: millions of small values come to life and none is part of a cycle; looking for
+    cycles among them, again and again, would take longer than the folding itself."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -128,7 +128,7 @@ class _Check:
         self._verifier = verifier
         self._findings: list[_Finding] = []
         self._roots: dict[int, set[bytes]] = {}
-        self._folded = Folded(lambda kind, key: None) if documents else None
+        self._folded = Folded() if documents else None
         self._tree = Tree()
         self._hash = GENESIS
         self._expected = 1

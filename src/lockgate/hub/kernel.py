@@ -44,7 +44,7 @@ from lockgate.core.messages import (
 from lockgate.hub.authority import Session, may
 from lockgate.hub.messages import CommandRefused, WhoAmI, WhoAmIAnswer
 from lockgate.hub.ports import Commit, Edge, Journal, StoredDocument, StoredEntry, Transaction
-from lockgate.hub.table import COMMANDS, EVENTS, KIND_BY_NAME, KINDS, Handler
+from lockgate.hub.table import COMMANDS, KIND_BY_NAME, KINDS, Handler
 from lockgate.registry.messages import Tier
 from lockgate.registry.state import MODEL
 
@@ -52,9 +52,9 @@ D = TypeVar("D")
 
 # Spares the Python call behind the constructor: over a long journal, it counts.
 _EDGE = functools.partial(tuple.__new__, Edge)
-_EDGES = {event: [kind.edges[event] for kind in KINDS if event in kind.edges] for event in EVENTS}
 # `canonical`, without making an encoder each time.
 _ENCODE = msgspec.json.Encoder(order="deterministic").encode
+_NOTHING = (None, 0)
 _FREE_ROUNDS = 3
 _MAX_ID_LENGTH = 128
 
@@ -449,38 +449,47 @@ class _Way(NamedTuple):
     begins: bool
 
 
-class Folded:
-    """Documents as events change them: read once, folded in memory, given back as what is to be stored."""
+class _Ways(NamedTuple):
+    documents: tuple[_Way, ...]
+    edges: tuple[Callable[[Event], tuple[tuple[str, str, str], ...]], ...]
 
-    def __init__(self, read: Callable[[str, str], StoredDocument | None]) -> None:
+
+class Folded:
+    """Documents as events change them: read once, folded in memory, given back as what is to be stored.
+
+    Args:
+        read: the stored document of a kind and key; without it all are made from nothing.
+    """
+
+    def __init__(self, read: Callable[[str, str], StoredDocument | None] | None = None) -> None:
         self._read = read
         self._known: dict[str, dict[str, tuple[Any, int]]] = {kind.name: {} for kind in KINDS}
-        self._ways: dict[type[Event], tuple[_Way, ...]] = {}
+        self._ways: dict[type[Event], _Ways] = {}
         self.edges: list[Edge] = []
 
     def apply(self, event: Event, stamp: Stamp) -> None:
-        concerned = type(event)
-        ways = self._ways.get(concerned)
-        if ways is None:
-            ways = self._ways[concerned] = self._ways_of(concerned)
-        for kind, known, keys, fold, begins in ways:
+        documents, edges = self._ways.get(type(event)) or self._look_up(type(event))
+        for kind, known, keys, fold, begins in documents:
             for key in keys(event):
                 body, rev = known.get(key) or self._before(kind, key)
                 if body is None and not begins:
                     raise AssertionError(f"there is no {kind.name} {key} yet")
                 # Kept only when the fold succeeds: an altered entry may not fit what came before it.
                 known[key] = fold(body, event, stamp), rev + 1
-        for edges in _EDGES.get(concerned, ()):
-            self.edges += map(_EDGE, edges(event))
+        for added_by in edges:
+            self.edges += map(_EDGE, added_by(event))
 
-    def _ways_of(self, event: type[Event]) -> tuple[_Way, ...]:
-        ways = []
+    def _look_up(self, event: type[Event]) -> _Ways:
+        """Once for each class of events: over a long journal, asking every kind again would be most of the work."""
+        documents = []
         for kind in KINDS:
             begins = event in kind.made_by
             fold = kind.made_by.get(event) or kind.changed_by.get(event)
             if fold is not None:
-                ways.append(_Way(kind, self._known[kind.name], kind.keys, fold, begins))
-        return tuple(ways)
+                documents.append(_Way(kind, self._known[kind.name], kind.keys, fold, begins))
+        edges = tuple(kind.edges[event] for kind in KINDS if event in kind.edges)
+        found = self._ways[event] = _Ways(tuple(documents), edges)
+        return found
 
     def get(self, kind: DocumentKind[D], key: str) -> D | None:
         """The body of a document, of those that were folded here."""
@@ -492,8 +501,8 @@ class Folded:
         return tuple(known[key][0] for key in sorted(known) if key.startswith(prefix))
 
     def _before(self, kind: DocumentKind[Any], key: str) -> tuple[Any, int]:
-        stored = self._read(kind.name, key)
-        return (None, 0) if stored is None else (read_body(kind, stored), stored.rev)
+        stored = self._read(kind.name, key) if self._read else None
+        return _NOTHING if stored is None else (read_body(kind, stored), stored.rev)
 
     def changed(self) -> tuple[StoredDocument, ...]:
         return tuple(

@@ -9,8 +9,8 @@ from __future__ import annotations
 from lockgate.core.clock import Clock
 from lockgate.core.messages import Context
 from lockgate.core.version import VERSION_OF_LOCKGATE
-from lockgate.hub.audit import read_entry
-from lockgate.hub.kernel import Folded, assemble_refolded, iter_entries
+from lockgate.hub.audit import no_collector, pages, read_entry
+from lockgate.hub.kernel import Folded, assemble_refolded
 from lockgate.hub.messages import DocumentsRefolded
 from lockgate.hub.ports import Journal
 from lockgate.hub.table import KINDS
@@ -35,12 +35,13 @@ def refold(journal: Journal, clock: Clock) -> bool:
     if not is_outdated(journal):
         return False
     versions = {kind.name: kind.fold_version for kind in KINDS}
-    with journal.transaction() as transaction:
+    with no_collector(), journal.transaction() as transaction:
         if not is_outdated(journal):
             return False
-        folded = Folded(lambda kind, key: None)
-        for stored in iter_entries(journal):
-            folded.apply(*read_entry(stored))
+        folded = Folded()
+        for page in pages(journal):
+            for stored in page:
+                folded.apply(*read_entry(stored))
         context = Context(actor=ACTOR, now=clock.now())
         event = DocumentsRefolded(release=VERSION_OF_LOCKGATE, fold_versions=versions)
         transaction.commit(assemble_refolded(transaction, event, context, folded))

@@ -188,7 +188,7 @@ class AcceptanceContract:
 
 def rewrite(store: Store, into: Store) -> None:
     """What an owner of the database with time on his hands makes of it: another past, and all that follows from it."""
-    head, folded, entries = EMPTY_HEAD, Folded(lambda kind, key: None), list[StoredEntry]()
+    head, folded, entries = EMPTY_HEAD, Folded(), list[StoredEntry]()
     for page in pages(store.journal):
         for stored in page:
             event, stamp = read_entry(stored)

@@ -12,10 +12,11 @@ from msgspec import inspect as shape
 from lockgate.access.roles import PEOPLES_ROLES, ROLES, Grant, everywhere
 from lockgate.core.digests import canonical
 from lockgate.core.documents import DocumentKind
-from lockgate.core.messages import Command, Effect, Event, Query, Scope, tag_of
+from lockgate.core.messages import Command, Effect, Event, Query, Scope, Stamp, tag_of
 from lockgate.delivery.messages import CapturesErased
 from lockgate.governance.messages import ApproveVersion
 from lockgate.hub.authority import Session, embedded, may
+from lockgate.hub.kernel import Folded
 from lockgate.hub.messages import CommandRefused, DocumentsRefolded, Status, WhoAmI
 from lockgate.hub.questions import Questions
 from lockgate.hub.table import COMMANDS, EVENTS, HANDLERS, KINDS, QUERIES, UPCASTS
@@ -276,6 +277,19 @@ def test_what_is_declared_of_an_event_names_something(event: type[Event]) -> Non
 def test_a_kind_is_made_and_changed_by_events_of_the_program(kind: DocumentKind[Any]) -> None:
     assert kind.made_by
     assert {*kind.made_by, *kind.changed_by, *kind.edges} <= set(EVENTS)
+
+
+CHANGES = [event for event in EVENTS if any(event in kind.changed_by for kind in KINDS)]
+
+
+@pytest.mark.parametrize("event", CHANGES, ids=tag_of)
+def test_what_was_never_begun_cannot_change(event: type[Event]) -> None:
+    folded = Folded()
+    with pytest.raises(AssertionError, match=r"^there is no [a-z-]+ \S+ yet$"):
+        folded.apply(sample(event), Stamp(1, 1, "ann", "c1"))
+    assert not {one.kind for one in folded.changed()} & {
+        kind.name for kind in KINDS if event in kind.changed_by
+    }
 
 
 EVERYBODY = frozenset(ROLES)

@@ -310,7 +310,7 @@ def import_archive(
             archive.path, "it holds a journal alone; a store is made of what `lockgate export` writes"
         )
     _refuse_other_history(journal, manifest)
-    folded = Folded(lambda kind, key: None)
+    folded = Folded()
     checked = archive.check(verifiers, lambda stored: _fold(archive, folded, stored))
     if checked.size < checked.events and not unsigned:
         raise ArchiveUnsigned(
