@@ -1,8 +1,8 @@
-"""uvicorn's HTTP protocol with two limits it lacks: how large a request's head may be and how long it may
-take.
+"""uvicorn's HTTP protocol with limits it lacks: how large a request's head may be and how long it may take, and how
+much of a body is still taken after its request was answered.
 
-Without them a client that never ends its headers grows a buffer without bound, or holds a connection for
-ever. Nothing of a refused request reaches the log.
+Without them a client that never ends its headers grows a buffer without bound, and one that never ends a body that
+nobody wants holds a connection for ever. Nothing of a refused request reaches the log.
 """
 
 from __future__ import annotations
@@ -14,12 +14,20 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 
 class GuardedHttp(HttpToolsProtocol):
-    """Answers 431 to a head above `max_head_bytes`; closes a connection whose head takes `head_timeout_s`."""
+    """Answers 431 to a head above `max_head_bytes`; closes a connection whose head takes `head_timeout_s`.
+
+    What comes of a body after the answer is thrown away, so that whoever is still sending gets to read the answer; for
+    `rest_timeout_s` and `max_rest_bytes`, then the connection is closed.
+    """
 
     max_head_bytes = 65_536
     head_timeout_s = 10.0
+    max_rest_bytes = 8 << 20
+    rest_timeout_s = 5.0
 
     _head_bytes = 0
+    _rest_bytes = 0
+    _rest_timer: asyncio.TimerHandle | None = None
     _in_head = True
     _head_timer: asyncio.TimerHandle | None = None
 
@@ -29,9 +37,15 @@ class GuardedHttp(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
+        self._end_rest()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._rest_timer is not None:
+            self._rest_bytes += len(data)
+            if self._rest_bytes > self.max_rest_bytes:
+                self._close()
+                return
         if self._in_head:
             self._head_bytes += len(data)
             # A body sent in one piece with its head is no long head: what counts is a head that does not end.
@@ -55,6 +69,15 @@ class GuardedHttp(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         super().on_message_complete()
         self._in_head = True
+        self._end_rest()
+
+    def on_response_complete(self) -> None:
+        # A request that came behind this one, if any, is the newer cycle, and has no answer yet.
+        is_unread = self.cycle.response_complete and self.cycle.more_body
+        super().on_response_complete()
+        if is_unread and not self.transport.is_closing():
+            self._rest_bytes = 0
+            self._rest_timer = self.loop.call_later(self.rest_timeout_s, self._close)
 
     def _refuse_head(self) -> None:
         self.transport.write(
@@ -64,8 +87,16 @@ class GuardedHttp(HttpToolsProtocol):
 
     def _head_too_slow(self) -> None:
         self._head_timer = None
+        self._close()
+
+    def _close(self) -> None:
         if not self.transport.is_closing():
             self.transport.close()
+
+    def _end_rest(self) -> None:
+        if self._rest_timer is not None:
+            self._rest_timer.cancel()
+            self._rest_timer = None
 
     def _stop_timer(self) -> None:
         if self._head_timer is not None:

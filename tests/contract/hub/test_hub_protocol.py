@@ -361,6 +361,36 @@ def test_a_sender_that_does_not_go_on_is_let_go(served: Served) -> None:
     assert answer.startswith(b"HTTP/1.1 413 ")
 
 
+def test_a_body_that_nobody_wants_is_not_taken_for_ever(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its request was answered, yet it goes on: slowly, as fast as it can, in pieces without a length."""
+    monkeypatch.setattr(HubServer.protocol, "rest_timeout_s", 0.3)
+    head = b"PUT /v1/x HTTP/1.1\r\nHost: evil.example\r\n"
+    for framing, piece in (
+        (b"Content-Length: 1000000000000\r\n\r\n", b"x"),
+        (b"Content-Length: 1000000000000\r\n\r\n", b"x" * (1 << 20)),
+        (b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n"),
+    ):
+        with socket.create_connection(("127.0.0.1", served.server.port)) as connection:
+            connection.settimeout(10)
+            connection.sendall(head + framing)
+            assert connection.recv(65_536).startswith(b"HTTP/1.1 404 ")
+            begun, n_bytes = time.monotonic(), 0
+            with pytest.raises(OSError):
+                while time.monotonic() < begun + 10:
+                    connection.sendall(piece)
+                    n_bytes += len(piece)
+            assert n_bytes < 64 << 20
+
+
+def test_what_is_left_of_a_refused_body_does_not_cost_the_connection(served: Served) -> None:
+    with socket.create_connection(("127.0.0.1", served.server.port)) as connection:
+        connection.settimeout(10)
+        connection.sendall(b"PUT /v1/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2000000\r\n\r\n")
+        assert connection.recv(65_536).startswith(b"HTTP/1.1 404 ")
+        connection.sendall(b"x" * 2_000_000 + b"GET /v1/health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert connection.recv(65_536).startswith(b"HTTP/1.1 200 ")
+
+
 def test_what_was_counted_is_for_those_who_may_read_the_audit(served: Served) -> None:
     served.client.get("/v1/queries/hub.status", headers={"Host": "evil.example"})
     served.client.get("/v1/queries/hub.status", headers={"Lockgate-Actor": ""})
