@@ -106,6 +106,13 @@ def test_two_clients_share_one_truth_and_a_stopped_hub_has_signed_it(team: TeamH
         answer = auditor.ask(VerifyAudit())
     assert (answer.ok, answer.events) == (True, 2)
     assert answer.checkpoints >= 1
+    with team.client() as client:
+        for seq in (-(2**63), 0, 3, 2**63 - 1, 2**63, 10**30):
+            proof = client.get("/v1/queries/hub.prove-entry", params={"seq": seq})
+            assert (proof.status_code, proof.json()["code"]) == (404, "journal.no-such-entry"), seq
+        for named, code in (("9" * 5_000, "foreign-checkpoint"), ("9" * 18, "no-such-checkpoint")):
+            proof = client.get("/v1/queries/hub.prove-entry", params={"seq": 1, "checkpoint": named})
+            assert proof.json()["code"] == f"journal.{code}"
 
 
 def test_killed_in_mid_stream_it_loses_no_acknowledged_command(team: TeamHub) -> None:

@@ -16,8 +16,17 @@ from typing import NamedTuple, Union
 
 import msgspec
 
-from lockgate.core.errors import Corrupt, NotFound
-from lockgate.core.journal import GENESIS, Checkpoint, Head, NoteVerifiers, Tree, leaf, open_checkpoint
+from lockgate.core.errors import Corrupt, Invalid, NotFound
+from lockgate.core.journal import (
+    GENESIS,
+    Checkpoint,
+    Head,
+    JournalAltered,
+    NoteVerifiers,
+    Tree,
+    leaf,
+    open_checkpoint,
+)
 from lockgate.core.messages import Event, Stamp
 from lockgate.governance import proof
 from lockgate.governance.proof import ConsistencyProof, InclusionProof, prove_inclusion
@@ -28,6 +37,7 @@ from lockgate.hub.table import EVENTS, KINDS, UPCASTS
 
 _PAGE = 2000
 _MAX_FINDINGS = 100
+_MAX_DIGITS = 18
 
 
 class _Read(Stamp, frozen=True):
@@ -49,6 +59,12 @@ class NoSuchEntry(NotFound):
 
 class NoSuchCheckpoint(NotFound):
     code = "journal.no-such-checkpoint"
+
+
+class ForeignCheckpoint(Invalid):
+    """What was given as a checkpoint is none that a key of this journal has signed."""
+
+    code = "journal.foreign-checkpoint"
 
 
 def read_entry(stored: StoredEntry) -> tuple[Event, Stamp]:
@@ -236,11 +252,12 @@ def prove_entry(
         is_seen: whether whoever asks may read it.
 
     Raises:
-        NoSuchCheckpoint, NoSuchEntry, NothingToProve, ProofFails.
+        NoSuchCheckpoint, ForeignCheckpoint, NoSuchEntry, NothingToProve, ProofFails.
     """
     with journal.snapshot():
         chosen = _checkpoint(checkpoint, notes, verifier)
-        (stored,) = journal.entries(seq - 1, 1) or (None,)
+        there = 1 <= seq <= journal.head().seq
+        (stored,) = (journal.entries(seq - 1, 1) if there else ()) or (None,)
         if stored is None or stored.seq != seq or not is_seen(read_entry(stored)[0]):
             raise NoSuchEntry(
                 f"there is no entry {seq}, the journal has {journal.head().seq}",
@@ -265,8 +282,15 @@ def _leaves(journal: Journal, size: int) -> Iterator[bytes]:
 
 def _checkpoint(named: str, notes: Sequence[str], verifier: NoteVerifiers) -> Checkpoint:
     """The checkpoint that was named: by its size, by its own text, or the newest."""
-    if named and not named.isdecimal():
-        return open_checkpoint(named, verifier)
+    if named and not (named.isdecimal() and len(named) <= _MAX_DIGITS):
+        try:
+            return open_checkpoint(named, verifier)
+        except JournalAltered as error:
+            # Of the journal this says nothing: somebody brought it along.
+            raise ForeignCheckpoint(
+                "what was given is no checkpoint that a key of this journal has signed",
+                remedy="give the number of entries it signs, the file of one, or nothing for the newest",
+            ) from error
     opened = []
     for note in notes:
         # One that does not hold is a finding of `verify`; here another is looked for.

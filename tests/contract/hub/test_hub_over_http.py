@@ -225,6 +225,8 @@ def test_questions_and_commands_have_their_own_doors(client: httpx.Client, path:
         b'{"type":"hub.changes-since","seq":1.5}',
         b'{"type":"hub.status"} trailing',
         b"[" * 100_000,
+        b'{"type":"hub.status","extra":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        b'{"extra":' * 100_000 + b"{}" + b"}" * 100_000,
     ],
 )
 def test_a_body_that_is_no_message_is_the_callers_mistake(client: httpx.Client, body: bytes) -> None:
@@ -238,6 +240,24 @@ def test_no_number_is_too_odd_for_a_question(client: httpx.Client, seq: int, lim
     response = client.post("/v1/ask", json={"type": "hub.changes-since", "seq": seq, "limit": limit})
     assert response.status_code == 200
     assert len(response.json()["changes"]) == (1 if seq <= 0 < limit else 0)
+
+
+@pytest.mark.parametrize("seq", [-(2**63), -1, 0, 2**63 - 1, 2**63, 10**30])
+def test_no_number_is_too_odd_for_a_proof(client: httpx.Client, seq: int) -> None:
+    response = client.post("/v1/ask", json={"type": "hub.prove-entry", "seq": seq})
+    assert response.status_code == 404, response.text
+
+
+@pytest.mark.parametrize("named", ["x", "-1", "1.5", "9" * 5_000, "\x00", "note\n\n\u2014 key sig\n"])
+def test_what_is_no_checkpoint_of_this_journal_says_nothing_about_the_journal(
+    client: httpx.Client, named: str
+) -> None:
+    for query in (
+        {"type": "hub.prove-entry", "seq": 1, "checkpoint": named},
+        {"type": "hub.prove-consistency", "old": named},
+    ):
+        response = client.post("/v1/ask", json=query)
+        assert response.status_code in (400, 404), response.text
 
 
 @pytest.mark.parametrize(

@@ -361,7 +361,9 @@ def test_a_sender_that_does_not_go_on_is_let_go(served: Served) -> None:
     assert answer.startswith(b"HTTP/1.1 413 ")
 
 
-def test_a_body_that_nobody_wants_is_not_taken_for_ever(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_body_that_nobody_wants_is_not_taken_for_ever(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its request was answered, yet it goes on: slowly, as fast as it can, in pieces without a length."""
     monkeypatch.setattr(HubServer.protocol, "rest_timeout_s", 0.3)
     head = b"PUT /v1/x HTTP/1.1\r\nHost: evil.example\r\n"

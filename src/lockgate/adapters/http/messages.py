@@ -18,7 +18,7 @@ from litestar.handlers import HTTPRouteHandler
 
 from lockgate.adapters.http.gate import AnyRequest, Gate, arriving
 from lockgate.adapters.http.lanes import Lane
-from lockgate.core.digests import canonical, sha256
+from lockgate.core.digests import canonical, digest_of, sha256
 from lockgate.core.errors import Invalid, NotFound, Unsupported, did_you_mean, near_matches
 from lockgate.core.messages import Command, Query
 from lockgate.hub.authority import Session
@@ -28,6 +28,8 @@ from lockgate.hub.table import COMMAND_BY_TAG, QUERY_BY_TAG
 HubFor = Callable[[Session], Hub]
 M = TypeVar("M", Command, Query)
 _MAX_ETAGS = 4_096
+# The last is what JSON in too many folds leads to.
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 class ContentTypeRefused(Unsupported):
@@ -134,7 +136,7 @@ class ETags:
     """What the answers of a moment of the journal are called. Bounded; safe for threads."""
 
     def __init__(self) -> None:
-        self._known: OrderedDict[tuple[bytes, bytes, int], str] = OrderedDict()
+        self._known: OrderedDict[tuple[str, int], str] = OrderedDict()
         self._lock = threading.Lock()
 
     def answer(
@@ -149,7 +151,8 @@ class ETags:
         if head is not None and query.of_journal and isinstance(hub, LocalHub):
             # Two actors, or one with other grants by now, may see different parts of one answer.
             session = hub.session
-            key = (canonical((session.actor, session.grants)), canonical(query), head())
+            # By its hash: a stranger's query may be as long as a URL may be.
+            key = (digest_of((session.actor, session.grants, query)), head())
         with self._lock:
             remembered = None if key is None else self._known.get(key)
         if remembered in known and isinstance(hub, LocalHub):
@@ -210,7 +213,7 @@ def _completed(body: bytes, what: str, tag: str | None, key: str = "") -> bytes:
         if tag is not None:
             fields["type"] = msgspec.Raw(msgspec.json.encode(tag))
         given = msgspec.json.decode(fields["id"]) if "id" in fields else key
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except _UNREADABLE as error:
         raise _malformed(what, error) from error
     if key and given != key:
         raise IdempotencyKeyDiffers(
@@ -232,7 +235,7 @@ def _message(body: bytes, known: Mapping[str, type[M]], what: str) -> M:
                 f"there is no {what} {tag!r}", remedy=did_you_mean(tag, known), type=tag, near=near
             )
         return msgspec.json.decode(body, type=known[tag])
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except _UNREADABLE as error:
         raise _malformed(what, error) from error
 
 
