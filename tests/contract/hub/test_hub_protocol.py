@@ -35,12 +35,16 @@ LIMITS = Limits(body_s=0.5, request_s=5.0, n_commands=2, n_waiting=2, n_watchers
 class Served:
     """A hub over one world, with everything behind it."""
 
-    def __init__(self, world: HubWorld, limits: Limits = LIMITS) -> None:
+    def __init__(self, world: HubWorld, limits: Limits = LIMITS, proxies: tuple[str, ...] = ()) -> None:
         self.world = world
         self.n_answers = 0
         ready = threading.Event()
         self.app = create_app(
-            self._hub, by_claimed_name, limits=limits, behind=Behind(head=lambda: world.journal.head().seq)
+            self._hub,
+            by_claimed_name,
+            limits=limits,
+            proxies=proxies,
+            behind=Behind(head=lambda: world.journal.head().seq),
         )
         self.server = HubServer(self.app, 0, ready=lambda port: ready.set())
         self._thread = threading.Thread(target=self.server.run)
@@ -262,6 +266,27 @@ def test_guessing_costs_more_than_asking(sqlite_world: HubWorld) -> None:
         answers = [served.client.get("/v1/queries/hub.status", headers=nobody).status_code for _ in range(4)]
         assert answers == [400, 400, 400, 429]
         assert sqlite_world.journal.head().seq == 0
+    finally:
+        served.close()
+
+
+def test_nobody_has_more_shares_by_making_up_addresses(sqlite_world: HubWorld) -> None:
+    """Behind a proxy only the last word counts, whether the proxy adds it to the line or adds a line."""
+    limits = Limits(address_per_s=0.001, address_burst=3)
+    served = Served(sqlite_world, limits, proxies=("127.0.0.1",))
+    try:
+
+        def status(*forwarded: str) -> int:
+            headers = [("Lockgate-Actor", "ann"), *(("X-Forwarded-For", one) for one in forwarded)]
+            return httpx.get(
+                f"{served.server.url}/v1/openapi.json", headers=headers, trust_env=False
+            ).status_code
+
+        assert [status(f"10.0.0.{n}", "192.0.2.1") for n in range(4)] == [200, 200, 200, 429]
+        assert [status(f"10.0.0.{n}, 192.0.2.1") for n in range(2)] == [429, 429]
+        assert [status(f"2001:db8::{n}") for n in range(4)] == [200, 200, 200, 429]
+        assert status("::ffff:192.0.2.1") == 429
+        assert status("2001:db8:0:1::1") == 200
     finally:
         served.close()
 

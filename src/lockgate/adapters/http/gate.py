@@ -7,6 +7,7 @@ the database of a hub grow. Nothing of a refused request, its token least of all
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import threading
 import time
 from collections import Counter, OrderedDict
@@ -215,13 +216,14 @@ class Gate:
         return session
 
     def address(self, request: AnyRequest) -> str:
-        """Where a request comes from: the last address that no trusted proxy has."""
+        """Whose share a request is of: the last address that no trusted proxy has; of IPv6, the network it is in."""
         address = request.client.host if request.client else ""
         if address in self._proxies:
-            named = request.headers.get("x-forwarded-for", "").split(",")
+            # Some proxies add a line of their own to the one that the caller made up.
+            named = ",".join(request.headers.getall("x-forwarded-for", [])).split(",")
             found = [one.strip() for one in named if one.strip() and one.strip() not in self._proxies]
             address = found[-1] if found else address
-        return address
+        return _share_of(address)
 
     def _paced(self, wait_s: float, whose: str) -> None:
         if wait_s > 0:
@@ -273,6 +275,19 @@ def _too_large(max_bytes: int) -> BodyTooLarge:
         remedy="put large things into the blob store and name their digest; [limits] of the hub says how much it takes",
         limit_bytes=max_bytes,
     )
+
+
+def _share_of(address: str) -> str:
+    """One line at home has a whole /64 of addresses, so they count as one. What is no address counts as it stands."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return address[:64]
+    if isinstance(parsed, ipaddress.IPv4Address):
+        return str(parsed)
+    if parsed.ipv4_mapped is not None:
+        return str(parsed.ipv4_mapped)
+    return str(ipaddress.ip_network((int(parsed), 64), strict=False))
 
 
 def _host_name(host: str) -> str | None:
