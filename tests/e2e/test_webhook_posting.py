@@ -60,6 +60,9 @@ def test_this_machine_is_not_reached_unless_that_was_allowed(receiver: Receiver,
         "fd00::1",
         "fe80::1",
         "224.0.0.1",
+        "64:ff9b::a00:1",
+        "64:ff9b::a9fe:a9fe",
+        "2002:a00:1::1",
     ],
 )
 def test_private_networks_and_the_cloud_metadata_are_refused(address: str) -> None:

@@ -19,6 +19,7 @@ import jwt
 import msgspec
 import pytest
 from cryptography.hazmat.primitives import serialization
+from openapi_spec_validator import OpenAPIV31SpecValidator
 from oidc_server import AUDIENCE, CLIENT, Key, OidcServer, follow, oidc_server
 from servers import free_port
 
@@ -158,6 +159,32 @@ def test_the_first_admin_is_named_by_the_configuration_and_journaled_once(
     assert (subject.subject, len(subject.grants)) == (ANN, 1)
     named = [entry.body for entry in open_sqlite(team.store).journal.entries(0, 100)]
     assert len([body for body in named if b"access.first-admin-named/1" in body]) == 1
+
+
+def test_what_comes_before_a_name_is_described_as_the_rest_is(provider: OidcServer, tmp_path: Path) -> None:
+    with team_hub(tmp_path / "team.db", provider, console=f"http://127.0.0.1:{free_port()}") as team:
+        told = httpx.get(f"{team.url}/v1/openapi.json", trust_env=False).json()
+        OpenAPIV31SpecValidator(told).validate()
+        assert list(told["components"]["securitySchemes"]) == ["token"]
+        open_to_all = {
+            (path, method)
+            for path, operations in told["paths"].items()
+            for method, operation in operations.items()
+            if operation.get("security") == []
+        }
+        assert {path for path, _ in open_to_all} == {
+            "/v1/health", "/v1/openapi.json", "/v1/identity", "/v1/tokens/exchange",
+            "/v1/login", "/v1/login/callback", "/v1/logout",
+        }  # fmt: skip
+        with httpx.Client(base_url=team.url, trust_env=False) as client:
+            for path, operations in told["paths"].items():
+                for method in operations:
+                    body = {"json": {}} if method == "post" else {}
+                    answer = client.request(method, path.replace("{digest}", "sha256:" + "0" * 64), **body)
+                    if (path, method) in open_to_all:
+                        assert answer.status_code != 404, path
+                    else:
+                        assert answer.status_code == 401, (method, path)
 
 
 def test_no_default_password_and_no_default_read(team: TeamHub, provider: OidcServer) -> None:

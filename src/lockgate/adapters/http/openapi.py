@@ -7,7 +7,7 @@ problem documents everywhere.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -42,12 +42,15 @@ _DIGEST = {
 }
 
 
-def document(statuses: Mapping[int, str], schemes: Mapping[str, Mapping[str, Any]]) -> bytes:
+def document(
+    statuses: Mapping[int, str], schemes: Mapping[str, Mapping[str, Any]], more: Collection[str] = ()
+) -> bytes:
     """The whole document as JSON.
 
     Args:
         statuses: every HTTP status of an error, with what it means.
         schemes: the ways to say who sends a request, as OpenAPI's security schemes.
+        more: paths that this hub has beside those that each has.
     """
     messages: list[Any] = [*COMMANDS, *QUERIES]
     answers = [query.answer for query in QUERIES]
@@ -58,6 +61,7 @@ def document(statuses: Mapping[int, str], schemes: Mapping[str, Mapping[str, Any
     for query in QUERIES:
         paths[f"/v1/queries/{tag_of(query)}"] = _query(query, schemas)
     paths |= _generic() | _blobs() | _watching()
+    paths |= {path: operations for path, operations in _identity().items() if path in more}
     failures = {str(status): {"$ref": "#/components/responses/Problem"} for status in sorted(statuses)}
     for path, operations in paths.items():
         for method, operation in operations.items():
@@ -196,7 +200,6 @@ def _blobs() -> dict[str, Any]:
                 "parameters": [_DIGEST, span],
                 "requestBody": {"required": True, "content": octets},
                 "responses": {
-                    "200": {"description": "It was here already."},
                     "201": {"description": "Verified and durable."},
                     "202": {"description": "A part; more is to come.", "headers": offset},
                 },
@@ -257,6 +260,51 @@ def _watching() -> dict[str, Any]:
                 "responses": {"200": _json("OpenAPI 3.1.", {"type": "object"})},
             }
         },
+    }
+
+
+def _identity() -> dict[str, Any]:
+    """What comes before anybody is known: of a hub that proves names."""
+    onward = {"303": {"description": "Where the browser goes next, with the cookies it takes along."}}
+    pairs = {"type": "object", "additionalProperties": {"type": "string"}}
+    form = {"required": True, "content": {"application/x-www-form-urlencoded": {"schema": pairs}}}
+    asked = [
+        {"name": name, "in": "query", "required": False, "schema": {"type": "string"}}
+        for name in ("to", "issuer", "code", "state", "error")
+    ]
+    told = {
+        "/v1/identity": {
+            "get": {
+                "summary": "The identity providers where people log in.",
+                "responses": {"200": _json("Them.", {"type": "object"})},
+            }
+        },
+        "/v1/tokens/exchange": {
+            "post": {
+                "summary": "The identity token of a CI job for a token of a service account (RFC 8693).",
+                "requestBody": form,
+                "responses": {"200": _json("The token.", {"type": "object"})},
+            }
+        },
+        "/v1/login": {
+            "get": {
+                "summary": "Send a browser to the provider; `to` is the path where the login ends.",
+                "parameters": asked[:2],
+                "responses": onward,
+            }
+        },
+        "/v1/login/callback": {
+            "get": {
+                "summary": "Where the provider sends the browser back to.",
+                "parameters": asked[2:],
+                "responses": onward,
+            }
+        },
+        "/v1/logout": {"post": {"summary": "Take the browser's login away.", "responses": onward}},
+    }
+    return {
+        path: {method: {**operation, "security": []} for method, operation in operations.items()}
+        for path, operations in told.items()
     }
 
 

@@ -22,6 +22,7 @@ from lockgate.core.errors import Invalid
 PATIENCE_S = 15.0
 Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 Resolve: TypeAlias = Callable[[str, int], Awaitable[Sequence[str]]]
 
 
@@ -115,11 +116,18 @@ class Poster:
             return _outcome(response)
 
     def _is_allowed(self, address: Address) -> bool:
-        plain = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-        seen: Address = plain or address
+        seen = _meant(address)
         if any(seen.version == network.version and seen in network for network in self._networks):
             return True
         return seen.is_global and not seen.is_multicast
+
+
+def _meant(address: Address) -> Address:
+    """The address of the older kind that one of the newer kind stands for, where a gateway would translate it."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return address
+    plain = address.ipv4_mapped or address.sixtofour
+    return plain or (ipaddress.IPv4Address(int(address) & 0xFFFFFFFF) if address in _NAT64 else address)
 
 
 def _outcome(response: httpx.Response) -> Outcome:

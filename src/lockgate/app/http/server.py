@@ -124,8 +124,10 @@ def create_app(
     if behind.blobs is not None and behind.uploads is not None:
         routes += blob_routes(gate, lanes.blobs, behind.blobs, behind.uploads)
     statuses = {status: kind.__name__ for kind, status in STATUS.items()}
-    described = document(statuses, _SCHEMES)
-    routes += behind.more(gate, lanes)
+    more = behind.more(gate, lanes)
+    scheme = "claimed" if authenticate is by_claimed_name else "token"
+    described = document(statuses, {scheme: _SCHEMES[scheme]}, {path for one in more for path in one.paths})
+    routes += more
     routes += health_routes(gate, lanes, hub_for, watch, described=described, ever=behind.ever)
     return Litestar(
         routes,
