@@ -19,8 +19,8 @@ import jwt
 import msgspec
 import pytest
 from cryptography.hazmat.primitives import serialization
-from openapi_spec_validator import OpenAPIV31SpecValidator
 from oidc_server import AUDIENCE, CLIENT, Key, OidcServer, follow, oidc_server
+from openapi_spec_validator import OpenAPIV31SpecValidator
 from servers import free_port
 
 from lockgate.access.decide import DAY
