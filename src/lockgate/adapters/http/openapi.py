@@ -272,7 +272,7 @@ def _identity() -> dict[str, Any]:
         {"name": name, "in": "query", "required": False, "schema": {"type": "string"}}
         for name in ("to", "issuer", "code", "state", "error")
     ]
-    told = {
+    told: dict[str, dict[str, dict[str, Any]]] = {
         "/v1/identity": {
             "get": {
                 "summary": "The identity providers where people log in.",
