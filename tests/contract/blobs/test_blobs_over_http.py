@@ -14,7 +14,7 @@ import pytest
 
 from lockgate.access.roles import everywhere
 from lockgate.adapters.blobs.directory import DirectoryBlobs
-from lockgate.adapters.http.blobs import Uploads
+from lockgate.adapters.http.blobs import Arrival, DigestDiffers, Span, Uploads
 from lockgate.adapters.http.gate import UNMETERED
 from lockgate.adapters.hubs.blobs import HubBlobs
 from lockgate.adapters.hubs.wire import Wire
@@ -276,3 +276,48 @@ def test_what_nobody_goes_on_with_is_removed(served: Served, eventually: Callabl
         os.utime(served.uploads / name, (at, at))
     Uploads(served.uploads).sweep()
     assert [file.name for file in served.uploads.iterdir()] == ["new"]
+
+
+class SlowToKeep(DirectoryBlobs):
+    """While it keeps a file, the sender has given up waiting, and begins to send it again."""
+
+    meanwhile: Callable[[], None]
+
+    def put_file(self, path: str) -> Digest:
+        self.meanwhile()
+        return super().put_file(path)
+
+
+def test_what_is_sent_again_while_it_is_kept_goes_into_a_file_of_its_own(tmp_path: Path) -> None:
+    store, file, digest = SlowToKeep(tmp_path / "store"), tmp_path / "part", sha256(LARGE)
+    (first, again) = (Arrival(digest, file, Span(0, None, None)) for _ in range(2))
+
+    def begin_again() -> None:
+        again.begin()
+        again.write(b"not yet all of it")
+
+    store.meanwhile = begin_again
+    first.begin()
+    first.write(LARGE)
+    first.finish(store)
+    assert DirectoryBlobs(tmp_path / "store").get(digest) == LARGE
+    again.write(b"something else")
+    with pytest.raises(DigestDiffers):
+        again.finish(store)
+    for arrival in (first, again):
+        arrival.close()
+    assert DirectoryBlobs(tmp_path / "store").get(digest) == LARGE
+    assert list(tmp_path.iterdir()) == [tmp_path / "store"]
+
+
+def test_two_hubs_that_share_a_folder_by_mistake_say_of_nothing_that_it_is_kept(tmp_path: Path) -> None:
+    store, file, digest = DirectoryBlobs(tmp_path / "store"), tmp_path / "part", sha256(LARGE)
+    ours = Arrival(digest, file, Span(0, None, None))
+    ours.begin()
+    ours.write(LARGE)
+    ours.close()
+    with file.open("ab") as theirs:
+        theirs.write(b"x")
+    with pytest.raises(DigestDiffers, match="somebody else"):
+        ours.finish(store)
+    assert not store.has(digest)

@@ -9,6 +9,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -18,10 +19,12 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
+from lockgate.adapters.identity import oidc
 from lockgate.adapters.identity.oidc import Issuer, IssuerInvalid, NotProven, ProviderDown, check_issuer
 from lockgate.adapters.identity.team import IdentityInvalid, IdentityOptions, check_options
 
 DAY = 86_400.0
+HEAD_OF_RS256 = jwt.utils.base64url_encode(b'{"alg":"RS256","kid":"x","typ":"JWT"}').decode()
 
 
 class Provider(ThreadingHTTPServer):
@@ -35,6 +38,9 @@ class Provider(ThreadingHTTPServer):
         self.is_down = False
         self.n_asked = 0
         self.padding = ""
+        self.answers = threading.Event()
+        self.answers.set()
+        self.drips, self.never = False, threading.Event()
 
     def add(self, name: str, kind: str = "RSA", **more: Any) -> Any:
         private: Any
@@ -56,6 +62,7 @@ class Answering(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         provider = self.server
+        provider.answers.wait(30)
         if self.path == "/keys":
             provider.n_asked += 1
             body = {"keys": provider.keys, "padding": provider.padding}
@@ -65,7 +72,13 @@ class Answering(BaseHTTPRequestHandler):
         self.send_response(503 if provider.is_down else 200)
         self.send_header("Content-Length", str(len(said)))
         self.end_headers()
-        self.wfile.write(said)
+        if not provider.drips:
+            self.wfile.write(said)
+            return
+        with suppress(BrokenPipeError, ConnectionResetError):
+            for at in range(len(said)):
+                provider.never.wait(0.02)
+                self.wfile.write(said[at : at + 1])
 
     def log_message(self, format: str, *arguments: object) -> None:
         """Nothing."""
@@ -260,3 +273,39 @@ def test_a_table_that_lets_in_somebody_it_does_not_mean_is_refused(table: dict[s
 def test_two_providers_for_two_houses_are_fine() -> None:
     table = {"providers": [people("https://a.example", "x.org"), people("https://b.example", "y.org")]}
     assert check_options(msgspec.convert(table, IdentityOptions)).token_days == 90
+
+
+def test_a_provider_that_is_slow_does_not_keep_everybody_waiting(provider: Provider, watch: Watch) -> None:
+    """Anybody may show a token that names the provider; the threads that ask after its keys are few."""
+    provider.answers.clear()
+    issuer = Issuer(provider.issuer, "hub", monotonic=watch)
+    forged = jwt.encode({"iss": provider.issuer}, "k" * 64, algorithm="HS512", headers={"kid": "x"})
+    shown = forged.replace(forged.partition(".")[0], HEAD_OF_RS256)
+    ended: list[type[Exception]] = []
+
+    def show() -> None:
+        try:
+            issuer.claims(shown)
+        except (NotProven, ProviderDown) as error:
+            ended.append(type(error))
+
+    threads = [threading.Thread(target=show) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    until = time.monotonic() + 4
+    while len(ended) < 12 and time.monotonic() < until:
+        threads[-1].join(0.05)
+    assert ended == [ProviderDown] * 12, "eight wait, the others are told at once"
+    provider.answers.set()
+    for thread in threads:
+        thread.join()
+    assert ProviderDown not in ended[12:]
+
+
+def test_a_provider_that_never_comes_to_an_end_is_down(
+    provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    provider.drips, provider.padding = True, "x" * 500
+    monkeypatch.setattr(oidc, "_PATIENCE_S", 0.2)
+    with pytest.raises(ProviderDown, match="does not end"):
+        oidc.fetch_json(f"{provider.issuer}/keys")

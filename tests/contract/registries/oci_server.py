@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import base64
+import datetime
 import hashlib
+import ipaddress
 import json
 import re
+import ssl
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
@@ -26,6 +34,8 @@ class Oci(ThreadingHTTPServer):
         redirects: whether blobs are answered with a redirect to another host name.
         breaks_at: how many bytes of an upload, or a download, arrive before the connection ends, once.
         lies: digest -> the bytes that are given instead.
+        floods: which answers do not end: `manifest`, `token` or `refusal`; `n_flooded` counts the bytes.
+        packs: whether it says of all bytes that they are packed by gzip.
         seen: requests in order, `METHOD path`.
         told: the Authorization header of each request to a place, `path host`.
     """
@@ -42,6 +52,7 @@ class Oci(ThreadingHTTPServer):
         self.redirects = False
         self.breaks_at: int | None = None
         self.lies: dict[str, bytes] = {}
+        self.floods, self.n_flooded, self.packs = "", 0, False
         self.seen: list[str] = []
         self.told: list[tuple[str, str | None]] = []
         self.guard = threading.Lock()
@@ -81,6 +92,8 @@ class _Handler(BaseHTTPRequestHandler):
         if not self._is_let_in(path):
             return None
         if found := re.fullmatch(r"/v2/(.+)/manifests/(.+)", path):
+            if self.server.floods in ("manifest", "refusal"):
+                return self._flood(200 if self.server.floods == "manifest" else 400)
             data = self.server.manifests.get(f"{found[1]} {found[2]}")
             return self._give(data, MANIFEST)
         if found := re.fullmatch(r"/v2/(.+)/referrers/(.+)", path):
@@ -162,6 +175,8 @@ class _Handler(BaseHTTPRequestHandler):
         return self._answer(200, json.dumps(body).encode(), {"Content-Type": INDEX})
 
     def _token(self, query: dict[str, list[str]]) -> None:
+        if self.server.floods == "token":
+            return self._flood(200)
         wanted = base64.b64encode((self.server.login or "").encode()).decode()
         if self.headers.get("Authorization") != f"Basic {wanted}":
             return self._fail(401, "UNAUTHORIZED")
@@ -201,6 +216,15 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True
         return None
 
+    def _flood(self, status: int) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(1 << 30))
+        self.end_headers()
+        self.close_connection = True
+        with suppress(OSError):
+            while self.server.n_flooded < 1 << 30:
+                self.server.n_flooded += self.wfile.write(bytes(1 << 20))
+
     def _fail(self, status: int, code: str) -> None:
         self._answer(status, json.dumps({"errors": [{"code": code, "message": "secret?"}]}).encode(), {})
 
@@ -208,7 +232,72 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
+        if self.server.packs:
+            self.send_header("Content-Encoding", "gzip")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
+
+
+def certificate(folder: Path, address: str) -> Path:
+    """A key and a certificate of an address that signs itself, in one file."""
+    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.datetime.now(datetime.UTC)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, address)])
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))]), False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
+        .sign(key, hashes.SHA256())
+    )
+    form = (serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    file = folder / "certificate.pem"
+    file.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, *form) + made.public_bytes(serialization.Encoding.PEM)
+    )
+    return file
+
+
+class _Away(BaseHTTPRequestHandler):
+    """Sends everybody on to an address of the inside."""
+
+    inside = ""
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nothing is logged."""
+
+    def _say(self, status: int, headers: dict[str, str]) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.send_response(status)
+        for name, value in {**headers, "Content-Length": "0"}.items():
+            self.send_header(name, value)
+        self.end_headers()
+
+    def do_GET(self) -> None:
+        if self.path.startswith("/v2/login/"):
+            return self._say(401, {"WWW-Authenticate": f'Bearer realm="{self.inside}token"'})
+        return self._say(307, {"Location": self.inside})
+
+    def do_POST(self) -> None:
+        self._say(202, {"Location": self.inside})
+
+
+@contextmanager
+def elsewhere(folder: Path, inside: str) -> Iterator[str]:
+    """A registry of another machine, by https, that sends its callers to `inside`; its host."""
+    handler = type("_Here", (_Away,), {"inside": inside})
+    server = ThreadingHTTPServer(("127.0.0.2", 0), handler)
+    server.daemon_threads = True
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "certificate.pem")
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield f"127.0.0.2:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()

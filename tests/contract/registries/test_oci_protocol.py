@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+import gzip
 import itertools
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from oci_server import Oci, oci
+from oci_server import Oci, certificate, elsewhere, oci
 
 from lockgate.adapters.identity.keys import SigningKey
 from lockgate.adapters.registries.oci import (
@@ -225,3 +227,41 @@ def test_hosts_other_than_this_machine_are_spoken_to_by_https() -> None:
     ):
         with OciRegistry(host) as registry:
             assert registry.base == f"{scheme}://{host}"
+
+
+@pytest.mark.parametrize("path", ["manifest", "token", "refusal"])
+def test_an_answer_that_is_no_blob_has_an_end(server: Oci, path: str) -> None:
+    """A registry of somebody else must not be able to fill the memory, be it by bytes that were packed small."""
+    server.floods = path
+    server.login = "ann:right" if path == "token" else None
+    with (
+        OciRegistry(server.host, Login("ann", "right")) as client,
+        pytest.raises(RegistryRefused, match="bytes"),
+    ):
+        client.pull_manifest(REPOSITORY, "t")
+    assert server.n_flooded < 64 << 20
+
+
+def test_packed_bytes_are_not_unpacked(server: Oci, client: OciRegistry) -> None:
+    zeros = bytes(64 << 20)
+    server.manifests[f"{REPOSITORY} t"] = server.lies[sha256(b"x")] = gzip.compress(zeros)
+    server.packs = True
+    assert len(client.pull_manifest(REPOSITORY, "t")) < 1 << 20
+    with pytest.raises(BytesDiffer):
+        client.pull_blob(REPOSITORY, sha256(b"x"), 1)
+
+
+def test_a_registry_elsewhere_sends_nobody_to_this_machine(
+    server: Oci, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither for a login nor for bytes: what listens on the loopback interface trusts whoever comes from there."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate(tmp_path, "127.0.0.2")))
+    inside = f"http://{server.host}/v2/"
+    with elsewhere(tmp_path, inside) as host, OciRegistry(host, Login("ann", "right")) as client:
+        with pytest.raises(RegistryDenied, match="in the clear"):
+            client.pull_manifest("login", "t")
+        with pytest.raises(RegistryRefused, match="plain http"):
+            client.pull_blob("away", sha256(b"x"), 1)
+        with pytest.raises(RegistryRefused, match="plain http"):
+            client.push_blob("up", sha256(b"x"), Held(b"x"))
+    assert server.seen == []

@@ -160,7 +160,10 @@ class Arrival:
                 with self._path.open("rb") as before:
                     while chunk := before.read(_CHUNK_BYTES):
                         self._hash.update(chunk)
-            flags = os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC | (0 if self._span.first else os.O_TRUNC)
+            else:
+                # Not emptied: somebody who gave up waiting may have left it to the store under another name.
+                self._path.unlink(missing_ok=True)
+            flags = os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC
             self._file = os.fdopen(os.open(self._path, flags | os.O_APPEND, 0o600), "ab", buffering=0)
 
     def write(self, chunk: bytes) -> None:
@@ -184,8 +187,22 @@ class Arrival:
                 digest=self._digest,
                 found=found,
             )
-        blobs.put_file(str(self._path))
-        self._path.unlink(missing_ok=True)
+        # A store may take longer than the sender waits, who then sends it again: into a file of its own.
+        whole = self._path.with_name(f"{self._path.name}.{os.urandom(8).hex()}")
+        self._path.rename(whole)
+        try:
+            kept = blobs.put_file(str(whole))
+        except BaseException:
+            whole.rename(self._path)
+            raise
+        whole.unlink(missing_ok=True)
+        if kept != self._digest:
+            raise DigestDiffers(
+                f"somebody else wrote into what arrived of {self._digest}",
+                remedy="give each hub an uploads folder of its own, then send the bytes from their beginning",
+                digest=self._digest,
+                found=kept,
+            )
 
 
 def blob_routes(gate: Gate, lane: Lane, blobs: BlobStore, uploads: Uploads) -> list[Any]:

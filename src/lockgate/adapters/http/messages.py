@@ -61,11 +61,13 @@ class IdempotencyKeyDiffers(Invalid):
 
 
 class Lanes(NamedTuple):
-    """Commands may wait for a data plane; questions must not queue behind them, and bytes behind neither."""
+    """Commands may wait for a data plane; questions must not queue behind them, and bytes behind neither. Logins wait
+    for an identity provider, and anybody may begin one."""
 
     commands: Lane
     queries: Lane
     blobs: Lane
+    logins: Lane
 
 
 def message_routes(gate: Gate, lanes: Lanes, hub_for: HubFor, head: Callable[[], int] | None) -> list[Any]:

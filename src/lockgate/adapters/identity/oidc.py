@@ -30,6 +30,7 @@ _MIN_GAP_S = 2.0
 _FRESH_S = 600.0
 _STALE_S = 24 * 3600.0
 _PATIENCE_S = 5.0
+_MAX_WAITING = 8
 _MAX_BYTES = 262_144
 _MAX_TOKEN = 16_384
 _KTY = {"RS": "RSA", "PS": "RSA", "ES": "EC", "Ed": "OKP"}
@@ -109,9 +110,12 @@ def fetch_json(url: str) -> dict[str, Any]:
             ) as client,
             client.stream("GET", url) as response,
         ):
-            body = b""
+            body, until = b"", time.monotonic() + 2 * _PATIENCE_S
             for part in response.iter_bytes():
                 body += part
+                # Whoever sends a byte now and then does not answer either.
+                if time.monotonic() > until:
+                    raise _down(url, "the answer does not end")
                 if len(body) > _MAX_BYTES:
                     raise _down(url, "the answer is too long")
         if response.status_code != 200:
@@ -227,6 +231,8 @@ class _Keys:
         self._issuer = issuer
         self._monotonic = monotonic
         self._lock = threading.Lock()
+        # Made-up tokens must not keep every thread of a hub waiting for a provider that is slow.
+        self._waiting = threading.BoundedSemaphore(_MAX_WAITING)
         self._known: Mapping[str | None, Mapping[str, Any]] = {}
         self._fetched_at = float("-inf")
         self._tried_at = float("-inf")
@@ -251,6 +257,14 @@ class _Keys:
     def _refresh(self, now: float) -> None:
         # Whoever has keys that still count does not wait for somebody else who asks for new ones.
         with_old = now - self._fetched_at <= _STALE_S
+        if not self._waiting.acquire(blocking=False):
+            return
+        try:
+            self._refresh_alone(now, with_old)
+        finally:
+            self._waiting.release()
+
+    def _refresh_alone(self, now: float, with_old: bool) -> None:
         if not self._lock.acquire(timeout=0 if with_old else 2 * _PATIENCE_S):
             return
         try:

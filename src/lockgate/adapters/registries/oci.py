@@ -39,6 +39,7 @@ _REPOSITORY = re.compile(
     r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*\Z"
 )
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}\Z")
+_OF_THE_WAY = frozenset({"content-encoding", "content-length", "transfer-encoding"})
 _CHALLENGE = re.compile(r'([a-zA-Z_]+)="([^"]*)"')
 
 
@@ -168,7 +169,10 @@ class OciRegistry:
         self.base = f"{'http' if plain else 'https'}://{host}"
         self._login = login
         self._tokens: dict[str, str] = {}
-        self._client = httpx.Client(timeout=_TIMEOUT, follow_redirects=False)
+        # What is packed small may be large without end, so nothing is asked for packed, or unpacked.
+        self._client = httpx.Client(
+            timeout=_TIMEOUT, follow_redirects=False, headers={"Accept-Encoding": "identity"}
+        )
 
     def __enter__(self) -> OciRegistry:
         return self
@@ -340,7 +344,7 @@ class OciRegistry:
         with self._stream(url, repository, headers) as answer:
             if answer.status_code == 200:
                 data.clear()
-            for part in answer.iter_bytes():
+            for part in answer.iter_raw():
                 data += part
                 if len(data) > size:
                     return
@@ -357,7 +361,7 @@ class OciRegistry:
                 if answer.status_code in (200, 206):
                     yield answer
                     return
-                answer.read()
+                answer = self._whole(answer)
             fresh = answer.status_code == 401 and not challenged
             if fresh and self._authorise(answer, repository, False, known):
                 with self._stream(url, repository, headers, challenged=True) as again:
@@ -370,8 +374,7 @@ class OciRegistry:
                     "GET", target, headers={**headers, **(known if same else {})}
                 ) as moved:
                     if moved.status_code not in (200, 206):
-                        moved.read()
-                        self._refuse(moved)
+                        self._refuse(self._whole(moved))
                     yield moved
                 return
         except httpx.HTTPError as error:
@@ -380,7 +383,7 @@ class OciRegistry:
 
     def _redirect(self, answer: httpx.Response, place: str) -> str:
         target = urljoin(place, str(answer.headers.get("Location", "")))
-        if not _is_private(target):
+        if not self._is_private(target):
             raise RegistryRefused(
                 f"{self.host} sends a download to plain http elsewhere, which is not followed",
                 remedy="use a registry that serves its blobs by https",
@@ -418,9 +421,10 @@ class OciRegistry:
         for _ in range(2):
             known = self._known(repository, push) if ours else {}
             try:
-                answer = self._client.request(
+                with self._client.stream(
                     method, place, content=content, headers={**(headers or {}), **known}
-                )
+                ) as given:
+                    answer = self._whole(given)
             except httpx.HTTPError as error:
                 raise self._unreachable(error) from None
             if answer.status_code != 401 or not ours or not self._authorise(answer, repository, push, known):
@@ -428,6 +432,21 @@ class OciRegistry:
         if answer.status_code in fine:
             return answer
         return self._refuse(answer)
+
+    def _whole(self, given: httpx.Response) -> httpx.Response:
+        """All of an answer that is no blob, with an end to it."""
+        data = bytearray()
+        for part in given.iter_raw():
+            data += part
+            if len(data) > MAX_MANIFEST_BYTES:
+                raise RegistryRefused(
+                    f"{self.host} answers with more than the {MAX_MANIFEST_BYTES} bytes that a manifest may have",
+                    remedy="see whether this is a registry at all",
+                    registry=self.host,
+                    status=given.status_code,
+                )
+        headers = [one for one in given.headers.multi_items() if one[0] not in _OF_THE_WAY]
+        return httpx.Response(given.status_code, headers=headers, content=bytes(data), request=given.request)
 
     def _known(self, repository: str, push: bool) -> dict[str, str]:
         token = self._tokens.get(_scope(repository, push)) or self._tokens.get("")
@@ -452,7 +471,7 @@ class OciRegistry:
 
     def _token(self, challenge: Mapping[str, str], scope: str) -> str:
         realm = challenge["realm"]
-        if not _is_private(realm):
+        if not self._is_private(realm):
             raise RegistryDenied(
                 f"{self.host} wants its login sent to {urlsplit(realm).netloc} in the clear",
                 remedy="use a registry whose token service speaks https",
@@ -461,7 +480,8 @@ class OciRegistry:
         parameters = {"scope": scope} | ({"service": challenge["service"]} if "service" in challenge else {})
         headers = {} if self._login is None else {"Authorization": _basic(self._login)}
         try:
-            answer = self._client.get(realm, params=parameters, headers=headers)
+            with self._client.stream("GET", realm, params=parameters, headers=headers) as given:
+                answer = self._whole(given)
         except httpx.HTTPError as error:
             raise self._unreachable(error) from None
         if answer.status_code != 200:
@@ -475,10 +495,16 @@ class OciRegistry:
             raise self._unreachable("its token service answers with no token")
         return token
 
+    def _is_private(self, url: str) -> bool:
+        """Whether nobody on the way reads what is sent there. A registry elsewhere has no say about this machine."""
+        parts = urlsplit(url)
+        own = self.base.startswith("http:") and parts.hostname in ("127.0.0.1", "localhost", "::1")
+        return parts.scheme == "https" or (parts.scheme == "http" and own)
+
     def _place(self, answer: httpx.Response) -> str:
         """Where an upload goes on."""
         place = urljoin(self.base, str(answer.headers.get("Location", "")))
-        if not _is_private(place):
+        if not self._is_private(place):
             raise RegistryRefused(
                 f"{self.host} wants uploads sent to {urlsplit(place).netloc} in plain http",
                 remedy="use a registry that takes its blobs by https",
@@ -536,14 +562,6 @@ def _scope(repository: str, push: bool) -> str:
 
 def _basic(login: Login) -> str:
     return "Basic " + base64.b64encode(f"{login.user}:{login.password}".encode()).decode()
-
-
-def _is_private(url: str) -> bool:
-    """Whether nobody on the way reads what is sent there."""
-    parts = urlsplit(url)
-    return parts.scheme == "https" or (
-        parts.scheme == "http" and parts.hostname in ("127.0.0.1", "localhost", "::1")
-    )
 
 
 def _fallback_tag(digest: Digest) -> str:

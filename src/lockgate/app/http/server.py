@@ -58,6 +58,7 @@ from lockgate.serving.guarded_http import GuardedHttp
 
 ACTOR_HEADER = "Lockgate-Actor"
 _ACTOR = re.compile(r"[^\s\x00-\x1f\x7f](?:[^\x00-\x1f\x7f]{0,126}[^\s\x00-\x1f\x7f])?\Z")
+_N_LOGINS = 4
 _log = logging.getLogger("lockgate.hub")
 _SCHEMES = {
     "token": {"type": "http", "scheme": "bearer"},
@@ -113,6 +114,7 @@ def create_app(
         Lane("commands", limits.n_commands, limits.n_waiting, limits.request_s),
         Lane("queries", limits.n_queries, limits.n_waiting, limits.request_s),
         Lane("blobs", limits.n_blobs, limits.n_waiting, limits.request_s),
+        Lane("logins", _N_LOGINS, limits.n_waiting, limits.request_s),
     )
     routes = message_routes(gate, lanes, hub_for, behind.head)
     state = State({"tally": gate.tally})

@@ -125,7 +125,7 @@ class Team(Deciding):
         return identity_routes(
             gate.check,
             read,
-            lanes.queries.run,
+            lanes.logins.run,
             offered=identity.offered,
             exchange=identity.exchange,
             browser=identity.browser,
