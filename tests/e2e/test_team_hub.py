@@ -276,3 +276,22 @@ def test_what_is_wrong_is_said_before_anything_is_served(tmp_path: Path) -> None
     open_to_all = run()
     assert open_to_all.returncode == 2
     assert "hub.toml:2: listen.host" in open_to_all.stderr
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ("proxies = ['10.0.0.0/8']\n", "listen.proxies: '10.0.0.0/8' is no address"),
+        ("proxies = ['frontend']\n", "listen.proxies: 'frontend' is no address"),
+        ("certfile = 'no.pem'\nkeyfile = 'no.pem'\n", "http.certificate-invalid"),
+        ("certfile = 'hub.toml'\nkeyfile = 'hub.toml'\n", "http.certificate-invalid"),
+        ("[webhooks]\nnetworks = ['10.0.0.1/8']\n", "notify.network-invalid"),
+        ("[audit]\nsinks = ['mail:somebody']\n", "write file:PATH or s3:"),
+    ],
+)
+def test_what_a_start_would_stumble_over_is_found_by_the_check(tmp_path: Path, table: str, said: str) -> None:
+    (tmp_path / "hub.toml").write_text("[listen]\nport = 0\n" + table)
+    command = [sys.executable, "-P", "-m", "lockgate.app.cli", "hub", "--config", str(tmp_path / "hub.toml")]
+    done = subprocess.run([*command, "--check"], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (2, ""), done.stderr
+    assert said in done.stderr

@@ -9,13 +9,14 @@ import contextlib
 import ipaddress
 import signal
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import uvicorn
 
-from lockgate.core.errors import Unavailable, Unsupported
+from lockgate.core.errors import Invalid, Unavailable, Unsupported
 
 LOOPBACK = "127.0.0.1"
 _GRACE_S = 10
@@ -25,6 +26,12 @@ class IdentitiesUnproven(Unsupported):
     """Whoever can reach the port could act in any name."""
 
     code = "http.identities-unproven"
+
+
+class CertificateInvalid(Invalid):
+    """Certificate and key cannot be read, or do not belong together."""
+
+    code = "http.certificate-invalid"
 
 
 class PortTaken(Unavailable):
@@ -47,6 +54,7 @@ class Listener(uvicorn.Server):
 
     Raises:
         IdentitiesUnproven: the host is not of the loopback interface, and names are believed.
+        CertificateInvalid.
         PortTaken: somebody else listens there.
     """
 
@@ -69,6 +77,7 @@ class Listener(uvicorn.Server):
                 remedy=f"listen on {LOOPBACK}",
                 host=host,
             )
+        check_certificate(certfile, keyfile)
         self._listener = _listen(host, port)
         self._ready = ready
         self.port: int = self._listener.getsockname()[1]
@@ -114,6 +123,24 @@ class Listener(uvicorn.Server):
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, self.stop)
         yield
+
+
+def check_certificate(certfile: str | None, keyfile: str | None) -> None:
+    """Whether TLS can be spoken with these files; without any, it is not spoken.
+
+    Raises:
+        CertificateInvalid.
+    """
+    if certfile is None:
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certfile, keyfile)
+    except OSError as error:
+        raise CertificateInvalid(
+            f"{certfile} and {keyfile} cannot be used for TLS: {error.strerror or error}",
+            remedy="give PEM files that belong together, the key without a password: certfile and keyfile in [listen]",
+            certfile=certfile,
+        ) from error
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -138,6 +138,10 @@ def _complaints(config: HubConfig) -> list[tuple[list[str], str, str]]:
         )
     if bool(listen.certfile) != bool(listen.keyfile):
         found.append((["listen", "certfile"], "TLS needs certfile and keyfile", "give both, or neither"))
+    for proxy in listen.proxies:
+        if not _is_address(proxy):
+            remedy = 'write addresses, one by one: proxies = ["10.0.0.7"]'
+            found.append((["listen", "proxies"], f"{proxy!r} is no address, so it would be nobody", remedy))
     if not 0 <= listen.port <= 65_535:
         found.append((["listen", "port"], f"{listen.port} is no port", "write 8650, or 0 for any free one"))
     if not config.audit.sinks:
@@ -145,6 +149,13 @@ def _complaints(config: HubConfig) -> list[tuple[list[str], str, str]]:
     if config.audit.every_events < 1 or not config.audit.every_s > 0:
         found.append((["audit"], "checkpoints come never", "write every_events = 1000 and every_s = 60"))
     return found
+
+
+def _is_address(text: str) -> bool:
+    try:
+        return str(ipaddress.ip_address(text)) == text
+    except ValueError:
+        return False
 
 
 def _misfit(path: Path, error: Misfit) -> HubConfigInvalid:

@@ -18,11 +18,13 @@ from lockgate.access.decide import DEFAULT_TOKEN_DAYS
 from lockgate.adapters.http.blobs import Uploads
 from lockgate.adapters.http.gate import UNMETERED, Gate, Limits, arriving
 from lockgate.adapters.http.identity import identity_routes
+from lockgate.adapters.http.listener import check_certificate
 from lockgate.adapters.http.messages import Lanes
 from lockgate.adapters.identity.checkpoints import read_key
 from lockgate.adapters.identity.keys import CheckpointKey, PublicKey, generate_checkpoint_key
 from lockgate.adapters.identity.secrets import resolve as resolve_secret
 from lockgate.adapters.identity.team import Identity, open_identity
+from lockgate.adapters.notify.posting import parse_networks
 from lockgate.app.chores import Chores, note
 from lockgate.app.deciding import LOCAL_LOOK_S, Deciding
 from lockgate.app.http.server import Behind, HubServer, by_claimed_name, create_app
@@ -93,6 +95,12 @@ class Team(Deciding):
         if not path.exists() and self.journal.head().seq == 0:
             generate_checkpoint_key(path)
         CheckpointKey(path)
+
+    def check_listening(self) -> None:
+        """What `serve` would find out later. Raises `CertificateInvalid` and `NetworkInvalid`."""
+        listen = self.config.listen
+        check_certificate(self._path(listen.certfile), self._path(listen.keyfile))
+        parse_networks(self.config.webhooks.networks)
 
     def app(self) -> Litestar:
         """The HTTP application over this hub."""
@@ -200,8 +208,11 @@ def check(config: HubConfig, base: Path) -> list[str]:
     """
     team = Team(config, base)
     head = team.journal.head().seq
+    # To read them opens every place; the size alone would be 0 where one is away.
+    team.sink.read()
     lines = [f"store: {head} entries", f"checkpoints: the last one knows {team.sink.last_size()} entries"]
     lines += [f"checkpoints: checked with the key {verifier_key(one)}" for one in team.note_keys]
+    team.check_listening()
     for environment in config.trust:
         lines.append(f"trust: {len(team.trusted(environment))} keys in {environment}")
     team.blobs.has("sha256:" + "0" * 64)
