@@ -14,13 +14,15 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 
 class GuardedHttp(HttpToolsProtocol):
-    """Answers 431 to a head above `max_head_bytes`; closes a connection whose head takes `head_timeout_s`.
+    """Answers 431 to a head above `max_head_bytes`, 414 to a URL above `max_url_bytes`; closes a connection whose head
+    takes `head_timeout_s`. What routes and reads URLs remembers a thousand of them, so they have to be short.
 
     What comes of a body after the answer is thrown away, so that whoever is still sending gets to read the answer; for
     `rest_timeout_s` and `max_rest_bytes`, then the connection is closed.
     """
 
     max_head_bytes = 65_536
+    max_url_bytes = 8_192
     head_timeout_s = 10.0
     max_rest_bytes = 8 << 20
     rest_timeout_s = 5.0
@@ -50,7 +52,7 @@ class GuardedHttp(HttpToolsProtocol):
             self._head_bytes += len(data)
             # A body sent in one piece with its head is no long head: what counts is a head that does not end.
             if self._head_bytes > self.max_head_bytes and b"\r\n\r\n" not in data:
-                self._refuse_head()
+                self._refuse(b"431 Request Header Fields Too Large")
                 return
         super().data_received(data)
         if self._in_head and self._head_bytes and self._head_timer is None:
@@ -59,6 +61,18 @@ class GuardedHttp(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._in_head = True
+
+    def on_url(self, url: bytes) -> None:
+        super().on_url(url)
+        if len(self.url) > self.max_url_bytes:
+            # The parser stops at this, and `send_400_response` follows.
+            raise ValueError("the URL is too long")
+
+    def send_400_response(self, msg: str) -> None:
+        if self._in_head and len(self.url or b"") > self.max_url_bytes:
+            self._refuse(b"414 URI Too Long")
+        else:
+            super().send_400_response(msg)
 
     def on_headers_complete(self) -> None:
         self._in_head = False
@@ -79,10 +93,8 @@ class GuardedHttp(HttpToolsProtocol):
             self._rest_bytes = 0
             self._rest_timer = self.loop.call_later(self.rest_timeout_s, self._close)
 
-    def _refuse_head(self) -> None:
-        self.transport.write(
-            b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
-        )
+    def _refuse(self, status: bytes) -> None:
+        self.transport.write(b"HTTP/1.1 " + status + b"\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
         self.transport.close()
 
     def _head_too_slow(self) -> None:

@@ -409,6 +409,17 @@ def test_a_body_that_nobody_wants_is_not_taken_for_ever(
             assert n_bytes < 64 << 20
 
 
+def test_a_url_has_a_limit(served: Served) -> None:
+    """What routes and reads URLs remembers many of them, of strangers too."""
+    for path in ("/v1/" + "x" * 9_000, "/v1/changes?after=" + "1" * 9_000):
+        answer = raw(served, f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        assert answer.startswith(b"HTTP/1.1 414 ")
+    assert (
+        served.client.get("/v1/queries/hub.list-versions", params={"model": "x" * 8_000}).status_code == 404
+    )
+    assert raw(served, b"GE T / HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 400 ")
+
+
 def test_what_is_left_of_a_refused_body_does_not_cost_the_connection(served: Served) -> None:
     with socket.create_connection(("127.0.0.1", served.server.port)) as connection:
         connection.settimeout(10)

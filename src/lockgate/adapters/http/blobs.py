@@ -40,6 +40,8 @@ from lockgate.core.errors import Conflict, Forbidden, Invalid
 from lockgate.hub.authority import holds
 
 _CHUNK_BYTES = 1 << 20
+# Whoever reads slowly, or not at all, holds about two of these.
+_SENT_BYTES = 1 << 17
 _STALE_S = 24 * 3600.0
 _MAX_PAGE = 1_000
 _READING = ("read",)
@@ -340,7 +342,7 @@ async def _sending(path: Path, first: int, length: int, lane: Lane) -> AsyncIter
     with path.open("rb", buffering=0) as file:
         file.seek(first)
         while length > 0:
-            chunk = await lane.run(partial(file.read, min(length, _CHUNK_BYTES)), begun=True)
+            chunk = await lane.run(partial(file.read, min(length, _SENT_BYTES)), begun=True)
             if not chunk:
                 return
             length -= len(chunk)
