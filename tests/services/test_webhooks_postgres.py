@@ -9,12 +9,18 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
+import msgspec
 import pytest
 
 from lockgate.adapters.sql.postgres.opening import open_postgres
+from lockgate.app.http.server import by_claimed_name
 from lockgate.app.system import SystemClock
-from lockgate.hub.telling.subscriptions import AddSubscription
+from lockgate.app.team.config import HubConfig
+from lockgate.app.team.hub import Team
+from lockgate.core.errors import NotFound
+from lockgate.hub.telling.subscriptions import AddSubscription, ListDeliveries
 from lockgate.testing.hub_world import HubWorld, Story, accepted
 
 pytestmark = pytest.mark.service
@@ -121,3 +127,12 @@ def test_two_notifiers_share_the_work_and_one_is_killed(
     for name in NAMES:
         firsts = list(dict.fromkeys(seq for who, seq in receiver.got if who == name))
         assert [seq for seq in firsts if seq in wanted] == wanted
+
+
+def test_no_text_is_too_odd_to_ask_by(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PostgreSQL keeps no NUL in a text."""
+    monkeypatch.setenv("LG_DSN", database)
+    team = Team(msgspec.convert({"store": {"url": "env:LG_DSN"}}, HubConfig), tmp_path)
+    for name in ("\0", "a\0b", "nobody"):
+        with pytest.raises(NotFound):
+            team.hub_for(by_claimed_name({"lockgate-actor": "ann"})).ask(ListDeliveries(name=name))
