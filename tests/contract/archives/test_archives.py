@@ -9,7 +9,7 @@ import pytest
 from lockgate.adapters.sql.sqlite.opening import open_sqlite
 from lockgate.hub.ports import Store
 from lockgate.testing.archive_suite import ArchiveContract
-from lockgate.testing.memory_journal import MemoryJournal, MemoryOutbox, MemoryUsage
+from lockgate.testing.memory_journal import MemoryDeliveries, MemoryJournal, MemoryOutbox, MemoryUsage
 
 
 class TestArchivesOfMemory(ArchiveContract):
@@ -17,7 +17,12 @@ class TestArchivesOfMemory(ArchiveContract):
     def make(self) -> Callable[[], Store]:
         def new() -> Store:
             journal = MemoryJournal()
-            return Store(journal, MemoryOutbox(journal.store), MemoryUsage(journal.store))
+            return Store(
+                journal,
+                MemoryOutbox(journal.store),
+                MemoryUsage(journal.store),
+                MemoryDeliveries(journal.store),
+            )
 
         return new
 
