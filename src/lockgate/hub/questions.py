@@ -412,7 +412,7 @@ class Questions:
         lines = [VersionLine(version=one.key, state=one.state, package=one.digest) for one in page]
         return VersionsAnswer(
             # All of one model, so its number alone says where a version belongs.
-            versions=tuple(sorted(lines, key=lambda line: semver.parse(line.version.rpartition("@")[2]))),
+            versions=tuple(sorted(lines, key=lambda line: semver.order(line.version.rpartition("@")[2]))),
             next=page[-1].key if len(found) > limit else None,
         )
 

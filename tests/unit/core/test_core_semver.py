@@ -28,6 +28,11 @@ def test_there_is_a_bump_exactly_when_the_version_rises(old, new):
     assert (semver.bump_between(old, new) is not None) == (new > old)
 
 
+@given(VERSIONS, VERSIONS)
+def test_texts_sort_as_the_versions_they_are(left, right):
+    assert (semver.order(str(left)) < semver.order(str(right))) == (left < right)
+
+
 def test_versions_compare_as_numbers():
     assert semver.parse("1.10.0") > semver.parse("1.9.9") > semver.parse("1.9.0")
 
