@@ -4,6 +4,7 @@ before at once, and the hub takes it over into the journal before it says anythi
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -233,3 +234,19 @@ def test_only_who_may_write_the_run_directory_may_go_back(eventually: Eventually
             out, err = process.communicate(timeout=60)
         assert process.returncode == UNAVAILABLE and "Permission denied" in out + err
         assert answering(plane) == GOOD
+
+
+def test_a_hub_that_is_killed_while_it_adopts_adopts_once(eventually: Eventually) -> None:
+    """Written down, and dead before the target was told: whoever comes next tells it."""
+    with lamps(eventually, two_live) as project:
+        project.types(BY_HAND, by="sre").must(WAITING)
+        process = project.up_that_dies_at("delivery.adopt-local-plan@committed")
+        process.wait(60)
+        assert process.returncode == -signal.SIGKILL
+        assert project.version == LIVE and project.plan.origin == "local"
+        project.is_ready()
+        eventually(lambda: project.plan.origin == "hub")
+        assert set(versions_of(project.burst(20)).values()) == {LIVE}
+        eventually(lambda: project.asks("status")["effects_pending"] == 0)
+        assert len(project.journal(ADOPTED)) == 1
+        project.audit_holds()
