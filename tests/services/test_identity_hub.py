@@ -631,7 +631,7 @@ def test_a_login_that_is_about_to_end_is_renewed(tmp_path: Path) -> None:
         for thread in both:
             thread.join(60)
         second = json.loads(ann.file.read_text())[team.url]
-        assert second["id_token"] != first["id_token"]
+        # The identity token of the same second is the same text; the one that renews it is never used twice.
         assert second["refresh_token"] != first["refresh_token"]
         assert ann.json("whoami")["actor"] == ANN
         provider.stop()
