@@ -153,20 +153,32 @@ def test_a_data_plane_with_nothing_whole_never_answers_from_a_flipped_byte(
     assert reply.status == 503 or reply.body["fallback"] is True, reply
 
 
+def test_bytes_that_were_changed_are_not_promoted(given: Given, when: When, then: Then) -> None:
+    project = given.a_copy(of=given.twin)
+    when.ada("snapshot")
+    blob = project.layers("flight-delay@1.0.0")["golden.json"]
+    flip_a_byte(project, blob)
+    when.ada("promote flight-delay@1.0.0 --to dev")
+    then.it_ends_with(REFUSED).it_is_no_bug().it_says(blob)
+    (refused,) = project.journal("hub.command-refused/")
+    assert blob in str(refused["event"]["reasons"])
+    assert not project.journal("delivery.release-started/")
+    then.the_audit_holds()
+
+
 def test_a_first_release_that_cannot_be_loaded_fails_and_leaves_the_declared_fallback(
-    given: Given, when: When, then: Then
+    given: Given, when: When, then: Then, story: Story
 ) -> None:
     project = given.a_copy(of=given.twin)
     given.an_edit(
         "lockgate.toml", ('fallback = { kind = "none" }', 'fallback = { kind = "constant", value = 0.4 }')
     )
     when.ada("snapshot")
-    given.all_is_up()
+    when.ada("promote flight-delay@1.0.0 --to dev")
     blob = project.layers("flight-delay@1.0.0")["golden.json"]
     flip_a_byte(project, blob)
-    when.ada("promote flight-delay@1.0.0 --to dev")
-    then.it_ends_with(REFUSED).it_is_no_bug()
-    (failed,) = project.journal("delivery.release-failed/")
+    given.all_is_up()
+    (failed,) = story.eventually(lambda: project.journal("delivery.release-failed/"), 60.0)
     assert blob in failed["event"]["detail"]
     assert project.live()["dev/flight-delay"] is None
     reply = project.predict(FLIGHT, at="dev/flight-delay")
