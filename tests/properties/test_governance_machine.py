@@ -268,7 +268,8 @@ class GovernanceMachine(RuleBasedStateMachine):
         )
         before = self.now
         receipt = self.do(actor, command)
-        allowed = right is not None and self.is_person(actor) and actor != right.by and before < right.until
+        fresh = right is not None and not right.reviewed and before < right.until
+        allowed = right is not None and fresh and self.is_person(actor) and actor != right.by
         assert (receipt.refusal is None) == allowed
         if right is not None and receipt.events and allowed:
             right.second = actor
@@ -298,6 +299,7 @@ class GovernanceMachine(RuleBasedStateMachine):
         receipt = self.do(actor, command)
         allowed = (
             right is not None
+            and not right.reviewed
             and self.is_person(actor)
             and bool(right.second)
             and actor in (right.by, right.second)
