@@ -301,7 +301,7 @@ def test_a_policy_file_is_read_strictly(given: Given, when: When, then: Then) ->
     assert then.answer["source"] == "adopted"
 
 
-@pytest.mark.parametrize("line", ["ship", "train", "check", "snapshot", "judge flight-delay@1.0.0"])
+@pytest.mark.parametrize("line", ["ship", "train", "judge flight-delay@1.0.0"])
 def test_what_builds_for_a_hub_that_does_not_answer_begins_no_work(
     given: Given, when: When, then: Then, line: str
 ) -> None:
