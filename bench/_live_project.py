@@ -27,12 +27,13 @@ from lockgate.core.digests import Digest, canonical, sha256
 from lockgate.core.messages import Command, Receipt
 from lockgate.data.messages import RecordContractCheck, RecordSnapshot
 from lockgate.delivery.messages import ConfigureEndpoint, PromoteVersion
-from lockgate.delivery.rollout import EndpointSettings
+from lockgate.delivery.rollouts.policy import EndpointSettings
+from lockgate.delivery.standing import StandingAnswer
 from lockgate.gates.evidence import Baseline, Subject, line_of, record
 from lockgate.gates.messages import EvidenceLine, RecordEvidence
 from lockgate.governance.messages import AdoptPolicy, ApproveVersion, ValidateVersion
-from lockgate.governance.policy import Policy
-from lockgate.hub.messages import Standing, StandingAnswer
+from lockgate.governance.policies.policy import Policy
+from lockgate.hub.messages import Standing
 from lockgate.pipeline.messages import RecordRun
 from lockgate.registry.contract import encode_rows
 from lockgate.registry.messages import RegisterVersion

@@ -26,7 +26,7 @@ from lockgate.core.messages import Command, Receipt
 from lockgate.delivery.messages import ConfirmPlan, DeclareEndpoint, DeclareEnvironment, PromoteVersion
 from lockgate.gates.messages import EvidenceLine, RecordEvidence
 from lockgate.governance.messages import AdoptPolicy, ApproveVersion, ValidateVersion
-from lockgate.governance.policy import Policy1, TierRule1
+from lockgate.governance.policies.policy import Policy1, TierRule1
 from lockgate.hub.kernel import Hub
 from lockgate.hub.messages import ListVersions, Standing, Status
 from lockgate.registry.messages import DeclareModel, RegisterVersion

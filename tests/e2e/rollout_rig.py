@@ -36,15 +36,16 @@ from lockgate.app.declare import declare
 from lockgate.core.digests import Digest, canonical, sha256
 from lockgate.core.messages import Command, Receipt
 from lockgate.data.messages import RecordContractCheck, RecordSnapshot
+from lockgate.delivery.rollouts.tally import Counter
+from lockgate.delivery.rollouts.verdict import Look, Verdict
+from lockgate.delivery.standing import StandingAnswer
 from lockgate.delivery.state import ENDPOINT as ENDPOINT_KIND
 from lockgate.delivery.state import ROLLOUT as ROLLOUT_KIND
 from lockgate.delivery.state import EndpointState, RolloutState, release_key
-from lockgate.delivery.tally import Counter
-from lockgate.delivery.verdict import Look, Verdict
 from lockgate.gates.evidence import Baseline, Subject, line_of, record
 from lockgate.gates.messages import EvidenceLine, RecordEvidence
 from lockgate.governance.messages import ValidateVersion
-from lockgate.hub.messages import Standing, StandingAnswer, VerifyAudit
+from lockgate.hub.messages import Standing, VerifyAudit
 from lockgate.pipeline.messages import RecordRun
 from lockgate.registry.contract import InputField, ModelContract, OutputField, encode_rows
 from lockgate.registry.messages import RegisterVersion

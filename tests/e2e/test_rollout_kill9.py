@@ -21,7 +21,7 @@ from rollout_rig import (
     versions_of,
 )
 
-from lockgate.delivery.verdict import judge
+from lockgate.delivery.rollouts.verdict import judge
 
 LIVE, GOOD = VERSIONS["live"], VERSIONS["good"]
 

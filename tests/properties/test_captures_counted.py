@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from lockgate.adapters.targets.captures import CaptureReader
 from lockgate.core.digests import sha256
-from lockgate.delivery.rollout import Guard, RolloutPolicy, RolloutStep
-from lockgate.delivery.tally import Counter
-from lockgate.delivery.verdict import Look, judge
+from lockgate.delivery.rollouts.policy import Guard, RolloutPolicy, RolloutStep
+from lockgate.delivery.rollouts.tally import Counter
+from lockgate.delivery.rollouts.verdict import Look, judge
 from lockgate.traffic.capture import Answered, Dropped, Labelled, Line, Shadowed, encode
 
 ENDPOINT = "prod/main/m"

@@ -16,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from lockgate.core.messages import Command, Receipt
 from lockgate.delivery.messages import PromoteVersion, ReleaseInEmergency
+from lockgate.delivery.standing import StandingAnswer
 from lockgate.governance.judgement import DAY_US
 from lockgate.governance.messages import (
     ApproveVersion,
@@ -28,8 +29,8 @@ from lockgate.governance.messages import (
     RevokeApproval,
     SecondBreakGlass,
 )
-from lockgate.governance.policy import ApproverRole, Policy, WaiverTerms
-from lockgate.hub.messages import Standing, StandingAnswer, VerifyAudit
+from lockgate.governance.policies.policy import ApproverRole, Policy, WaiverTerms
+from lockgate.hub.messages import Standing, VerifyAudit
 from lockgate.testing.hub_world import AUTHOR, MODEL_NAME, POLICY, RELATIVE_GATE, HubWorld, Story, accepted
 from lockgate.testing.memory_journal import MemoryJournal, MemoryOutbox
 

@@ -22,6 +22,7 @@ from lockgate.adapters.sql.sqlite.outbox import SqliteOutbox
 from lockgate.adapters.sql.sqlite.store import SqliteStore
 from lockgate.core.errors import Bug
 from lockgate.core.messages import Command, Receipt
+from lockgate.delivery.lines import EndpointLine
 from lockgate.delivery.messages import (
     AdvanceRollout,
     ApplyPlan,
@@ -34,9 +35,9 @@ from lockgate.delivery.messages import (
     StartDrill,
 )
 from lockgate.delivery.plan import adoption_of, plan_of
-from lockgate.delivery.rollout import EndpointSettings, Guard, RolloutPolicy, RolloutStep
-from lockgate.delivery.verdict import Look, Segment, Tally
-from lockgate.hub.messages import EndpointLine, Status, VerifyAudit
+from lockgate.delivery.rollouts.policy import EndpointSettings, Guard, RolloutPolicy, RolloutStep
+from lockgate.delivery.rollouts.verdict import Look, Segment, Tally
+from lockgate.hub.messages import Status, VerifyAudit
 from lockgate.registry.messages import LiftQuarantine, QuarantineVersion
 from lockgate.testing.hub_world import (
     CONTROLLER,

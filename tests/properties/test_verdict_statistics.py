@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from scipy.special import betaln
 
 from lockgate.core.digests import sha256
-from lockgate.delivery.rollout import Guard, GuardName, RolloutPolicy, RolloutStep
-from lockgate.delivery.tally import Counter
-from lockgate.delivery.verdict import (
+from lockgate.delivery.rollouts.policy import Guard, GuardName, RolloutPolicy, RolloutStep
+from lockgate.delivery.rollouts.tally import Counter
+from lockgate.delivery.rollouts.verdict import (
     CONCENTRATION,
     SOAK_SHARE,
     Look,

@@ -33,8 +33,8 @@ from lockgate.delivery.messages import (
     RetireVersion,
     StartDrill,
 )
-from lockgate.delivery.rollout import EndpointSettings, Guard, RolloutPolicy, RolloutStep
-from lockgate.delivery.verdict import Look, Segment, Tally
+from lockgate.delivery.rollouts.policy import EndpointSettings, Guard, RolloutPolicy, RolloutStep
+from lockgate.delivery.rollouts.verdict import Look, Segment, Tally
 from lockgate.hub.messages import (
     ChangesSince,
     ExplainVersion,

@@ -28,7 +28,7 @@ from lockgate.core.messages import Command
 from lockgate.delivery.advance import standing_plan
 from lockgate.delivery.messages import ConfirmPlan, PromoteVersion, ReleaseInEmergency, Served
 from lockgate.delivery.plan import adoption_of, plan_of
-from lockgate.delivery.rollout import EndpointSettings
+from lockgate.delivery.rollouts.policy import EndpointSettings
 from lockgate.delivery.state import ENDPOINT, ENVIRONMENT, ON_A_STEP, ROLLOUT, SETTINGS, release_key
 from lockgate.gates.evidence import check_line
 from lockgate.gates.messages import RecordEvidence

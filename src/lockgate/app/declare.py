@@ -9,8 +9,8 @@ from lockgate.core.messages import Command, Receipt
 from lockgate.core.names import EndpointName, ModelName
 from lockgate.delivery.messages import ConfigureEndpoint, DeclareEndpoint, DeclareEnvironment
 from lockgate.governance.messages import AdoptPolicy
-from lockgate.governance.policy import AnyPolicy
-from lockgate.governance.policy_file import parse_policy
+from lockgate.governance.policies.file import parse_policy
+from lockgate.governance.policies.policy import AnyPolicy
 from lockgate.hub.kernel import Hub, require
 from lockgate.hub.messages import PolicyAnswer, PolicyInForce
 from lockgate.registry.messages import DeclareModel

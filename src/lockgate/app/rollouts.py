@@ -15,9 +15,9 @@ from lockgate.core.clock import Clock, Ids, Micros
 from lockgate.core.errors import LockgateError
 from lockgate.delivery.advance import worth_telling
 from lockgate.delivery.messages import ConfirmPlan, JudgeRollout
+from lockgate.delivery.rollouts.tally import Counter
+from lockgate.delivery.rollouts.verdict import judge
 from lockgate.delivery.state import ENDPOINT, ON_A_STEP, ROLLOUT, Rollout, RolloutState, release_key
-from lockgate.delivery.tally import Counter
-from lockgate.delivery.verdict import judge
 from lockgate.hub.kernel import Hub, read_body, require
 from lockgate.hub.ports import Journal
 

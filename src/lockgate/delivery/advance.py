@@ -29,7 +29,8 @@ from lockgate.delivery.messages import (
     RolloutStepStarted,
     Served,
 )
-from lockgate.delivery.rollout import EndpointSettings, RolloutPolicy, complaints
+from lockgate.delivery.rollouts.policy import EndpointSettings, RolloutPolicy, complaints
+from lockgate.delivery.rollouts.verdict import Verdict, judge
 from lockgate.delivery.state import (
     ENDPOINT,
     ENVIRONMENT,
@@ -42,7 +43,6 @@ from lockgate.delivery.state import (
     RolloutState,
     release_key,
 )
-from lockgate.delivery.verdict import Verdict, judge
 from lockgate.delivery.way_back import capture_of, publish, served_of, take_back
 from lockgate.traffic.capture import CaptureMode
 from lockgate.traffic.plan import FLIP_PATIENCE_S

@@ -33,7 +33,7 @@ from lockgate.delivery.messages import (
     RollbackConfirmed,
     Served,
 )
-from lockgate.delivery.rollout import RolloutPolicy
+from lockgate.delivery.rollouts.policy import RolloutPolicy
 from lockgate.delivery.standing import (
     guards_of,
     needs_promote,
@@ -62,7 +62,7 @@ from lockgate.governance.judgement import (
     ticket_reasons,
 )
 from lockgate.governance.messages import ConsumerSignedOff, ReleasePlanWritten, SignOff, WriteReleasePlan
-from lockgate.governance.policy import Sensitivity
+from lockgate.governance.policies.policy import Sensitivity
 from lockgate.governance.release_plan import ReleasePlan, plan_reasons
 from lockgate.governance.state import (
     APPROVAL,

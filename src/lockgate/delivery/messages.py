@@ -9,10 +9,10 @@ import msgspec
 from lockgate.core.clock import Micros
 from lockgate.core.digests import Digest
 from lockgate.core.messages import Command, Effect, Event, Scope
-from lockgate.delivery.rollout import EndpointSettings, RolloutPolicy, Stage
-from lockgate.delivery.verdict import Look, Verdict
+from lockgate.delivery.rollouts.policy import EndpointSettings, RolloutPolicy, Stage
+from lockgate.delivery.rollouts.verdict import Look, Verdict
 from lockgate.governance.messages import environment_scope
-from lockgate.governance.policy import Sensitivity
+from lockgate.governance.policies.policy import Sensitivity
 from lockgate.registry.messages import model_scope
 from lockgate.traffic.capture import CaptureMode
 from lockgate.traffic.plan import Fallback

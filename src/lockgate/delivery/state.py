@@ -50,9 +50,9 @@ from lockgate.delivery.messages import (
     Served,
     Strategy,
 )
-from lockgate.delivery.rollout import EndpointSettings, RolloutPolicy, Stage
-from lockgate.delivery.verdict import Verdict
-from lockgate.governance.policy import Sensitivity
+from lockgate.delivery.rollouts.policy import EndpointSettings, RolloutPolicy, Stage
+from lockgate.delivery.rollouts.verdict import Verdict
+from lockgate.governance.policies.policy import Sensitivity
 from lockgate.traffic.capture import CaptureMode
 from lockgate.traffic.plan import Fallback
 

@@ -14,7 +14,7 @@ from lockgate.core.clock import Micros, iso
 from lockgate.core.names import parse_model, parse_version
 from lockgate.gates.state import EvidenceState
 from lockgate.governance.judgement import DAY_US
-from lockgate.governance.policy import TierRule
+from lockgate.governance.policies.policy import TierRule
 from lockgate.governance.state import ApprovalState, BreakGlassState, ProposalState, WaiverState
 from lockgate.registry.state import VersionState
 

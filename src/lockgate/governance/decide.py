@@ -17,7 +17,6 @@ from lockgate.governance.judgement import (
     not_by_the_author,
     pass_over,
 )
-from lockgate.governance.laxity import laxer
 from lockgate.governance.messages import (
     AdoptPolicy,
     ApprovalRevoked,
@@ -31,7 +30,8 @@ from lockgate.governance.messages import (
     VersionApproved,
     VersionDeclined,
 )
-from lockgate.governance.policy import complaints
+from lockgate.governance.policies.laxity import laxer
+from lockgate.governance.policies.policy import complaints
 from lockgate.governance.state import (
     APPROVAL,
     POLICY,

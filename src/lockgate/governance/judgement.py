@@ -16,7 +16,7 @@ from lockgate.core.digests import Digest, digest_of
 from lockgate.core.messages import Context, Reason
 from lockgate.gates.messages import EvidenceLine
 from lockgate.gates.state import EvidenceState
-from lockgate.governance.policy import (
+from lockgate.governance.policies.policy import (
     NEVER_WAIVED,
     AnyPolicy,
     ApproverRole,

@@ -7,7 +7,7 @@ from typing import ClassVar
 from lockgate.core.clock import Micros, iso
 from lockgate.core.digests import Digest, short
 from lockgate.core.messages import Command, Event, Scope
-from lockgate.governance.policy import AnyPolicy, ApproverRole, Policy1
+from lockgate.governance.policies.policy import AnyPolicy, ApproverRole, Policy1
 from lockgate.governance.release_plan import ReleasePlan, Risk
 from lockgate.registry.messages import model_scope
 

@@ -25,7 +25,7 @@ from lockgate.governance.messages import (
     WaiverGranted,
     WaiverRequested,
 )
-from lockgate.governance.policy import AnyPolicy, ApproverRole
+from lockgate.governance.policies.policy import AnyPolicy, ApproverRole
 from lockgate.governance.release_plan import ReleasePlan
 
 

@@ -24,7 +24,7 @@ from lockgate.governance.messages import (
     WaiverGranted,
     WaiverRequested,
 )
-from lockgate.governance.policy import AnyPolicy, TierRule, WaiverTerms
+from lockgate.governance.policies.policy import AnyPolicy, TierRule, WaiverTerms
 from lockgate.governance.state import POLICY, WAIVER, PolicyState, WaiverState
 from lockgate.registry.state import MODEL, VERSION, ModelState
 

@@ -13,19 +13,14 @@ from lockgate.core.clock import Micros
 from lockgate.core.digests import Digest
 from lockgate.core.messages import Event, Query, Reason, Scope
 from lockgate.data.state import SnapshotState
+from lockgate.delivery.lines import EndpointLine
 from lockgate.delivery.messages import endpoint_scope
-from lockgate.delivery.standing import Decided as Decided
-from lockgate.delivery.standing import DrillLine as DrillLine
-from lockgate.delivery.standing import EndpointLine as EndpointLine
-from lockgate.delivery.standing import LiveLine as LiveLine
-from lockgate.delivery.standing import Readiness as Readiness
-from lockgate.delivery.standing import RolloutLine as RolloutLine
-from lockgate.delivery.standing import StandingAnswer as StandingAnswer
+from lockgate.delivery.standing import StandingAnswer
 from lockgate.delivery.state import EndpointState, ReleaseState, RolloutState
 from lockgate.gates.messages import EvidenceLine
 from lockgate.governance.attention import Attention
 from lockgate.governance.messages import environment_scope
-from lockgate.governance.policy import AnyPolicy
+from lockgate.governance.policies.policy import AnyPolicy
 from lockgate.governance.proof import ConsistencyProof, InclusionProof
 from lockgate.governance.release_plan import ReleasePlan, Risk
 from lockgate.governance.state import (

@@ -17,17 +17,15 @@ from lockgate.core.journal import NoteVerifiers
 from lockgate.core.messages import Event, Query, Reason, Stamp
 from lockgate.core.names import parse_endpoint, parse_version
 from lockgate.data.state import SNAPSHOT, SnapshotState
+from lockgate.delivery.attention import live_standing, queue
+from lockgate.delivery.lines import DrillLine, EndpointLine, LiveLine, Readiness, astray, lately, rollout_line
 from lockgate.delivery.messages import PromoteVersion, endpoint_scope
 from lockgate.delivery.plan import by_hand
 from lockgate.delivery.standing import (
-    astray,
+    StandingAnswer,
     guards_of,
-    lately,
-    live_standing,
     mishaps_of,
     needs_promote,
-    queue,
-    rollout_line,
     standing_answer,
     way_back_of,
 )
@@ -43,7 +41,7 @@ from lockgate.delivery.state import (
     release_key,
 )
 from lockgate.gates.state import EVIDENCE, evidence_key
-from lockgate.governance.policy import AnyPolicy, PolicyInvalid, complaints
+from lockgate.governance.policies.policy import AnyPolicy, PolicyInvalid, complaints
 from lockgate.governance.proof import ConsistencyProof, InclusionProof
 from lockgate.governance.release_plan import drafted
 from lockgate.governance.state import APPROVAL, POLICY, PROPOSAL, RELEASE_PLAN, approval_key
@@ -60,8 +58,6 @@ from lockgate.hub.messages import (
     DossierFacts,
     DraftAnswer,
     DraftReleasePlan,
-    DrillLine,
-    EndpointLine,
     ExplainVersion,
     FindReleases,
     Impact,
@@ -71,7 +67,6 @@ from lockgate.hub.messages import (
     LineageAnswer,
     ListAccess,
     ListVersions,
-    LiveLine,
     OwnAccess,
     OwnAccessAnswer,
     PackageVersionAnswer,
@@ -81,7 +76,6 @@ from lockgate.hub.messages import (
     ProveEntry,
     Queue,
     QueueAnswer,
-    Readiness,
     ReleasesAnswer,
     ReplayAnswer,
     ReplayPolicy,
@@ -89,7 +83,6 @@ from lockgate.hub.messages import (
     RolloutAnswer,
     ShowRollout,
     Standing,
-    StandingAnswer,
     Status,
     StatusAnswer,
     TokenLine,

@@ -10,7 +10,7 @@ from lockgate.core.messages import Reason, Stamp
 from lockgate.core.names import parse_endpoint
 from lockgate.delivery.messages import PromoteVersion, ReleaseStarted
 from lockgate.delivery.standing import needs_promote, stopped_by
-from lockgate.governance.policy import AnyPolicy
+from lockgate.governance.policies.policy import AnyPolicy
 from lockgate.hub.audit import read_entry
 from lockgate.hub.kernel import Folded, gather, iter_entries
 from lockgate.hub.messages import ReplayAnswer, ReplayLine

@@ -15,8 +15,8 @@ import pytest
 from lockgate.core.errors import Conflict, Invalid, NotFound
 from lockgate.core.messages import Receipt
 from lockgate.delivery.messages import PromoteVersion
-from lockgate.delivery.rollout import EndpointSettings, Guard, RolloutPolicy, RolloutStep
-from lockgate.delivery.verdict import Look, Segment, Tally
+from lockgate.delivery.rollouts.policy import EndpointSettings, Guard, RolloutPolicy, RolloutStep
+from lockgate.delivery.rollouts.verdict import Look, Segment, Tally
 from lockgate.hub.kernel import Hub
 from lockgate.hub.messages import (
     ChangesAnswer,

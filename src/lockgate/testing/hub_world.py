@@ -28,11 +28,11 @@ from lockgate.delivery.messages import (
     ReleaseInEmergency,
     RollBackEndpoint,
 )
-from lockgate.delivery.rollout import EndpointSettings
-from lockgate.delivery.verdict import Look
+from lockgate.delivery.rollouts.policy import EndpointSettings
+from lockgate.delivery.rollouts.verdict import Look
 from lockgate.gates.messages import EvidenceLine, RecordEvidence, Verdict
 from lockgate.governance.messages import AdoptPolicy, ApproveVersion, ValidateVersion, WriteReleasePlan
-from lockgate.governance.policy import AnyPolicy, ApproverRole, Policy1, Sensitivity, TierRule1
+from lockgate.governance.policies.policy import AnyPolicy, ApproverRole, Policy1, Sensitivity, TierRule1
 from lockgate.governance.release_plan import Risk
 from lockgate.hub.authority import Session, controller
 from lockgate.hub.kernel import Hub, LocalHub, read_body

@@ -24,6 +24,7 @@ from lockgate.core.messages import Receipt, RefusedCommand
 from lockgate.core.names import ModelName, parse_version
 from lockgate.core.version import VERSION_OF_LOCKGATE
 from lockgate.data.messages import RecordContractCheck, RecordSnapshot
+from lockgate.delivery.standing import StandingAnswer
 from lockgate.features.definition import Definitions
 from lockgate.gates.evidence import Evidence, line_of
 from lockgate.gates.features import ServedFeatures
@@ -36,7 +37,6 @@ from lockgate.hub.messages import (
     ListVersions,
     PackageVersionAnswer,
     Standing,
-    StandingAnswer,
     VersionAnswer,
     VersionLine,
     VersionOfPackage,

@@ -19,7 +19,7 @@ import msgspec
 from lockgate.core.errors import Invalid, NotFound, did_you_mean
 from lockgate.core.names import ModelName, check_part
 from lockgate.core.secrets import parse_secret_ref
-from lockgate.delivery.rollout import (
+from lockgate.delivery.rollouts.policy import (
     EndpointSettings,
     Guard,
     GuardName,
@@ -29,7 +29,7 @@ from lockgate.delivery.rollout import (
     complaints,
 )
 from lockgate.gates.scans.dossier import SECTIONS
-from lockgate.governance.policy import Sensitivity
+from lockgate.governance.policies.policy import Sensitivity
 from lockgate.registry.messages import Tier
 from lockgate.traffic.capture import CaptureMode
 from lockgate.traffic.plan import N_SLOTS, Fallback

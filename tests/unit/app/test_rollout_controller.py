@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lockgate.app.rollouts import CRASH_LOOP, RolloutController
-from lockgate.delivery.rollout import EndpointSettings, Guard, RolloutPolicy, RolloutStep
+from lockgate.delivery.rollouts.policy import EndpointSettings, Guard, RolloutPolicy, RolloutStep
 from lockgate.hub.messages import ShowRollout, Status
 from lockgate.testing.clock import CountingIds
 from lockgate.testing.hub_world import CONTROLLER, MODEL_NAME, HubWorld, Story, accepted

@@ -7,6 +7,7 @@ import pytest
 
 from lockgate.core.errors import Invalid
 from lockgate.core.messages import Receipt
+from lockgate.delivery.lines import EndpointLine
 from lockgate.delivery.messages import (
     ApplyPlan,
     ConfirmPlan,
@@ -19,7 +20,7 @@ from lockgate.delivery.messages import (
     SignOffRemoval,
 )
 from lockgate.delivery.plan import plan_of
-from lockgate.hub.messages import EndpointLine, ExplainVersion, Standing, Status
+from lockgate.hub.messages import ExplainVersion, Standing, Status
 from lockgate.hub.questions import Questions
 from lockgate.registry.messages import QuarantineVersion, RejectVersion
 from lockgate.testing.hub_world import (

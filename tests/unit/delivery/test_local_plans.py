@@ -7,10 +7,11 @@ import pytest
 from lockgate.adapters.targets.effects import EffectRunner
 from lockgate.app.deciding import CONTROLLER
 from lockgate.core.messages import Receipt
+from lockgate.delivery.lines import EndpointLine
 from lockgate.delivery.plan import adoption_of
 from lockgate.delivery.state import LocalState
 from lockgate.hub.kernel import LocalHub, require
-from lockgate.hub.messages import EndpointLine, ExplainVersion, Status, VerifyAudit
+from lockgate.hub.messages import ExplainVersion, Status, VerifyAudit
 from lockgate.registry.messages import QuarantineVersion
 from lockgate.testing.hub_world import MODEL_NAME, HubWorld, Story, accepted, named_digest, rules_of
 from lockgate.testing.memory_journal import MemoryJournal, MemoryOutbox, MemoryStore

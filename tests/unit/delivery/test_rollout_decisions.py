@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from lockgate.delivery.lines import EndpointLine
 from lockgate.delivery.messages import (
     AdvanceRollout,
     ApplyPlan,
@@ -18,9 +19,9 @@ from lockgate.delivery.messages import (
     StartDrill,
 )
 from lockgate.delivery.plan import plan_of
-from lockgate.delivery.rollout import EndpointSettings, Guard, RolloutPolicy, RolloutStep
-from lockgate.delivery.verdict import Look, Segment, Tally
-from lockgate.hub.messages import EndpointLine, RolloutAnswer, ShowRollout, Status, VerifyAudit
+from lockgate.delivery.rollouts.policy import EndpointSettings, Guard, RolloutPolicy, RolloutStep
+from lockgate.delivery.rollouts.verdict import Look, Segment, Tally
+from lockgate.hub.messages import RolloutAnswer, ShowRollout, Status, VerifyAudit
 from lockgate.hub.questions import Questions
 from lockgate.registry.messages import QuarantineVersion
 from lockgate.testing.hub_world import (

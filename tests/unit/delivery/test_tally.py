@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from lockgate.core.digests import sha256
-from lockgate.delivery import tally
-from lockgate.delivery.rollout import Guard, RolloutPolicy, RolloutStep
-from lockgate.delivery.tally import Counter
-from lockgate.delivery.verdict import Segment, Tally
+from lockgate.delivery.rollouts import tally
+from lockgate.delivery.rollouts.policy import Guard, RolloutPolicy, RolloutStep
+from lockgate.delivery.rollouts.tally import Counter
+from lockgate.delivery.rollouts.verdict import Segment, Tally
 from lockgate.traffic.capture import Answered, Asked, Dropped, Labelled, Line, Shadowed
 
 NEW, OLD, OTHER = (sha256(name) for name in (b"new", b"old", b"other"))

@@ -7,8 +7,8 @@ import math
 import msgspec
 import pytest
 
-from lockgate.delivery.rollout import Guard, RolloutPolicy, RolloutStep
-from lockgate.delivery.verdict import (
+from lockgate.delivery.rollouts.policy import Guard, RolloutPolicy, RolloutStep
+from lockgate.delivery.rollouts.verdict import (
     BadLook,
     GuardVerdict,
     Look,

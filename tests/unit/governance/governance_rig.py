@@ -6,9 +6,10 @@ from typing import Any
 
 import msgspec
 
-from lockgate.delivery.rollout import EndpointSettings, Guard, RolloutPolicy, RolloutStep
-from lockgate.governance.policy import Policy
-from lockgate.hub.messages import Standing, StandingAnswer
+from lockgate.delivery.rollouts.policy import EndpointSettings, Guard, RolloutPolicy, RolloutStep
+from lockgate.delivery.standing import StandingAnswer
+from lockgate.governance.policies.policy import Policy
+from lockgate.hub.messages import Standing
 from lockgate.testing.hub_world import MODEL_NAME, POLICY, HubWorld, Story, accepted
 from lockgate.testing.memory_journal import MemoryJournal, MemoryOutbox
 

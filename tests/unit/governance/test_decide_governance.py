@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from lockgate.delivery.standing import StandingAnswer
 from lockgate.governance.messages import (
     AdoptPolicy,
     ApproveVersion,
@@ -12,9 +13,9 @@ from lockgate.governance.messages import (
     DeclineVersion,
     RevokeApproval,
 )
-from lockgate.governance.policy import AnyPolicy, Limit, Policy
+from lockgate.governance.policies.policy import AnyPolicy, Limit, Policy
 from lockgate.hub.kernel import LocalHub
-from lockgate.hub.messages import ExplainVersion, PolicyInForce, Standing, StandingAnswer
+from lockgate.hub.messages import ExplainVersion, PolicyInForce, Standing
 from lockgate.registry.messages import DeclareModel
 from lockgate.testing.hub_world import (
     GATE,

@@ -8,9 +8,9 @@ import pytest
 from lockgate.app.declare import default_policy
 from lockgate.core.digests import canonical
 from lockgate.governance.judgement import empty_seats
-from lockgate.governance.laxity import laxer
-from lockgate.governance.policy import Limit, Policy, Policy1, PolicyInvalid, Quorum, quorum_of
-from lockgate.governance.policy_file import parse_policy
+from lockgate.governance.policies.file import parse_policy
+from lockgate.governance.policies.laxity import laxer
+from lockgate.governance.policies.policy import Limit, Policy, Policy1, PolicyInvalid, Quorum, quorum_of
 from lockgate.governance.state import Approval
 from lockgate.testing.hub_world import POLICY
 

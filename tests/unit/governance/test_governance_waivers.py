@@ -11,7 +11,7 @@ from governance_rig import ENDPOINT, V1, V2, bring, policy, ready, rules, standi
 from lockgate.core.messages import Receipt
 from lockgate.delivery.state import ReleaseState
 from lockgate.governance.messages import AdoptPolicy, EndWaiver, GrantWaiver, RequestWaiver
-from lockgate.governance.policy import Limit, WaiverTerms
+from lockgate.governance.policies.policy import Limit, WaiverTerms
 from lockgate.hub.messages import ExplainVersion, Status
 from lockgate.registry.messages import QuarantineVersion
 from lockgate.testing.hub_world import GATE, MODEL_NAME, RELATIVE_GATE, HubWorld, Story, accepted, rules_of

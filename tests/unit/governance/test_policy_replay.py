@@ -9,7 +9,7 @@ from governance_rig import ENDPOINT, V1, V2, bring, policy, ready, standing, wor
 from lockgate.core.digests import digest_of
 from lockgate.delivery.messages import ReleaseInEmergency
 from lockgate.governance.messages import AdoptPolicy, BreakGlass
-from lockgate.governance.policy import Policy
+from lockgate.governance.policies.policy import Policy
 from lockgate.hub.messages import ReplayAnswer, ReplayPolicy, Standing
 from lockgate.testing.hub_world import MODEL_NAME, HubWorld, Story, accepted
 

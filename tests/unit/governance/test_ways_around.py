@@ -29,8 +29,8 @@ from lockgate.governance.messages import (
     SecondBreakGlass,
     ValidateVersion,
 )
-from lockgate.governance.policy import BreakGlassTerms, Policy, PolicyInvalid, TierRule, WaiverTerms
-from lockgate.governance.policy_file import parse_policy
+from lockgate.governance.policies.file import parse_policy
+from lockgate.governance.policies.policy import BreakGlassTerms, Policy, PolicyInvalid, TierRule, WaiverTerms
 from lockgate.hub.authority import Session
 from lockgate.hub.messages import ExplainVersion, Queue, ReplayPolicy, Standing, VerifyAudit
 from lockgate.registry.messages import DeclareModel, LiftQuarantine, QuarantineVersion, RevokeKey

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from lockgate.hub.messages import PolicyAnswer, PolicyInForce, Standing, StandingAnswer
+from lockgate.delivery.standing import StandingAnswer
+from lockgate.hub.messages import PolicyAnswer, PolicyInForce, Standing
 from lockgate.testing.hub_world import AUTHOR, MAX_AGE_DAYS, MODEL_NAME, POLICY, HubWorld, Story, accepted
 from lockgate.testing.memory_journal import MemoryJournal, MemoryOutbox
 

@@ -6,7 +6,8 @@ import pytest
 
 from lockgate.core.digests import BadDigest
 from lockgate.core.messages import Reason, Receipt
-from lockgate.hub.messages import ExplainVersion, LiveLine, Standing, Status
+from lockgate.delivery.lines import LiveLine
+from lockgate.hub.messages import ExplainVersion, Standing, Status
 from lockgate.registry.messages import RejectVersion, RevokeKey, SignVersion
 from lockgate.testing.hub_world import (
     MODEL_NAME,

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from lockgate.app.declare import default_cases, default_policy
-from lockgate.governance.policy import Limit, Policy
+from lockgate.governance.policies.policy import Limit, Policy
 from lockgate.workshop.policies.cases import Case, CasesInvalid, Figure, decide_case, parse_cases
 
 DEFAULT, CASES = default_policy(), parse_cases(default_cases(), where="default.cases.toml")

@@ -24,8 +24,8 @@ from lockgate.core.documents import DocRef, DocumentKind
 from lockgate.core.errors import Invalid
 from lockgate.core.messages import Reason
 from lockgate.delivery.messages import DrillFigures, PromoteVersion, Served
-from lockgate.delivery.rollout import EndpointSettings, Guard, RolloutPolicy, RolloutStep
-from lockgate.delivery.standing import needs_promote, standing_of, way_back_of
+from lockgate.delivery.rollouts.policy import EndpointSettings, Guard, RolloutPolicy, RolloutStep
+from lockgate.delivery.standing import Decided, needs_promote, standing_of, way_back_of
 from lockgate.delivery.state import (
     DRILL,
     ENDPOINT,
@@ -41,7 +41,7 @@ from lockgate.gates.messages import EvidenceLine, Verdict
 from lockgate.gates.state import EVIDENCE, EvidenceState, evidence_key
 from lockgate.governance.decide import bound_of
 from lockgate.governance.judgement import DAY_US, WAITS_FOR_PEOPLE, ticket_reasons
-from lockgate.governance.policy import AnyPolicy, ApproverRole, Sensitivity
+from lockgate.governance.policies.policy import AnyPolicy, ApproverRole, Sensitivity
 from lockgate.governance.release_plan import ReleasePlan, Risk
 from lockgate.governance.state import (
     APPROVAL,
@@ -60,7 +60,6 @@ from lockgate.governance.state import (
     numbered_key,
 )
 from lockgate.hub.kernel import gather
-from lockgate.hub.messages import Decided
 from lockgate.registry.messages import Tier
 from lockgate.registry.state import MODEL, VERSION, ModelState, VersionState
 from lockgate.traffic.plan import Fallback

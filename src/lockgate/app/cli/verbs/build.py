@@ -24,12 +24,14 @@ from lockgate.core.digests import short
 from lockgate.core.errors import Conflict, did_you_mean
 from lockgate.core.messages import Reason, Refusal
 from lockgate.core.names import EndpointName, parse_version
+from lockgate.delivery.lines import EndpointLine
+from lockgate.delivery.standing import StandingAnswer
 from lockgate.features.definition import service_views
 from lockgate.features.sql import check_sql
 from lockgate.gates.evidence import explain
 from lockgate.governance.messages import ValidateVersion
 from lockgate.hub.authority import holds
-from lockgate.hub.messages import EndpointLine, ExplainVersion, Standing, StandingAnswer, VersionAnswer
+from lockgate.hub.messages import ExplainVersion, Standing, VersionAnswer
 from lockgate.pipeline.execute import EVERY_STAGE
 from lockgate.pipeline.recipe import view_hashes
 from lockgate.workshop.config import ConfigInvalid

@@ -8,8 +8,8 @@ from lockgate.app.cli.session import Session, verb
 from lockgate.app.cli.verbs.release import endpoint_line
 from lockgate.app.cli.verbs.show import when
 from lockgate.core.names import EndpointName, parse_endpoint, parse_version
+from lockgate.delivery.lines import EndpointLine
 from lockgate.delivery.messages import RemoveEndpoint, SignOffRemoval
-from lockgate.hub.messages import EndpointLine
 
 
 @click.group()

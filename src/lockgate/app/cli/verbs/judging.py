@@ -10,12 +10,13 @@ import msgspec
 from lockgate.app.cli.session import Session, told, verb
 from lockgate.core.names import parse_version
 from lockgate.delivery.messages import RetireVersion
+from lockgate.delivery.standing import StandingAnswer
 from lockgate.gates.evidence import explain as explain_evidence
 from lockgate.governance.judgement import own_role, wanted_roles
 from lockgate.governance.messages import ApproveVersion, DeclineVersion, RevokeApproval, ValidateVersion
-from lockgate.governance.policy import ApproverRole
+from lockgate.governance.policies.policy import ApproverRole
 from lockgate.hub.authority import may
-from lockgate.hub.messages import Standing, StandingAnswer
+from lockgate.hub.messages import Standing
 from lockgate.registry.messages import LiftQuarantine, QuarantineVersion, RejectVersion
 
 

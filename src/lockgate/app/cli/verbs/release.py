@@ -15,8 +15,9 @@ from lockgate.app.cli.session import Session, verb
 from lockgate.app.plugins import resolve
 from lockgate.core.messages import Refusal
 from lockgate.core.names import EndpointName, parse_endpoint, parse_version
+from lockgate.delivery.lines import EndpointLine, LiveLine
 from lockgate.delivery.messages import PromoteVersion, RollBackEndpoint
-from lockgate.hub.messages import EndpointLine, LiveLine, Status, StatusAnswer
+from lockgate.hub.messages import Status, StatusAnswer
 from lockgate.traffic.by_hand import Hand, named, taken_back
 from lockgate.traffic.plan import FLIP_PATIENCE_S, LocalOrigin
 from lockgate.workshop.git import change_of

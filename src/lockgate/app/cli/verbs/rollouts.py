@@ -13,6 +13,7 @@ from lockgate.app.cli.verbs.release import endpoint_line
 from lockgate.app.cli.verbs.show import drill_text, rollout_text, when
 from lockgate.app.supervise import NotUp, running
 from lockgate.core.names import EndpointName, parse_endpoint, parse_version
+from lockgate.delivery.lines import EndpointLine, RolloutLine
 from lockgate.delivery.messages import (
     AdvanceRollout,
     DrillFigures,
@@ -22,8 +23,8 @@ from lockgate.delivery.messages import (
     RollBackEndpoint,
     StartDrill,
 )
-from lockgate.delivery.verdict import GuardVerdict
-from lockgate.hub.messages import EndpointLine, RolloutAnswer, RolloutLine, ShowRollout
+from lockgate.delivery.rollouts.verdict import GuardVerdict
+from lockgate.hub.messages import RolloutAnswer, ShowRollout
 from lockgate.registry.package import GOLDEN_PATH, decode_golden
 from lockgate.traffic.errors import TargetUnavailable
 

@@ -20,8 +20,8 @@ from lockgate.core.errors import LockgateError, NotFound
 from lockgate.core.names import parse_endpoint, parse_version
 from lockgate.core.secrets import parse_secret_ref
 from lockgate.governance.messages import ConsentToPolicy
-from lockgate.governance.policy import AnyPolicy, PolicyInvalid
-from lockgate.governance.policy_file import parse_policy, rule_lines
+from lockgate.governance.policies.file import parse_policy, rule_lines
+from lockgate.governance.policies.policy import AnyPolicy, PolicyInvalid
 from lockgate.hub.messages import PolicyAnswer, PolicyInForce, ReplayAnswer, ReplayPolicy
 from lockgate.workshop.config import NoProject
 from lockgate.workshop.policies.cases import decide_case, parse_cases

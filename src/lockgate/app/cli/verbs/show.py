@@ -14,21 +14,17 @@ from lockgate.core.clock import iso
 from lockgate.core.digests import short
 from lockgate.core.names import DEFAULT_NAMESPACE, parse_endpoint, parse_version
 from lockgate.data.state import SnapshotState
+from lockgate.delivery.lines import DrillLine, EndpointLine, LiveLine, Readiness, RolloutLine
+from lockgate.delivery.standing import StandingAnswer
 from lockgate.delivery.state import LocalState
 from lockgate.gates.messages import EvidenceLine
 from lockgate.governance.release_plan import plan_lines
 from lockgate.hub.messages import (
-    DrillLine,
-    EndpointLine,
     ExplainVersion,
     Impact,
     ImpactAnswer,
     Lineage,
-    LiveLine,
-    Readiness,
-    RolloutLine,
     Standing,
-    StandingAnswer,
     Status,
     StatusAnswer,
     VersionAnswer,

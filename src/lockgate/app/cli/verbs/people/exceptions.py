@@ -26,7 +26,7 @@ from lockgate.governance.messages import (
     SignOff,
     WriteReleasePlan,
 )
-from lockgate.governance.policy import ApproverRole
+from lockgate.governance.policies.policy import ApproverRole
 from lockgate.governance.release_plan import PlanFile, parse_plan, plan_text
 from lockgate.hub.messages import (
     DraftAnswer,

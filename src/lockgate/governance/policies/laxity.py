@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import get_args
 
-from lockgate.governance.policy import AnyPolicy, Limit, Quorum, Sensitivity, TierRule, fits, quorum_of
+from lockgate.governance.policies.policy import (
+    AnyPolicy,
+    Limit,
+    Quorum,
+    Sensitivity,
+    TierRule,
+    fits,
+    quorum_of,
+)
 from lockgate.registry.messages import Tier
 
 _TIERS: tuple[Tier, ...] = get_args(Tier)

@@ -26,8 +26,8 @@ from typing import Generic, Literal, NamedTuple, TypeVar
 
 from lockgate.core.clock import Micros
 from lockgate.core.digests import Digest
-from lockgate.delivery.rollout import GuardName, RolloutPolicy, Stage
-from lockgate.delivery.verdict import Look, Segment, Tally
+from lockgate.delivery.rollouts.policy import GuardName, RolloutPolicy, Stage
+from lockgate.delivery.rollouts.verdict import Look, Segment, Tally
 from lockgate.traffic.capture import Answered, Dropped, Labelled, Line, Shadowed
 from lockgate.traffic.errors import ErrorClass, held_against_version
 from lockgate.traffic.plan import N_SLOTS, slot_of

@@ -9,7 +9,7 @@ import msgspec
 
 from lockgate.core.errors import did_you_mean
 from lockgate.gates.evidence import GATES
-from lockgate.governance.policy import AnyPolicy, Policy, Policy1, PolicyInvalid, complaints
+from lockgate.governance.policies.policy import AnyPolicy, Policy, Policy1, PolicyInvalid, complaints
 from lockgate.registry.messages import Tier
 
 _SHAPES: dict[str, type[Policy1] | type[Policy]] = {"lockgate.policy/1": Policy1, "lockgate.policy/2": Policy}

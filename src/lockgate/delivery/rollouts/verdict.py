@@ -33,7 +33,7 @@ import msgspec
 from lockgate.core.clock import Micros
 from lockgate.core.digests import Digest, digest_of
 from lockgate.core.errors import Invalid
-from lockgate.delivery.rollout import Guard, GuardName, RolloutPolicy, RolloutStep, Stage
+from lockgate.delivery.rollouts.policy import Guard, GuardName, RolloutPolicy, RolloutStep, Stage
 from lockgate.traffic.plan import N_SLOTS
 
 CONCENTRATION = 20.0

@@ -1,0 +1,89 @@
+"""What waits for people: live releases that would not be let in as they are, and versions that only lack a consent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from lockgate.core.clock import Micros
+from lockgate.core.documents import DocumentKind
+from lockgate.core.messages import Reason
+from lockgate.core.names import parse_endpoint
+from lockgate.delivery.state import ENDPOINT, ENVIRONMENT, RELEASE, EndpointState, release_key
+from lockgate.gates.state import EVIDENCE, evidence_key
+from lockgate.governance import attention
+from lockgate.governance.attention import Attention
+from lockgate.governance.judgement import WAITS_FOR_PEOPLE
+from lockgate.governance.state import APPROVAL, BREAK_GLASS, POLICY, PROPOSAL, WAIVER, approval_key
+from lockgate.registry.state import MODEL, VERSION
+
+Get = Callable[[DocumentKind[Any], str], Any]
+All = Callable[[DocumentKind[Any], str], tuple[Any, ...]]
+ReasonsOf = Callable[[str, str], Sequence[Reason]]
+
+
+class LiveStanding(NamedTuple):
+    """Why a live release is out of policy, and when it has to be revalidated."""
+
+    out_of_policy: tuple[str, ...]
+    due: Micros | None
+
+
+def live_standing(endpoint: EndpointState, get: Get, every: All, now: Micros) -> LiveStanding:
+    if endpoint.live is None:
+        return LiveStanding((), None)
+    key = endpoint.live.served.version
+    environment, _, name = endpoint.endpoint.partition("/")
+    version, model = get(VERSION, key), get(MODEL, name)
+    policy = get(POLICY, name.partition("/")[0])
+    step = get(ENVIRONMENT, environment)
+    if version is None or model is None or policy is None or step is None or step.sensitivity == "open":
+        return LiveStanding((), None)
+    release = get(RELEASE, release_key(endpoint.endpoint, endpoint.live.release))
+    rights = every(BREAK_GLASS, f"{name}#") if release.break_glass else ()
+    due = attention.revalidation_due(
+        policy.policy.rule(model.tier),
+        get(EVIDENCE, evidence_key(key)),
+        get(APPROVAL, approval_key(key, environment)),
+    )
+    why = attention.lapsed(
+        version,
+        release.waivers,
+        every(WAIVER, f"{name}#") if release.waivers else (),
+        next((one for one in rights if one.name == release.break_glass), None),
+        due,
+        now,
+    )
+    return LiveStanding(why, due)
+
+
+def queue(get: Get, every: All, reasons_of: ReasonsOf, now: Micros) -> list[Attention]:
+    """Everything that waits for people; what has a date first, the nearest first."""
+    found: list[Attention] = []
+    for endpoint in every(ENDPOINT, ""):
+        live = live_standing(endpoint, get, every, now)
+        name = parse_endpoint(endpoint.endpoint)
+        if endpoint.live is not None:
+            version = endpoint.live.served.version
+            found += attention.of_endpoint(name.shown, version, live.out_of_policy, live.due, now)
+        found += _pending(endpoint, get, reasons_of)
+    found += attention.of_waivers(every(WAIVER, ""), now)
+    found += attention.of_reviews(every(BREAK_GLASS, ""))
+    for proposal in every(PROPOSAL, ""):
+        if proposal.is_open(get(POLICY, proposal.namespace)):
+            found.append(attention.of_proposal(proposal))
+    return sorted(found, key=lambda one: (one.due is None, one.due or 0))
+
+
+def _pending(endpoint: EndpointState, get: Get, reasons_of: ReasonsOf) -> list[Attention]:
+    """The newest version of a model, when nothing but people keeps it from an endpoint."""
+    environment, _, name = endpoint.endpoint.partition("/")
+    model = get(MODEL, name)
+    version = None if model is None or model.latest is None else get(VERSION, model.latest)
+    if version is None or version.state != "validated" or get(POLICY, name.partition("/")[0]) is None:
+        return []
+    live = endpoint.live is not None and endpoint.live.served.package == version.package
+    reasons = () if live else reasons_of(version.version, environment)
+    if not reasons or not {one.rule for one in reasons} <= WAITS_FOR_PEOPLE:
+        return []
+    return [attention.of_approval(version.version, environment, [one.message for one in reasons])]
