@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
-from operator_story import FEATURES, NOT_FOUND, SOURCES, USAGE, Given, Then, When
+from operator_story import FEATURES, NOT_FOUND, SOURCES, USAGE, Given, Project, Then, When
 
 from lockgate.adapters.online.lmdb_store import LmdbOnline
 from lockgate.core.clock import parse_iso
 
 MOMENT = "2013-11-04T12:00Z"
 IMPOSSIBLE = ("CASE WHEN wind_speed <= 200 THEN wind_speed END AS wind_speed", "wind_speed")
+
+
+def materialized(project: Project) -> list[dict[str, Any]]:
+    lines = project.asks("audit log")["changes"]
+    return [one for one in lines if one["type"] == "features.views-materialized/1"]
 
 
 def test_views_are_pushed_from_snapshots_and_only_once(given: Given, when: When, then: Then) -> None:
@@ -34,9 +40,13 @@ def test_views_are_pushed_from_snapshots_and_only_once(given: Given, when: When,
         assert [type(value) for value in row.values] == [float, float]
 
     # Again: nothing is taken, computed or stored anew. Later: only what is news.
+    told = materialized(project)
     when.ada(f"materialize --until {MOMENT} --json")
     then.it_succeeds().it_never_says("ran ")
     assert {one["n_new"] for one in then.answer["views"]} == {0}
+    assert len(told) == 1 and materialized(project) == told
+    assert all(name in told[0]["summary"] and MOMENT[:16] in told[0]["summary"] for name in views)
+    assert told[0]["actor"] == "ada"
     when.ada("materialize --view origin_departures --until 2013-11-04T13:00Z")
     then.it_succeeds().it_says("origin_departures", "3 new of 3 keys").it_never_says("last_leg")
     when.ada("materialize")
@@ -65,6 +75,46 @@ def test_a_source_that_changed_is_not_read_before_it_is_asked_for(
         "last_leg": [{"name": "tailnum", "dtype": "string"}],
         "origin_departures": [{"name": "origin", "dtype": "string"}],
     }
+
+
+def test_explain_and_lineage_know_how_far_features_reach_online(given: Given, when: When, then: Then) -> None:
+    project = given.a_copy(given.twin)
+    assert all(one["online"] == [] for one in project.asks("explain flight-delay@1.0.0")["features"])
+    when.ada(f"materialize --until {MOMENT} --json")
+    then.it_succeeds()
+    explained = project.asks("explain flight-delay@1.0.0")
+    snapshots = {one["dataset"]: one["snapshot"] for one in explained["datasets"]}
+    for one in explained["features"]:
+        (online,) = one["online"]
+        assert online["until"] == parse_iso(MOMENT)
+        assert online["store"] == "lmdb:.lockgate/online"
+        assert online["online"]["snapshots"] == {"main/flights": snapshots["flights"]}
+    when.ada("explain flight-delay@1.0.0")
+    then.it_says("last_leg", "in lmdb:.lockgate/online to 2013-11-04 12:00:00Z")
+    reached = {one["target"] for one in project.asks(f"lineage snapshot:{snapshots['flights']}")["readers"]}
+    assert any(one.startswith("online:main/last_leg@") for one in reached)
+    assert any(one.startswith("feature:main/last_leg:aircraft_delay@") for one in reached)
+    when.ada("audit verify")
+    then.it_succeeds()
+
+
+def test_a_key_that_left_the_data_goes_when_it_is_brought_anew(given: Given, when: When, then: Then) -> None:
+    project = given.a_copy(given.twin)
+    when.ada(f"materialize --until {MOMENT} --json")
+    (legs,) = [one for one in then.answer["views"] if one["view"] == "last_leg"]
+    with LmdbOnline(project.dot / "online") as store:
+        (row,) = store.read(legs["hash"], [("N14228",)])
+        assert row is not None
+        store.write(legs["hash"], [(("who asked to be forgotten",), row)])
+    when.ada(f"materialize --until {MOMENT}")
+    then.it_succeeds()
+    gone = [("who asked to be forgotten",), ("N14228",)]
+    with LmdbOnline(project.dot / "online", readonly=True) as store:
+        assert store.read(legs["hash"], gone) == [row, row]
+    when.ada(f"materialize --until {MOMENT} --anew --json")
+    assert all(one["n_new"] == one["n_keys"] > 0 for one in then.it_succeeds().answer["views"])
+    with LmdbOnline(project.dot / "online", readonly=True) as store:
+        assert store.read(legs["hash"], gone) == [None, row]
 
 
 def test_another_definition_lies_beside_the_one_that_was_packaged(

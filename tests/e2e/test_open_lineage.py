@@ -47,8 +47,10 @@ def test_the_check_finds_faults() -> None:
 
 
 @pytest.fixture(scope="module")
-def told(worlds: Worlds) -> list[dict[str, Any]]:
-    lines = worlds.one.types("lineage flight-delay@1.0.0 --openlineage").must(OK).out.splitlines()
+def told(worlds: Worlds, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    project = worlds.one.copy(tmp_path_factory.mktemp("lineage") / "flights")
+    project.types("materialize --until 2013-11-04T12:00Z").must(OK)
+    lines = project.types("lineage flight-delay@1.0.0 --openlineage").must(OK).out.splitlines()
     return [json.loads(line) for line in lines]
 
 
@@ -110,6 +112,29 @@ def test_extractions_are_runs_of_their_own(told: list[dict[str, Any]]) -> None:
     ]
     assert ends
     assert all(one["outputs"][0]["outputFacets"]["outputStatistics"]["rowCount"] > 0 for one in ends)
+
+
+def test_features_brought_online_are_a_run_from_snapshots_to_views(
+    worlds: Worlds, told: list[dict[str, Any]]
+) -> None:
+    known = worlds.one.asks("explain flight-delay@1.0.0")
+    begun, ended = [one for one in told if one["job"]["name"] == "main/flight-delay.materialize"]
+    assert (begun["eventType"], begun["outputs"], ended["eventType"]) == ("START", [], "COMPLETE")
+    assert begun["run"] == ended["run"]
+    assert {one["key"]: one["value"] for one in ended["run"]["facets"]["tags"]["tags"]} == {
+        "until": "2013-11-04T12:00:00.000000Z"
+    }
+    (flights,) = ended["inputs"]
+    snapshots = {one["dataset"]: one["snapshot"] for one in known["datasets"]}
+    assert (flights["name"], flights["facets"]["version"]["datasetVersion"]) == (
+        "main/flights",
+        snapshots["flights"],
+    )
+    hashes = {f"main/{one['view']}@lmdb:.lockgate/online": one["hash"] for one in known["features"]}
+    assert {one["name"]: one["facets"]["version"]["datasetVersion"] for one in ended["outputs"]} == hashes
+    for one in ended["outputs"]:
+        assert one["outputFacets"]["outputStatistics"]["rowCount"] > 0
+        assert one["facets"]["schema"]["fields"]
 
 
 def test_an_import_is_a_run_too(worlds: Worlds, tmp_path: Path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from lockgate.core.digests import Digest
 from lockgate.core.documents import DocRef, Docs
 from lockgate.core.messages import Context, Decision, Reason, Refusal, refuse
 from lockgate.core.names import check_full, parse_model
@@ -83,6 +86,38 @@ def record_contract_check(docs: Docs, command: RecordContractCheck, context: Con
     return Decision(
         (ContractKept(dataset=command.dataset, snapshot=command.snapshot, contract=command.contract),)
     )
+
+
+def unfit(docs: Docs, snapshots: Mapping[str, Digest], use: str) -> tuple[Reason, ...]:
+    """What stands against relying on snapshots, by dataset: each must be recorded and keep its contract.
+
+    Args:
+        use: the relative clause of a message, such as "the run read".
+    """
+    reasons = []
+    for dataset, snapshot in sorted(snapshots.items()):
+        known = docs.get(SNAPSHOT, snapshot)
+        if known is None:
+            reasons.append(
+                Reason(
+                    rule="data.snapshot-unknown",
+                    message=f"the snapshot of {dataset} that {use} is not recorded",
+                    evidence=snapshot,
+                    remedy="lockgate snapshot",
+                )
+            )
+        elif known.state != "kept":
+            reasons.append(
+                Reason(
+                    rule="data.contract",
+                    message=f"the snapshot of {dataset} that {use} is {known.state}",
+                    measured="; ".join(known.violations[:3]) or known.state,
+                    limit="contract kept",
+                    evidence=snapshot,
+                    remedy="lockgate contract check",
+                )
+            )
+    return tuple(reasons)
 
 
 def _erased(known: SnapshotState) -> Refusal:

@@ -17,6 +17,7 @@ from lockgate.delivery.lines import EndpointLine
 from lockgate.delivery.messages import endpoint_scope
 from lockgate.delivery.standing import StandingAnswer
 from lockgate.delivery.state import EndpointState, ReleaseState, RolloutState
+from lockgate.features.state import MaterializedView
 from lockgate.gates.messages import EvidenceLine
 from lockgate.governance.attention import Attention
 from lockgate.governance.messages import environment_scope
@@ -111,6 +112,7 @@ class VersionAnswer(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         imported: what another system said of it; None for a version that was trained here.
         erased: of the snapshots it was made of, those whose rows were erased.
+        online: what online stores were filled with for its model, of any definition of its views.
     """
 
     version: VersionState
@@ -123,6 +125,7 @@ class VersionAnswer(msgspec.Struct, frozen=True, kw_only=True):
     imported: ImportState | None = None
     attestations: tuple[Attestation, ...] = ()
     erased: tuple[SnapshotState, ...] = ()
+    online: tuple[MaterializedView, ...] = ()
 
 
 class KeysAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -420,7 +423,7 @@ class LineageLine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LineageAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """Journaled `edges`, and who reads the endpoints among them today."""
+    """Journaled `edges`; who reads the endpoints among them today, and what the online store was last filled from."""
 
     edges: tuple[LineageLine, ...]
     readers: tuple[LineageLine, ...] = ()

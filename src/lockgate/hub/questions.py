@@ -40,6 +40,7 @@ from lockgate.delivery.state import (
     Live,
     release_key,
 )
+from lockgate.features.state import MATERIALIZATION
 from lockgate.gates.state import EVIDENCE, evidence_key
 from lockgate.governance.policies.policy import AnyPolicy, PolicyInvalid, complaints
 from lockgate.governance.proof import ConsistencyProof, InclusionProof
@@ -379,6 +380,7 @@ class Questions:
             attestations=() if attested is None else attested.attestations,
             imported=self._get(IMPORT, version.run),
             erased=self._erased(version.run),
+            online=() if (pushed := self._get(MATERIALIZATION, version.model)) is None else pushed.views,
         )
 
     def _erased(self, run: Digest) -> tuple[SnapshotState, ...]:
@@ -525,7 +527,7 @@ class Questions:
         return sink.read(), verifiers
 
     def _lineage(self, query: Lineage, sight: Sight) -> LineageAnswer:
-        readers = lineage.readers(self._all(ENDPOINT))
+        readers = (*lineage.readers(self._all(ENDPOINT)), *lineage.feeders(self._all(MATERIALIZATION)))
         forward = lineage.walk(query.ref, self._journal.edges, readers, is_forward=True)
         backward = lineage.walk(query.ref, self._journal.edges, readers, is_forward=False)
         found = within.edges_within(query.ref, forward, backward, sight, self._tier)

@@ -22,6 +22,9 @@ from lockgate.delivery import advance, drill, standing, way_back
 from lockgate.delivery import decide as delivery
 from lockgate.delivery import messages as delivery_messages
 from lockgate.delivery.state import DRILL, ENDPOINT, ENVIRONMENT, RELEASE, ROLLOUT, SETTINGS
+from lockgate.features import decide as features
+from lockgate.features import messages as features_messages
+from lockgate.features.state import MATERIALIZATION
 from lockgate.gates import decide as gates
 from lockgate.gates import messages as gates_messages
 from lockgate.gates.state import EVIDENCE
@@ -83,6 +86,11 @@ HANDLERS: tuple[Handler[Any], ...] = (
     Handler(data_messages.RecordSnapshot, data.needs_snapshot, data.record_snapshot),
     Handler(data_messages.RecordContractCheck, data.needs_contract_check, data.record_contract_check),
     Handler(data_messages.EraseSnapshot, pipeline.needs_erase, pipeline.erase_snapshot),
+    Handler(
+        features_messages.RecordMaterialization,
+        features.needs_materialization,
+        features.record_materialization,
+    ),
     Handler(pipeline_messages.RecordRun, pipeline.needs_run, pipeline.record_run),
     Handler(registry_messages.DeclareModel, registry.needs_model, registry.declare_model),
     Handler(registry_messages.RecordImport, registry.needs_import, registry.record_import),
@@ -214,6 +222,7 @@ EVENTS: tuple[type[Event], ...] = (
     data_messages.ContractKept,
     data_messages.ContractBroken,
     data_messages.SnapshotErased,
+    features_messages.ViewsMaterialized,
     pipeline_messages.RunFinished,
     registry_messages.ModelDeclared1,
     registry_messages.ModelDeclared,
@@ -286,6 +295,7 @@ KINDS: tuple[DocumentKind[Any], ...] = (
     FEDERATION,
     DATASET,
     SNAPSHOT,
+    MATERIALIZATION,
     RUN,
     MODEL,
     VERSION,

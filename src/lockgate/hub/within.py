@@ -157,7 +157,7 @@ def _scope_of_ref(ref: str) -> Scope | None:
                 return _of_endpoint(name.partition("#")[0])
             case "input":
                 return _of_version(name.rpartition(":")[0])
-            case "column" | "feature":
+            case "column" | "feature" | "online":
                 return Scope(namespace=name.partition("/")[0])
     except Invalid:
         return Scope()

@@ -269,7 +269,7 @@ class Workshop:
         data = [node for node in self.nodes if node.kind in ("dataset", "contract")]
         names = {node.name for node in data}
         first = self._execute(data, runner, observer, stages, [name for name in force if name in names])
-        self._record_data(hub, first)
+        self.record_data(hub, first)
         if only_data:
             return first
         return self._execute(self.nodes, runner, _quiet(observer, names), stages, _without(force, names))
@@ -301,11 +301,11 @@ class Workshop:
             settings=runner.settings,
         )
 
-    def _record_data(self, hub: Hub, record: RunRecord) -> None:
+    def record_data(self, hub: Hub, record: RunRecord) -> None:
         """Journal each snapshot and how it fared; stop at the first dataset that breaks its contract."""
         broken: list[CheckedDataset] = []
         for checked in self.checked(record):
-            self._tell(
+            self.tell(
                 hub,
                 RecordSnapshot(
                     id=self.premises.ids.new(),
@@ -319,7 +319,7 @@ class Workshop:
                 ),
             )
             violations = _violations(checked)
-            self._tell(
+            self.tell(
                 hub,
                 RecordContractCheck(
                     id=self.premises.ids.new(),
@@ -342,7 +342,8 @@ class Workshop:
             msgspec.json.decode(self.premises.blobs.get(digest), type=CheckedDataset) for digest in digests
         ]
 
-    def _tell(self, hub: Hub, command: Any) -> Any:
+    def tell(self, hub: Hub, command: Any) -> Any:
+        """Execute a command; raises `RefusedCommand` when it is refused."""
         receipt = hub.execute(command)
         if receipt.refusal is not None:
             raise RefusedCommand(receipt.refusal)
@@ -363,7 +364,7 @@ class Workshop:
         self.premises.blobs.put(canonical(record))
         commit = commit_of(self.root)
         snapshots = {one.dataset: one.snapshot for one in self.checked(record)}
-        self._tell(
+        self.tell(
             hub,
             RecordRun(
                 id=self.premises.ids.new(),
@@ -377,7 +378,7 @@ class Workshop:
         )
         known = self.version_of(hub, package)
         if known is None:
-            self._tell(
+            self.tell(
                 hub,
                 RegisterVersion(
                     id=self.premises.ids.new(),
@@ -397,7 +398,7 @@ class Workshop:
             return known
         lines = tuple(line_of(item) for item in self.evidence(record))
         if sorted(line.digest for line in lines) != self._recorded(hub, known):
-            self._tell(
+            self.tell(
                 hub,
                 RecordEvidence(id=self.premises.ids.new(), version=known, package=package, lines=lines),
             )
@@ -408,7 +409,7 @@ class Workshop:
         store, signer = self.premises.blobs, self.premises.signer
         command = sealed_bill(self.premises.ids.new(), version, package, known.attestations, store, signer)
         if command is not None:
-            self._tell(hub, command)
+            self.tell(hub, command)
 
     def _recorded(self, hub: Hub, version: str) -> list[Digest]:
         """The digests of the evidence on a version alone, sorted."""
@@ -464,7 +465,7 @@ class Workshop:
                 limits=self.limits,
                 served=self._served(environment),
             )
-        self._tell(
+        self.tell(
             hub,
             RecordEvidence(
                 id=self.premises.ids.new(),

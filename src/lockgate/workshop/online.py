@@ -27,7 +27,9 @@ from lockgate.features.columns import Ints
 from lockgate.features.definition import FeatureView, UnknownName, service_views
 from lockgate.features.join import ViewRows, cluster
 from lockgate.features.keys import Keys
+from lockgate.features.messages import OnlineView, RecordMaterialization
 from lockgate.features.ports import Key, OnlineRow, OnlineStore
+from lockgate.hub.kernel import Hub
 from lockgate.pipeline.artifact import RunRecord
 from lockgate.pipeline.execute import Progress, execute
 from lockgate.pipeline.graph import Node
@@ -161,7 +163,7 @@ class Materializer:
     @cached_property
     def rows(self) -> dict[str, ViewRows]:
         """The rows of each view, as the training join gets them."""
-        record = self._computed()
+        record = self._record
         views = {view.name: view for view in self._views()}
         blobs = self._premises.blobs
         return {
@@ -189,11 +191,68 @@ class Materializer:
             for name, feed in self.feeds.items()
         }
 
+    def materialize(self, hub: Hub, until: Micros, *, anew: bool = False) -> tuple[OnlineView, ...]:
+        """Push all that was known `until` then, and put on record what was pushed from what.
+
+        The snapshots come on record first, so rows that were erased stop this before anything is pushed.
+
+        Args:
+            anew: forget the rows of these views before; until theirs are pushed, requests find none.
+
+        Raises:
+            RefusedCommand: the hub says no.
+        """
+        feeds = self.feeds
+        self._workshop.record_data(hub, self._record)
+        if anew:
+            for digest in self.hashes.values():
+                self.store.drop(digest)
+        taken = self.push(until)
+        snapshots = {one.dataset: one.snapshot for one in self._workshop.checked(self._record)}
+        reads = {view.name: view.reads for view in self._views()}
+        views = []
+        for name, feed in feeds.items():
+            extent = feed.extent(until)
+            views.append(
+                OnlineView(
+                    view=name,
+                    hash=self.hashes[name],
+                    features=self.rows[name].view.feature_names,
+                    snapshots={
+                        dataset: one
+                        for dataset, one in snapshots.items()
+                        if dataset.rpartition("/")[2] in reads[name]
+                    },
+                    n_rows=extent.n_rows,
+                    n_keys=extent.n_keys,
+                    n_new=taken[name],
+                    newest_at=extent.newest_at,
+                )
+            )
+        self._workshop.tell(
+            hub,
+            RecordMaterialization(
+                id=self._premises.ids.new(),
+                model=str(self._name),
+                store=self._place,
+                until=until,
+                views=tuple(views),
+            ),
+        )
+        return tuple(views)
+
+    @property
+    def _place(self) -> str:
+        """The store by a name that says nothing of the machine but where in the project it lies."""
+        layout = self._premises.layout
+        return f"lmdb:{layout.online.relative_to(layout.root).as_posix()}"
+
     def _views(self) -> tuple[FeatureView, ...]:
         workshop = self._workshop
         return service_views(workshop.definitions.service(workshop.recipe.service), workshop.definitions)
 
-    def _computed(self) -> RunRecord:
+    @cached_property
+    def _record(self) -> RunRecord:
         """Every step up to the views, from the cache where it is there."""
         workshop, premises = self._workshop, self._premises
         recipe, sources, definitions = workshop.recipe, workshop.sources, workshop.definitions

@@ -13,6 +13,7 @@ from lockgate.core.digests import Digest
 from lockgate.core.messages import Command, Query
 from lockgate.data.messages import RecordContractCheck, RecordSnapshot
 from lockgate.delivery.messages import DeclareEndpoint, DeclareEnvironment
+from lockgate.features.messages import OnlineView, RecordMaterialization
 from lockgate.hub.authority import Session
 from lockgate.hub.kernel import LocalHub, NotAllowed
 from lockgate.hub.messages import (
@@ -168,6 +169,30 @@ def test_lineage_goes_on_only_to_what_is_seen(world: HubWorld) -> None:
         f"package:{package('main/risk')}",
         "version:main/risk@1.0.0",
     }
+
+
+def test_what_an_online_store_was_filled_from_is_seen_with_its_namespace(world: HubWorld) -> None:
+    online = OnlineView(
+        view="spend",
+        hash=named_digest("spend"),
+        features=("total",),
+        snapshots={"main/a": SHARED},
+        n_rows=1,
+        n_keys=1,
+        n_new=1,
+        newest_at=1,
+    )
+    for model in ("fraud/card", "main/delay"):
+        command = RecordMaterialization(id=f"m-{model}", model=model, store="s", until=1, views=(online,))
+        assert world.hub("ann").execute(command).refusal is None
+
+    def stores(*grants: Grant) -> set[str]:
+        readers = ask(world, Lineage(ref=f"snapshot:{SHARED}"), *grants).readers
+        return {edge.target.partition("@")[0] for edge in readers if edge.kind == "pushed_to"}
+
+    assert stores(FRAUD) == {"online:fraud/spend"}
+    assert stores(MAIN) == {"online:main/spend"}
+    assert stores(Grant(role="viewer")) == {"online:fraud/spend", "online:main/spend"}
 
 
 def test_edges_of_a_kind_that_nobody_thought_of_are_hidden(world: HubWorld) -> None:

@@ -2,6 +2,7 @@
 
     data.snapshot-taken         job DATASET.extract   -> the dataset, its version the snapshot
     pipeline.run-finished       job MODEL.train       datasets -> the model, its version the package
+    features.views-materialized job MODEL.materialize   datasets -> a view in an online store, its version what it means
     registry.package-imported   job MODEL.import      what another system held -> the model
     registry.version-registered a further event of that run: under which name its output is known from now on
 
@@ -26,6 +27,7 @@ from lockgate.core.messages import Event, Stamp
 from lockgate.core.version import VERSION_OF_LOCKGATE
 from lockgate.data.manifest import read_snapshot
 from lockgate.data.messages import SnapshotTaken
+from lockgate.features.messages import OnlineView, ViewsMaterialized
 from lockgate.hub.audit import read_entry
 from lockgate.hub.kernel import iter_entries, read_body
 from lockgate.hub.ports import Journal
@@ -92,6 +94,8 @@ class OpenLineage:
                 return self._extracted(event, stamp)
             case RunFinished():
                 return self._trained(event, stamp)
+            case ViewsMaterialized():
+                return self._materialized(event, stamp)
             case PackageImported():
                 return self._imported(event, stamp)
             case VersionRegistered():
@@ -99,9 +103,13 @@ class OpenLineage:
         return []
 
     def of_version(self, version: VersionState) -> Iterator[Json]:
-        """The run events of a version: of the datasets it was made from, of its run, of its registration."""
+        """The run events of a version: of the datasets it was made from, of its run, of its registration, and of what
+        online stores were filled with of the views it reads."""
         stored = self._journal.document(RUN.name, version.run)
         snapshots = {} if stored is None else read_body(RUN, stored).snapshots
+        read: frozenset[Digest] = frozenset()
+        with suppress(LockgateError):
+            read = frozenset(open_package(version.package, self._blobs).config.views.values())
         for entry in iter_entries(self._journal):
             event, stamp = read_entry(entry)
             match event:
@@ -109,6 +117,8 @@ class OpenLineage:
                     wanted = snapshot in snapshots.values()
                 case RunFinished(run=run) | PackageImported(record=run):
                     wanted = run == version.run
+                case ViewsMaterialized(views=views):
+                    wanted = any(one.hash in read for one in views)
                 case VersionRegistered(version=named):
                     wanted = named == version.version
                 case _:
@@ -128,12 +138,37 @@ class OpenLineage:
         if event.commit:
             tags.append({"key": "commit", "value": event.commit, "source": "LOCKGATE"})
         run = {"runId": _uuid(self._origin, event.run), "facets": _facets(tags={"tags": tags})}
-        inputs = [
-            self._dataset(f"{event.model.partition('/')[0]}/{name.rpartition('/')[2]}", snapshot)
-            for name, snapshot in sorted(event.snapshots.items())
-        ]
         outputs = [self._model(event.model, event.package)]
-        return _begun_and_ended(run, self._job(event.model, "train", "TRAINING"), inputs, outputs, stamp.at)
+        job = self._job(event.model, "train", "TRAINING")
+        return _begun_and_ended(run, job, self._read(event.model, event.snapshots), outputs, stamp.at)
+
+    def _read(self, model: str, snapshots: Mapping[str, Digest]) -> list[Json]:
+        namespace = model.partition("/")[0]
+        return [
+            self._dataset(f"{namespace}/{name.rpartition('/')[2]}", snapshot)
+            for name, snapshot in sorted(snapshots.items())
+        ]
+
+    def _materialized(self, event: ViewsMaterialized, stamp: Stamp) -> list[Json]:
+        until = {"key": "until", "value": iso(event.until), "source": "LOCKGATE"}
+        run = {"runId": _uuid(self._origin, str(stamp.seq)), "facets": _facets(tags={"tags": [until]})}
+        read = {name: snapshot for one in event.views for name, snapshot in one.snapshots.items()}
+        outputs = [self._online(event, one) for one in event.views]
+        job = self._job(event.model, "materialize", "MATERIALIZATION")
+        return _begun_and_ended(run, job, self._read(event.model, read), outputs, stamp.at)
+
+    def _online(self, event: ViewsMaterialized, view: OnlineView) -> Json:
+        """A view in a store is a dataset of its own, apart from what it was computed from."""
+        return {
+            "namespace": self._namespace,
+            "name": f"{event.model.partition('/')[0]}/{view.view}@{event.store}",
+            "facets": _facets(
+                version={"datasetVersion": view.hash},
+                datasetType={"datasetType": "FEATURE_VIEW"},
+                schema={"fields": [{"name": name} for name in view.features]},
+            ),
+            "outputFacets": _facets(outputStatistics={"rowCount": view.n_new}),
+        }
 
     def _imported(self, event: PackageImported, stamp: Stamp) -> list[Json]:
         origin = event.origin

@@ -1,16 +1,18 @@
 """Where things come from and where they lead to, from source column to dashboard; what a change would break.
 
 Edges are journaled and never taken back: a version that was once released somewhere came from where it came from. Who
-reads an endpoint is read from its document as it is now, and so is what a change would break: only what runs, what is
-kept for the way back and what is on its way can break.
+reads an endpoint and what an online store was filled from is read from documents as they are now, and so is what a
+change would break: only what runs, what is kept for the way back and what is on its way can break.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
+from lockgate.core.digests import short
 from lockgate.core.names import parse_endpoint, parse_version
 from lockgate.delivery.state import EndpointState
+from lockgate.features.state import MaterializationState
 from lockgate.hub.messages import ImpactAnswer, ImpactLine, LineageAnswer, LineageLine
 from lockgate.hub.ports import Edge
 from lockgate.registry.messages import HOW, TracedInput
@@ -29,6 +31,23 @@ def readers(endpoints: Iterable[EndpointState]) -> tuple[Edge, ...]:
         )
         for name in names
     )
+
+
+def feeders(stores: Iterable[MaterializationState]) -> tuple[Edge, ...]:
+    """What online stores were last filled from: snapshot to view in a store to feature. Snapshots of earlier pushes are
+    left out, or a view that is refreshed every hour would show each one."""
+    found = []
+    for state in stores:
+        namespace = state.model.partition("/")[0]
+        for one in state.views:
+            online, meant = one.online, short(one.online.hash)
+            here = f"online:{namespace}/{online.view}@{meant}"
+            found += [Edge(f"snapshot:{each}", "pushed_to", here) for each in online.snapshots.values()]
+            found += [
+                Edge(here, "serves", f"feature:{namespace}/{online.view}:{name}@{meant}")
+                for name in online.features
+            ]
+    return tuple(found)
 
 
 def walk(

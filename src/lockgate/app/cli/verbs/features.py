@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import click
+import msgspec
 
 from lockgate.adapters.online.required import views_of
 from lockgate.app.cli.progress import Counts, watching
-from lockgate.app.cli.session import Session, verb
+from lockgate.app.cli.session import Session, told, verb
 from lockgate.core.clock import Micros, iso, parse_iso
 from lockgate.core.digests import Digest, short
 from lockgate.core.errors import Invalid
@@ -29,10 +30,14 @@ class BadInstant(Invalid):
     "--until", metavar="INSTANT", help="Push what was known by then, such as 2013-11-04T12:00Z; default: now."
 )
 @click.option("--view", "views", multiple=True, metavar="NAME", help="Only this view; may be repeated.")
-def materialize(session: Session, model: str | None, until: str | None, views: tuple[str, ...]) -> None:
+@click.option("--anew", is_flag=True, help="Forget the rows there are first: keys that left the data go.")
+def materialize(
+    session: Session, model: str | None, until: str | None, views: tuple[str, ...], anew: bool
+) -> None:
     """Bring the features that serving reads by entity key into .lockgate/online.
 
     Rows come from the snapshots taken last. A row that is there already stays, so running it again changes nothing.
+    What was brought, from which snapshots and up to when, goes on record.
 
     Example: lockgate materialize --until 2013-11-04T12:00Z
     """
@@ -40,27 +45,19 @@ def materialize(session: Session, model: str | None, until: str | None, views: t
     config, premises = session.control.config, session.control.premises
     name = config.model_name(model or config.only_model())
     end = _instant(until, premises.clock.now())
-    with watching(Counts()) as observer:
+    with watching(Counts()) as observer, told(session):
         work = Materializer(premises, name, views=views, observer=observer)
-        taken = work.push(end)
-    rows, record = [], []
-    for view, feed in work.feeds.items():
-        extent, digest = feed.extent(end), work.hashes[view]
-        newest = None if extent.newest_at is None else iso(extent.newest_at)
-        rows.append(
-            f"{view:<24} {short(digest)}  {taken[view]:>7,} new of {extent.n_keys:,} keys, "
-            f"{extent.n_rows:,} rows to {newest or '-'}"
-        )
-        record.append(
-            {
-                "view": view,
-                "hash": digest,
-                "n_rows": extent.n_rows,
-                "n_keys": extent.n_keys,
-                "n_new": taken[view],
-                "newest_at": newest,
-            }
-        )
+        brought = work.materialize(session.working, end, anew=anew)
+    session.seal()
+    rows = [
+        f"{one.view:<24} {short(one.hash)}  {one.n_new:>7,} new of {one.n_keys:,} keys, "
+        f"{one.n_rows:,} rows to {_shown(one.newest_at) or '-'}"
+        for one in brought
+    ]
+    record = [
+        {**msgspec.structs.asdict(one), "newest_at": _shown(one.newest_at), "features": list(one.features)}
+        for one in brought
+    ]
     session.answer({"until": iso(end), "views": record}, "\n".join(rows) or "the service takes no views")
     if not views:
         _tell_of_older_ones(session, str(name), work.hashes)
@@ -80,6 +77,10 @@ def _tell_of_older_ones(session: Session, model: str, pushed: Mapping[str, Diges
                     f"warning: {version.version} on {name} reads {', '.join(older)} as defined before; "
                     "these rows are not refreshed"
                 )
+
+
+def _shown(at: Micros | None) -> str | None:
+    return None if at is None else iso(at)
 
 
 def _instant(text: str | None, now: Micros) -> Micros:

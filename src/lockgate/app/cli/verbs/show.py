@@ -11,12 +11,13 @@ from lockgate.app.cli.main import REFUSED, WAITING, Exit
 from lockgate.app.cli.session import Session, verb
 from lockgate.app.plugins import resolve
 from lockgate.core.clock import iso
-from lockgate.core.digests import short
+from lockgate.core.digests import Digest, short
 from lockgate.core.names import DEFAULT_NAMESPACE, parse_endpoint, parse_version
 from lockgate.data.state import SnapshotState
 from lockgate.delivery.lines import DrillLine, EndpointLine, LiveLine, Readiness, RolloutLine
 from lockgate.delivery.standing import StandingAnswer
 from lockgate.delivery.state import LocalState
+from lockgate.features.state import MaterializedView
 from lockgate.gates.messages import EvidenceLine
 from lockgate.governance.release_plan import plan_lines
 from lockgate.hub.messages import (
@@ -151,7 +152,10 @@ def _explain_record(answer: VersionAnswer, config: Any) -> dict[str, Any]:
         },
         "environment": config.environment,
         "datasets": [{"dataset": name, "snapshot": digest} for name, digest in config.snapshots.items()],
-        "features": [{"view": name, "hash": digest} for name, digest in config.views.items()],
+        "features": [
+            {"view": name, "hash": digest, "online": _online(answer, digest)}
+            for name, digest in config.views.items()
+        ],
         "evidence": [_evidence_record(line) for line in answer.evidence],
         "approvals": [
             {"environment": environment, **msgspec.to_builtins(one)}
@@ -173,6 +177,17 @@ def _explain_record(answer: VersionAnswer, config: Any) -> dict[str, Any]:
         "rollout": None if answer.line is None else msgspec.to_builtins(answer.line.rollout),
         "local": None if answer.line is None else msgspec.to_builtins(answer.line.local),
     }
+
+
+def _online(answer: VersionAnswer, view: Digest) -> list[MaterializedView]:
+    """Where a view can be read by key, as far as that is on record."""
+    return [one for one in answer.online if one.online.hash == view]
+
+
+def _online_text(answer: VersionAnswer, view: Digest) -> str:
+    return "".join(
+        f", in {one.store} to {when(one.until)}: {one.online.n_keys:,} keys" for one in _online(answer, view)
+    )
 
 
 def _evidence_record(line: EvidenceLine) -> dict[str, Any]:
@@ -213,7 +228,9 @@ def _explain_text(answer: VersionAnswer, config: Any) -> str:
     ]
     rows += [f"  data        {name} snapshot {short(one)}" for name, one in config.snapshots.items()]
     rows += [f"  erased      {erased_text(one)}" for one in answer.erased]
-    rows += [f"  features    {name} {short(one)}" for name, one in config.views.items()]
+    rows += [
+        f"  features    {name} {short(one)}{_online_text(answer, one)}" for name, one in config.views.items()
+    ]
     rows.append(f"  bump        {version.bump}: {'; '.join(version.why[:4])}")
     rows += [f"  {line.summary}" + _place(line) for line in answer.evidence]
     rows += [
