@@ -13,7 +13,9 @@ import msgspec
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from worlds import STEPS, Crashed, InMemory, OnSqlite, dying_at
 
+from lockgate.core.errors import Bug
 from lockgate.core.messages import Command, Receipt
 from lockgate.delivery.messages import PromoteVersion, ReleaseInEmergency
 from lockgate.delivery.standing import StandingAnswer
@@ -32,7 +34,6 @@ from lockgate.governance.messages import (
 from lockgate.governance.policies.policy import ApproverRole, Policy, WaiverTerms
 from lockgate.hub.messages import Standing, VerifyAudit
 from lockgate.testing.hub_world import AUTHOR, MODEL_NAME, POLICY, RELATIVE_GATE, HubWorld, Story, accepted
-from lockgate.testing.memory_journal import MemoryJournal, MemoryOutbox
 
 V1 = f"{MODEL_NAME}@1.0.0"
 PEOPLE = st.sampled_from([AUTHOR, "bob", "cy", "dee", "robot"])
@@ -111,10 +112,13 @@ class Told:
 
 
 class GovernanceMachine(RuleBasedStateMachine):
+    def open_world(self) -> HubWorld:
+        raise NotImplementedError
+
     @initialize()
     def found(self) -> None:
-        journal = MemoryJournal()
-        self.world = HubWorld(journal, MemoryOutbox(journal.store))
+        self.world = self.open_world()
+        self.crash: str | None = None
         self.story = Story(self.world.hub)
         self.story.found(policy=rules_in_force())
         self.story.train("one")
@@ -127,10 +131,25 @@ class GovernanceMachine(RuleBasedStateMachine):
         self.judge_anew()
 
     def do(self, actor: str, command: Command) -> Receipt:
-        hub = self.world.hub(actor)
+        """Send a command, through a crash when one is due, then twice more; it has one effect."""
+        hub, crash, self.crash = self.world.hub(actor), self.crash, None
         if actor == "robot":
             hub.session = msgspec.structs.replace(hub.session, kind="service")
-        return hub.execute(command)
+        self.world.at = dying_at(crash)
+        try:
+            hub.execute(command)
+        except (Crashed, Bug):
+            assert crash is not None
+        self.world.at = lambda step: None
+        receipt = hub.execute(command)
+        head = self.world.journal.head()
+        assert hub.execute(command) == receipt
+        assert self.world.journal.head() == head
+        return receipt
+
+    @rule(step=st.sampled_from(STEPS))
+    def the_process_will_die(self, step: str) -> None:
+        self.crash = step
 
     def standing(self) -> StandingAnswer:
         answer: StandingAnswer = self.world.ask(Standing(version=V1, environment="prod"))
@@ -386,5 +405,15 @@ class GovernanceMachine(RuleBasedStateMachine):
             assert self.world.ask(VerifyAudit()).ok
 
 
-TestGovernance = GovernanceMachine.TestCase
-TestGovernance.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+class MemoryGovernance(InMemory, GovernanceMachine):
+    pass
+
+
+class SqliteGovernance(OnSqlite, GovernanceMachine):
+    pass
+
+
+TestGovernanceInMemory = MemoryGovernance.TestCase
+TestGovernanceInMemory.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestGovernanceOnSqlite = SqliteGovernance.TestCase
+TestGovernanceOnSqlite.settings = settings(max_examples=30, stateful_step_count=40, deadline=None)

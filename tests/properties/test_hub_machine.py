@@ -8,23 +8,18 @@ more. The model below says what must be accepted, and what is then the state of 
 from __future__ import annotations
 
 import logging
-import shutil
-import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from worlds import CRASH, Crashed, InMemory, OnSqlite, dying_at
 
 from lockgate.adapters.hubs.http import HttpHub
-from lockgate.adapters.sql.sqlite.journal import SqliteJournal
-from lockgate.adapters.sql.sqlite.outbox import SqliteOutbox
-from lockgate.adapters.sql.sqlite.store import SqliteStore
 from lockgate.app.http.server import HubServer, by_claimed_name, create_app
 from lockgate.core.errors import Bug
 from lockgate.core.messages import Command, Receipt
@@ -43,9 +38,7 @@ from lockgate.testing.hub_world import (
     Story,
     named_digest,
 )
-from lockgate.testing.memory_journal import MemoryJournal, MemoryOutbox
 
-STEPS = ("received", "authorised", "established", "locked", "decided", "committed", "effected")
 ENVIRONMENTS = ("dev", "prod")
 SLIPS = (
     "no relative evidence",
@@ -70,7 +63,6 @@ SLIPS = (
     "hasty approval",
 )
 PEOPLE = st.sampled_from(["ann", "bob", "cy"])
-CRASH = st.sampled_from([None, None, *STEPS])
 
 
 @dataclass
@@ -141,17 +133,16 @@ class Model:
         underway = "" if endpoint.underway is None else endpoint.underway[0]
         if underway.startswith("rollback"):
             return ""
-        back = endpoint.live if underway else endpoint.previous
+        if underway:
+            # What is live answers its share anyway, whatever became of it: a release is called off to it.
+            return endpoint.live
+        back = endpoint.previous
         return back if back and self.versions[back].state not in ("quarantined", "rejected") else ""
 
     def may_retire(self, key: str) -> bool:
         used = {name for one in self.endpoints.values() for name in (one.live, one.previous)}
         used |= {one.underway[1] for one in self.endpoints.values() if one.underway}
         return self.versions[key].state in ("candidate", "validated") and key not in used
-
-
-class Crashed(Exception):
-    """The process died at a step of the kernel."""
 
 
 class HubMachine(RuleBasedStateMachine):
@@ -177,7 +168,7 @@ class HubMachine(RuleBasedStateMachine):
     def do(self, actor: str, command: Command, crash: str | None, expected: bool) -> Receipt:
         """Send a command through a crash at step `crash`, then twice more; it has one effect."""
         hub, before = self.hub(actor), self.world.journal.head().seq
-        self.world.at = self._dying_at(crash)
+        self.world.at = dying_at(crash)
         try:
             hub.execute(command)
         except (Crashed, Bug):
@@ -199,14 +190,6 @@ class HubMachine(RuleBasedStateMachine):
             and event["endpoint"] == f"{environment}/{MODEL_NAME}"
         ]
         return receipt
-
-    @staticmethod
-    def _dying_at(crash: str | None) -> Any:
-        def at(step: str) -> None:
-            if step == crash:
-                raise Crashed(step)
-
-        return at
 
     def pick(self, index: int) -> str:
         keys = list(self.model.versions)
@@ -543,22 +526,12 @@ PLANNING = (
 )
 
 
-class MemoryMachine(HubMachine):
-    def open_world(self) -> HubWorld:
-        journal = MemoryJournal()
-        return HubWorld(journal, MemoryOutbox(journal.store))
+class MemoryMachine(InMemory, HubMachine):
+    pass
 
 
-class SqliteMachine(HubMachine):
-    def open_world(self) -> HubWorld:
-        self.directory = Path(tempfile.mkdtemp(prefix="lockgate-machine-"))
-        self.store = SqliteStore(self.directory / "journal.db")
-        return HubWorld(SqliteJournal(self.store), SqliteOutbox(self.store))
-
-    def teardown(self) -> None:
-        if hasattr(self, "store"):
-            self.store.close()
-            shutil.rmtree(self.directory)
+class SqliteMachine(OnSqlite, HubMachine):
+    pass
 
 
 class Server:

@@ -7,19 +7,14 @@ way, plans only get newer, and nothing goes forward without proof or a name.
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from worlds import CRASH, Crashed, InMemory, OnSqlite, dying_at
 
-from lockgate.adapters.sql.sqlite.journal import SqliteJournal
-from lockgate.adapters.sql.sqlite.outbox import SqliteOutbox
-from lockgate.adapters.sql.sqlite.store import SqliteStore
 from lockgate.core.errors import Bug
 from lockgate.core.messages import Command, Receipt
 from lockgate.delivery.lines import EndpointLine
@@ -48,7 +43,6 @@ from lockgate.testing.hub_world import (
     accepted,
     named_digest,
 )
-from lockgate.testing.memory_journal import MemoryJournal, MemoryOutbox
 from lockgate.traffic.by_hand import Hand, taken_back
 from lockgate.traffic.observed import Observed
 from lockgate.traffic.plan import N_SLOTS, Plan
@@ -63,8 +57,6 @@ POLICY = RolloutPolicy(
     ),
     guards={"errors": Guard(margin=None)},
 )
-STEPS = ("received", "authorised", "established", "locked", "decided", "committed", "effected")
-CRASH = st.sampled_from([None, None, *STEPS])
 Sight = Literal["nothing", "good", "harm", "crooked"]
 
 
@@ -90,10 +82,6 @@ def look_at(step: int, sight: Sight) -> Look:
     if chosen.stage == "soak":
         segments = (*look_at(1, "good").segments, segment)
     return Look(segments=segments, since=1, until=2, n_dropped=0)
-
-
-class Crashed(Exception):
-    """The process died at a step of the kernel."""
 
 
 class RolloutMachine(RuleBasedStateMachine):
@@ -127,11 +115,7 @@ class RolloutMachine(RuleBasedStateMachine):
         """Send a command through a crash, then twice more; it has one effect."""
         hub = self.world.hub(actor)
 
-        def at(reached: str) -> None:
-            if reached == crash:
-                raise Crashed(reached)
-
-        self.world.at = at
+        self.world.at = dying_at(crash)
         try:
             hub.execute(command)
         except (Crashed, Bug):
@@ -389,22 +373,12 @@ class RolloutMachine(RuleBasedStateMachine):
             assert answer.ok, answer.findings
 
 
-class MemoryRollouts(RolloutMachine):
-    def open_world(self) -> HubWorld:
-        journal = MemoryJournal()
-        return HubWorld(journal, MemoryOutbox(journal.store))
+class MemoryRollouts(InMemory, RolloutMachine):
+    pass
 
 
-class SqliteRollouts(RolloutMachine):
-    def open_world(self) -> HubWorld:
-        self.directory = Path(tempfile.mkdtemp(prefix="lockgate-rollouts-"))
-        self.store = SqliteStore(self.directory / "journal.db")
-        return HubWorld(SqliteJournal(self.store), SqliteOutbox(self.store))
-
-    def teardown(self) -> None:
-        if hasattr(self, "store"):
-            self.store.close()
-            shutil.rmtree(self.directory)
+class SqliteRollouts(OnSqlite, RolloutMachine):
+    pass
 
 
 TestRolloutsInMemory = MemoryRollouts.TestCase

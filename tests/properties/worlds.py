@@ -1,0 +1,53 @@
+"""Where the state machines play: a hub in memory or over SQLite, whose process may die at each step of the kernel."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine
+
+from lockgate.adapters.sql.sqlite.journal import SqliteJournal
+from lockgate.adapters.sql.sqlite.outbox import SqliteOutbox
+from lockgate.adapters.sql.sqlite.store import SqliteStore
+from lockgate.testing.hub_world import HubWorld
+from lockgate.testing.memory_journal import MemoryJournal, MemoryOutbox
+
+STEPS = ("received", "authorised", "established", "locked", "decided", "committed", "effected")
+CRASH = st.sampled_from([None, None, *STEPS])
+
+
+class Crashed(Exception):
+    """The process died at a step of the kernel."""
+
+
+def dying_at(crash: str | None) -> Callable[[str], None]:
+    """What a hub calls at each step of its kernel; at `crash` it raises."""
+
+    def at(step: str) -> None:
+        if step == crash:
+            raise Crashed(step)
+
+    return at
+
+
+class InMemory(RuleBasedStateMachine):
+    def open_world(self) -> HubWorld:
+        journal = MemoryJournal()
+        return HubWorld(journal, MemoryOutbox(journal.store))
+
+
+class OnSqlite(RuleBasedStateMachine):
+    def open_world(self) -> HubWorld:
+        self.directory = Path(tempfile.mkdtemp(prefix="lockgate-machine-"))
+        self.store = SqliteStore(self.directory / "journal.db")
+        return HubWorld(SqliteJournal(self.store), SqliteOutbox(self.store))
+
+    def teardown(self) -> None:
+        super().teardown()
+        if hasattr(self, "store"):
+            self.store.close()
+            shutil.rmtree(self.directory)
