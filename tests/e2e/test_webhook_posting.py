@@ -130,9 +130,8 @@ def test_nobody_there_is_an_outcome() -> None:
     assert "ConnectError" in outcome.detail
 
 
-def test_a_receiver_that_drips_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_receiver_that_drips_is_left() -> None:
     """Each byte of its answer comes in time; all of it never ends."""
-    monkeypatch.setattr(posting, "PATIENCE_S", 0.5)
     done = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as server:
 
@@ -148,7 +147,8 @@ def test_a_receiver_that_drips_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
 
         thread = threading.Thread(target=drip, daemon=True)
         thread.start()
-        outcome = Poster(LOOPBACK).post(f"http://127.0.0.1:{server.getsockname()[1]}/", {}, b"{}")
+        poster = Poster(LOOPBACK, patience_s=0.5)
+        outcome = poster.post(f"http://127.0.0.1:{server.getsockname()[1]}/", {}, b"{}")
         done.set()
         thread.join()
     assert (outcome.accepted, outcome.detail) == (False, "no answer within 0.5 s")

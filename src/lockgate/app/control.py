@@ -47,6 +47,9 @@ class Control(Deciding):
             checkpoint_key=lambda: self._key_file(self.config.audit.checkpoint_key, "audit.checkpoint_key"),
             earlier_keys=[read_key(one, base=layout.root) for one in self.config.audit.earlier_keys],
             lacking=features_lacking(layout),
+            base=layout.root,
+            networks=self.config.webhooks.networks,
+            tracker=self.config.tracker,
         )
 
     def hub(self, actor: str) -> Hub:
@@ -59,14 +62,6 @@ class Control(Deciding):
         return Premises(
             self.layout, self.config, self.blobs, self.clock, self.ids, self.signer, _training_tools
         )
-
-    def secret(self, reference: str) -> str:
-        """The text behind a reference; relative paths start at the project.
-
-        Raises:
-            NotAReference, SecretMissing.
-        """
-        return resolve_secret(parse_secret_ref(reference, where="a subscription"), base=self.layout.root)
 
     def signer(self) -> SigningKey | ExecSigner:
         """The package signing key: from its file, its environment variable, or with whoever a command asks.

@@ -14,6 +14,7 @@ from lockgate.access.decide import DEFAULT_TOKEN_DAYS, TOKEN_DAYS
 from lockgate.access.messages import IssueServiceToken, IssueToken
 from lockgate.adapters.identity.checkpoints import KEY_NAME, NotePrivate, NotePublic
 from lockgate.adapters.identity.keys import CheckpointKey, CheckpointPublicKey
+from lockgate.adapters.identity.secrets import resolve as resolve_secret
 from lockgate.adapters.targets.captures import CaptureReader
 from lockgate.adapters.targets.effects import EffectRunner
 from lockgate.adapters.targets.local import LocalTarget
@@ -25,13 +26,18 @@ from lockgate.core.digests import Digest
 from lockgate.core.documents import DocumentKind
 from lockgate.core.journal import NoteVerifier, sign_checkpoint
 from lockgate.core.messages import Command
+from lockgate.core.secrets import parse_secret_ref
 from lockgate.delivery.advance import standing_plan
 from lockgate.delivery.messages import ConfirmPlan, PromoteVersion, ReleaseInEmergency, Served
 from lockgate.delivery.plan import adoption_of, plan_of
 from lockgate.delivery.rollouts.policy import EndpointSettings
+from lockgate.delivery.standing import asks_tracker, question_of
 from lockgate.delivery.state import ENDPOINT, ENVIRONMENT, ON_A_STEP, ROLLOUT, SETTINGS, release_key
 from lockgate.gates.evidence import check_line
 from lockgate.gates.messages import RecordEvidence
+from lockgate.governance.tickets.facts import ticket_fact
+from lockgate.governance.tickets.ports import Tracker
+from lockgate.governance.tickets.tracker import TICKET_FACT
 from lockgate.hub.authority import Session, controller
 from lockgate.hub.kernel import LocalHub, read_body, require
 from lockgate.hub.ports import CheckpointSink, Store
@@ -43,6 +49,7 @@ from lockgate.registry.messages import AttachAttestation, RegisterVersion, SignV
 from lockgate.registry.ports import Verifier
 from lockgate.registry.state import KEY, MODEL, VERSION, VersionState
 from lockgate.registry.trust import TRUST_FACT, load_reasons
+from lockgate.workshop.config import TrackerTable
 
 D = TypeVar("D")
 
@@ -80,6 +87,9 @@ class Deciding:
         checkpoint_key: where the key is that signs them.
         earlier_keys: those that signed checkpoints before this one did.
         lacking: what a package would miss of the features it reads by key, if it answered now.
+        base: where the paths of references to secrets start.
+        networks: those that subscriptions and the tracker may be in, beside the public ones.
+        tracker: who is asked about tickets.
         token_days: how long an API token may live.
     """
 
@@ -94,6 +104,9 @@ class Deciding:
         checkpoint_key: Callable[[], Path],
         earlier_keys: Sequence[NoteVerifier] = (),
         lacking: Callable[[Digest], str | None] = lambda package: None,
+        base: Path = Path(),
+        networks: Sequence[str] = (),
+        tracker: TrackerTable | None = None,
         token_days: int = DEFAULT_TOKEN_DAYS,
     ) -> None:
         self.clock = SystemClock()
@@ -105,6 +118,7 @@ class Deciding:
         self._checkpoint_key = checkpoint_key
         self._trusted = trusted
         self._token_days = token_days
+        self._base, self._networks, self._tracker_table = base, networks, tracker
         self.target = None if run is None else LocalTarget(run)
         targets = {} if self.target is None else {"local": self.target}
         self.effects = EffectRunner(self.outbox, targets, self.clock, vet=self._vet)
@@ -138,6 +152,7 @@ class Deciding:
             session,
             answer=self._questions,
             establish=self._establish,
+            inquire=lambda command: self._inquire(command, session.actor),
             carry_out=self.carry_out,
             prepare=self._adopt_first,
         )
@@ -188,6 +203,24 @@ class Deciding:
                     return {TRUST_FACT: fact}
         return {}
 
+    def _inquire(self, command: Command, actor: str) -> Mapping[str, Any]:
+        """What somebody else is asked before a command may be decided."""
+        if not isinstance(command, PromoteVersion) or not asks_tracker(self._document, command):
+            return {}
+        now = self.clock.now()
+        return {TICKET_FACT: ticket_fact(self._tracker, question_of(command, actor, now), now)}
+
+    @cached_property
+    def _tracker(self) -> Tracker | None:
+        table = self._tracker_table
+        if table is None:
+            return None
+        opened = resolve("lockgate.adapters.notify.opening:open_tracker")
+        tracker: Tracker = opened(
+            table.url, table.secret, self.clock, networks=self._networks, secret=self.secret
+        )
+        return tracker
+
     def _vet(self, served: Served, environment: str) -> str:
         """Why a package may not be brought to a target now, whatever was decided before; empty when it may."""
         version = self._document(VERSION, served.version)
@@ -204,13 +237,20 @@ class Deciding:
         """Carry out every open effect (of `subject`) that this machine can; true when none is left."""
         return self.target is not None and self.effects.carry_out(subject)
 
-    def notifier(self, networks: Sequence[str], secret: Callable[[str], str]) -> Any:
+    def secret(self, reference: str) -> str:
+        """The text behind a reference. Raises `NotAReference` and `SecretMissing`."""
+        return resolve_secret(
+            parse_secret_ref(reference, where="a subscription or the tracker"), base=self._base
+        )
+
+    def notifier(self) -> Any:
         """What carries events to subscribers (`adapters.notify.Notifier`); its libraries are loaded here.
 
         Raises:
             NetworkInvalid: a network is none.
         """
         opened = resolve("lockgate.adapters.notify.opening:open_notifier")
+        networks, secret = self._networks, self.secret
         return opened(self.journal, self.deliveries, self.blobs, self.clock, networks=networks, secret=secret)
 
     def open_lineage(self, version: VersionState) -> Iterator[dict[str, Any]]:

@@ -112,9 +112,7 @@ class Supervisor:
                 self._control.effects.take_over()
                 self._port = self._start_plane()
                 self._start_hub()
-                notifier = self._control.notifier(
-                    self._control.config.webhooks.networks, self._control.secret
-                )
+                notifier = self._control.notifier()
                 # Threads of their own: waiting for a target must neither keep the data plane from being started
                 # again nor the guards from watching.
                 self._chores.start("effects", _TICK_S, self._control.effects.carry_out)

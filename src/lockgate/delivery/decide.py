@@ -32,6 +32,7 @@ from lockgate.delivery.messages import (
     ReleaseWentLive,
     RollbackConfirmed,
     Served,
+    TicketConfirmed,
 )
 from lockgate.delivery.rollouts.policy import RolloutPolicy
 from lockgate.delivery.standing import (
@@ -59,7 +60,6 @@ from lockgate.governance.judgement import (
     by_a_person,
     counting_approvals,
     not_by_the_author,
-    ticket_reasons,
 )
 from lockgate.governance.messages import ConsumerSignedOff, ReleasePlanWritten, SignOff, WriteReleasePlan
 from lockgate.governance.policies.policy import Sensitivity
@@ -72,6 +72,13 @@ from lockgate.governance.state import (
     BreakGlassState,
     PolicyState,
     approval_key,
+)
+from lockgate.governance.tickets.tracker import (
+    TICKET_FACT,
+    WAITS_FOR_TRACKER,
+    TicketFact,
+    confirmed,
+    ticket_reasons,
 )
 from lockgate.registry.decide import known_version, model_of, proposed_lowering, wrong_state
 from lockgate.registry.state import LOWERING, MODEL, VERSION, VersionState
@@ -179,6 +186,7 @@ def promote_version(docs: Docs, command: PromoteVersion, context: Context) -> De
     model = docs.get(MODEL, version.model)
     assert model is not None, "a version's model is declared before it"
     fact = cast(TrustFact, context.facts[TRUST_FACT])
+    asked: TicketFact | None = None
     found = standing_of(docs, command.version, environment, endpoint, policy, context.now)
     if _is_live(endpoint, version) and not endpoint.rollout:
         if endpoint.live is not None and endpoint.live.served.signatures == version.signatures:
@@ -187,11 +195,13 @@ def promote_version(docs: Docs, command: PromoteVersion, context: Context) -> De
         reasons = load_reasons(version, fact, revoked(docs))
     else:
         rule, place = policy.policy.rule(model.tier), environment.environment
-        reasons = found.reasons + ticket_reasons(rule, environment.sensitivity, place, command.ticket)
+        asked = cast("TicketFact | None", context.facts.get(TICKET_FACT))
+        reasons = found.reasons
+        reasons += ticket_reasons(rule, environment.sensitivity, place, command.ticket, asked)
         told = {reason.rule for reason in reasons}
         reasons += [one for one in trust_reasons(version, fact, revoked(docs)) if one.rule not in told]
     if reasons:
-        waiting = all(reason.rule in WAITS_FOR_PEOPLE for reason in reasons)
+        waiting = all(reason.rule in WAITS_FOR_PEOPLE | WAITS_FOR_TRACKER for reason in reasons)
         return Refusal(reasons=tuple(reasons), waiting=waiting)
     started = _started(docs, version, environment, endpoint, policy)
     started = msgspec.structs.replace(
@@ -203,7 +213,14 @@ def promote_version(docs: Docs, command: PromoteVersion, context: Context) -> De
     # Without another version to be held against there is nothing to roll out over: a first release goes at once.
     at_once = endpoint.live is None or _is_live(endpoint, version)
     stepwise = None if at_once else settings_of(docs, endpoint.endpoint).rollout
-    return _set_out(docs, environment, endpoint, started, stepwise)
+    decision, ticket = _set_out(docs, environment, endpoint, started, stepwise), confirmed(asked)
+    if ticket is None:
+        return decision
+    known_there = TicketConfirmed(
+        endpoint=endpoint.endpoint, release=started.release, ticket=command.ticket, confirmed=ticket
+    )
+    begun, *rest = decision.events
+    return Decision((begun, known_there, *rest), decision.effects)
 
 
 def promotion_is_stale(docs: Docs, command: PromoteVersion | ReleaseInEmergency, context: Context) -> bool:

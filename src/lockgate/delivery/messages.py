@@ -13,6 +13,7 @@ from lockgate.delivery.rollouts.policy import EndpointSettings, RolloutPolicy, S
 from lockgate.delivery.rollouts.verdict import Look, Verdict
 from lockgate.governance.messages import environment_scope
 from lockgate.governance.policies.policy import Sensitivity
+from lockgate.governance.tickets.tracker import ConfirmedTicket
 from lockgate.registry.messages import model_scope
 from lockgate.traffic.capture import CaptureMode
 from lockgate.traffic.plan import Fallback
@@ -435,6 +436,18 @@ class ReleaseStarted(Event, frozen=True, kw_only=True, tag="delivery.release-sta
             f"release {self.release} of {self.served.version} to {self.endpoint} started"
             f"{ticket}{waived}{broken}"
         )
+
+
+class TicketConfirmed(Event, frozen=True, kw_only=True, tag="delivery.ticket-confirmed/1"):
+    """The tracker knew the ticket that release `release` began on, and had nothing against it."""
+
+    endpoint: str
+    release: int
+    ticket: str
+    confirmed: ConfirmedTicket
+
+    def summary(self) -> str:
+        return f"ticket {self.ticket} of release {self.release} to {self.endpoint}: {self.confirmed.said}"
 
 
 def started_of_old(old: ReleaseStarted1) -> ReleaseStarted:

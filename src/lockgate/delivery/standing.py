@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
 from lockgate.core.clock import Micros
 from lockgate.core.digests import Digest
-from lockgate.core.documents import DocRef, Docs
+from lockgate.core.documents import DocRef, Docs, DocumentKind
 from lockgate.core.messages import Reason
 from lockgate.core.names import parse_endpoint, parse_version
 from lockgate.delivery.messages import PromoteVersion, ReleaseStarted, Served
@@ -42,7 +42,6 @@ from lockgate.governance.judgement import (
     limit_reasons,
     pass_over,
     reaching,
-    ticket_reasons,
 )
 from lockgate.governance.policies.policy import AnyPolicy, Seat, TierRule, quorum_of
 from lockgate.governance.release_plan import Mishap, ReleasePlan, plan_reasons
@@ -57,6 +56,13 @@ from lockgate.governance.state import (
     PlanState,
     PolicyState,
     approval_key,
+)
+from lockgate.governance.tickets.tracker import (
+    ConfirmedTicket,
+    TicketQuestion,
+    asked_in,
+    fact_of,
+    ticket_reasons,
 )
 from lockgate.registry.decide import model_of
 from lockgate.registry.state import MODEL, VERSION, VersionState
@@ -400,10 +406,34 @@ def next_step(
     return "plan" if rules <= WAITS_FOR_PEOPLE | {"governance.release-plan"} else "judge-for"
 
 
-def stopped_by(docs: Docs, event: ReleaseStarted, policy: AnyPolicy, now: Micros) -> list[Reason] | None:
+def asks_tracker(get: Callable[[DocumentKind[Any], str], Any], command: PromoteVersion) -> bool:
+    """Whether the policy has the tracker asked about the ticket of a promotion, as the journal stands now."""
+    model = get(MODEL, str(model_of(command.version)))
+    policy = get(POLICY, model_of(command.version).namespace)
+    step = get(ENVIRONMENT, command.environment)
+    if model is None or policy is None or step is None:
+        return False
+    return asked_in(policy.policy.rule(model.tier), step.sensitivity, command.ticket)
+
+
+def question_of(command: PromoteVersion, actor: str, now: Micros) -> TicketQuestion:
+    """What the tracker is asked about a promotion."""
+    return TicketQuestion(
+        ticket=command.ticket,
+        version=command.version,
+        environment=command.environment,
+        actor=actor,
+        requested_at=now,
+        command=command.id,
+    )
+
+
+def stopped_by(
+    docs: Docs, event: ReleaseStarted, ticket: ConfirmedTicket | None, policy: AnyPolicy, now: Micros
+) -> list[Reason] | None:
     """What a policy has against a release that was started; None where its documents are not known.
 
-    Approvals count as they did under the policy that was in force.
+    Approvals count as they did under the policy that was in force; of a ticket counts what its tracker said then.
     """
     name, version = parse_endpoint(event.endpoint), docs.get(VERSION, event.served.version)
     endpoint, then = docs.get(ENDPOINT, event.endpoint), docs.get(POLICY, name.model.namespace)
@@ -415,7 +445,8 @@ def stopped_by(docs: Docs, event: ReleaseStarted, policy: AnyPolicy, now: Micros
     of_then = msgspec.structs.replace(then, policy=policy)
     reasons = standing_of(docs, event.served.version, step, endpoint, of_then, now).reasons
     rule = policy.rule(model.tier)
-    return reasons + ticket_reasons(rule, step.sensitivity, name.environment, event.ticket)
+    fact = None if ticket is None else fact_of(ticket)
+    return reasons + ticket_reasons(rule, step.sensitivity, name.environment, event.ticket, fact)
 
 
 Decided = Literal["allowed", "waiting", "refused"]
@@ -431,6 +462,7 @@ class StandingAnswer(msgspec.Struct, frozen=True, kw_only=True):
         standing, approvals: who has approved so far, and in which roles.
         waived: what failed and is passed over for a time; its verdict stays what it is.
         ticket: what the ticket of a promotion has to match; empty when none is asked for.
+        tracker: whether the tracker is asked about it too.
         decision: what a promotion would be told at this moment, its ticket aside.
     """
 
@@ -450,6 +482,7 @@ class StandingAnswer(msgspec.Struct, frozen=True, kw_only=True):
     waived: tuple[Waived, ...] = ()
     plan: ReleasePlan | None = None
     ticket: str = ""
+    tracker: bool = False
     decision: Decided = "refused"
 
 
@@ -492,6 +525,7 @@ def standing_answer(
         waived=tuple(found.waived),
         plan=None if plan is None else plan.plan,
         ticket=rule.ticket.get(sensitivity, ""),
+        tracker=sensitivity in rule.tracker,
         decision=_DECISIONS.get(step, "refused"),
     )
 

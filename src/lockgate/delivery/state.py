@@ -49,10 +49,12 @@ from lockgate.delivery.messages import (
     RolloutStepStarted,
     Served,
     Strategy,
+    TicketConfirmed,
 )
 from lockgate.delivery.rollouts.policy import EndpointSettings, RolloutPolicy, Stage
 from lockgate.delivery.rollouts.verdict import Verdict
 from lockgate.governance.policies.policy import Sensitivity
+from lockgate.governance.tickets.tracker import ConfirmedTicket
 from lockgate.traffic.capture import CaptureMode
 from lockgate.traffic.plan import Fallback
 
@@ -153,7 +155,11 @@ class EndpointState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ReleaseState(msgspec.Struct, frozen=True, kw_only=True):
-    """One release in the history of an endpoint; kept for ever."""
+    """One release in the history of an endpoint; kept for ever.
+
+    Attributes:
+        confirmed: its ticket as the tracker knew it; None when the tracker was not asked.
+    """
 
     endpoint: str
     release: int
@@ -173,6 +179,7 @@ class ReleaseState(msgspec.Struct, frozen=True, kw_only=True):
     plan: Digest | None = None
     waivers: tuple[str, ...] = ()
     break_glass: str = ""
+    confirmed: ConfirmedTicket | None = None
 
 
 def _environment(body: EnvironmentState | None, event: EnvironmentDeclared, stamp: Stamp) -> EnvironmentState:
@@ -558,6 +565,7 @@ RELEASE = DocumentKind(
     keys=_release_keys,
     made_by={ReleaseStarted: _started},
     changed_by={
+        TicketConfirmed: lambda body, event, stamp: replace(body, confirmed=event.confirmed),
         ReleaseWentLive: _live,
         ReleaseFailed: _failed,
         EndpointRolledBack: _left_or_live_again,
@@ -566,7 +574,7 @@ RELEASE = DocumentKind(
         LocalPlanOverruled: _overruled,
         EndpointRemoved: _removed,
     },
-    fold_version=2,
+    fold_version=3,
     columns=lambda body: Columns(body.endpoint, body.state, body.package),
     edges={ReleaseStarted: _release_edges},
 )

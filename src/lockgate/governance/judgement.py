@@ -5,7 +5,6 @@ Every function returns all reasons, never only the first, so that one look tells
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import get_args
 
@@ -23,7 +22,6 @@ from lockgate.governance.policies.policy import (
     Limit,
     Quorum,
     Seat,
-    Sensitivity,
     TierRule,
     fits,
 )
@@ -41,22 +39,6 @@ def bound_set(
     """The digest an approval is bound to: intrinsic and relative evidence, and the release plan when there is one."""
     parts = [evidence.evidence_set if evidence else "" for evidence in (intrinsic, relative)]
     return digest_of(parts if plan is None else [*parts, plan.plan.digest])
-
-
-def ticket_reasons(rule: TierRule, sensitivity: Sensitivity, environment: str, ticket: str) -> list[Reason]:
-    pattern = rule.ticket.get(sensitivity)
-    if pattern is None or re.fullmatch(pattern, ticket):
-        return []
-    return [
-        Reason(
-            rule="governance.ticket",
-            message=f"{environment} asks for a ticket"
-            + (f", and {ticket!r} is none" if ticket else "; give it with --ticket"),
-            measured=ticket or "none",
-            limit=pattern,
-            remedy="name the ticket with --ticket, or in a Ticket: line of the commit",
-        )
-    ]
 
 
 def by_a_person(context: Context) -> list[Reason]:

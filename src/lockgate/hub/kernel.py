@@ -98,6 +98,12 @@ class Establish(Protocol):
     def __call__(self, command: Command) -> Mapping[str, Any]: ...
 
 
+class Inquire(Protocol):
+    """Asks others about a command, over the network: once, whatever becomes stale, and never under the lock."""
+
+    def __call__(self, command: Command) -> Mapping[str, Any]: ...
+
+
 class Ask(Protocol):
     def __call__(self, query: Query, session: Session) -> Any: ...
 
@@ -121,6 +127,7 @@ class LocalHub:
 
     Args:
         establish: facts a command needs from outside the journal, by the ports of the composition root.
+        inquire: facts that somebody else is asked for.
         answer: what answers queries.
         carry_out: the effect runner; without one, effects wait for a controller.
         prepare: puts right what must be before a command is looked at, outside of any transaction.
@@ -135,6 +142,7 @@ class LocalHub:
         *,
         answer: Ask,
         establish: Establish = _no_facts,
+        inquire: Inquire = _no_facts,
         carry_out: CarryOut = _leave_to_controller,
         prepare: Callable[[Command], None] = lambda command: None,
         at: Callable[[str], None] = lambda step: None,
@@ -144,6 +152,7 @@ class LocalHub:
         self._clock = clock
         self._answer = answer
         self._establish = establish
+        self._inquire = inquire
         self._carry_out = carry_out
         self._prepare = prepare
         self._at = at
@@ -193,8 +202,9 @@ class LocalHub:
             self._prepare(command)
         self._at("authorised")
         first = _single(handler.needs(command, Docs({})))
+        asked = {} if denied else self._inquire(command)
         for _ in range(_FREE_ROUNDS):
-            facts = {} if denied else self._establish(command)
+            facts = {} if denied else {**asked, **self._establish(command)}
             self._at("established")
             with self._journal.transaction(command.id, first) as transaction:
                 done = self._pass(transaction, handler, command, facts, denied)
@@ -202,7 +212,7 @@ class LocalHub:
                 return self._effect(*done)
         # Somebody was faster each time. While the lock is held, nobody is.
         with self._journal.transaction() as transaction:
-            facts = self._establish(command)
+            facts = {**asked, **self._establish(command)}
             self._at("established")
             done = self._pass(transaction, handler, command, facts, denied)
         if done is None:

@@ -265,6 +265,7 @@ EVENTS: tuple[type[Event], ...] = (
     delivery_messages.EndpointRemoved,
     delivery_messages.ReleaseStarted1,
     delivery_messages.ReleaseStarted,
+    delivery_messages.TicketConfirmed,
     delivery_messages.EndpointConfigured,
     delivery_messages.RolloutPlanned,
     delivery_messages.RolloutStepStarted,

@@ -14,6 +14,7 @@ import msgspec
 from lockgate.access.roles import PEOPLES_ROLES, everywhere
 from lockgate.core.clock import Ids
 from lockgate.core.digests import Digest, digest_of, sha256
+from lockgate.core.documents import DocumentKind
 from lockgate.core.journal import NoteVerifier
 from lockgate.core.messages import Command, Query, Reason, Receipt
 from lockgate.core.semver import Bump
@@ -30,10 +31,14 @@ from lockgate.delivery.messages import (
 )
 from lockgate.delivery.rollouts.policy import EndpointSettings
 from lockgate.delivery.rollouts.verdict import Look
+from lockgate.delivery.standing import asks_tracker, question_of
 from lockgate.gates.messages import EvidenceLine, RecordEvidence, Verdict
 from lockgate.governance.messages import AdoptPolicy, ApproveVersion, ValidateVersion, WriteReleasePlan
 from lockgate.governance.policies.policy import AnyPolicy, ApproverRole, Policy1, Sensitivity, TierRule1
 from lockgate.governance.release_plan import Risk
+from lockgate.governance.tickets.facts import ticket_fact
+from lockgate.governance.tickets.ports import Tracker
+from lockgate.governance.tickets.tracker import TICKET_FACT
 from lockgate.hub.authority import Session, controller
 from lockgate.hub.kernel import Hub, LocalHub, read_body
 from lockgate.hub.messages import ExplainVersion, Standing, Status
@@ -94,6 +99,7 @@ class HubWorld:
         signers: whose signature an envelope is, by its digest; `SIGNER` unless said otherwise.
         complaints: what is wrong with the bytes of a package, by its digest.
         refused: what packages hold that is no plain data.
+        tracker: who is asked about tickets; nobody unless said otherwise.
         traces: where the inputs of a package come from; nobody knows unless said otherwise.
         attested: what an envelope turns out to say; what it is attached as unless said otherwise.
     """
@@ -118,6 +124,7 @@ class HubWorld:
         self.attested: dict[Digest, AttestationFact] = {}
         self.signers: dict[Digest, str] = {}
         self.complaints: dict[Digest, tuple[Reason, ...]] = {}
+        self.tracker: Tracker | None = None
         self.questions = Questions(journal, outbox, self.clock, checkpoints=checkpoints)
 
     def hub(self, actor: str, roles: frozenset[str] = PEOPLES_ROLES) -> LocalHub:
@@ -131,6 +138,7 @@ class HubWorld:
             session,
             answer=self.questions,
             establish=self._establish,
+            inquire=lambda command: self._inquire(command, session.actor),
             carry_out=lambda subject: self.carry_out(subject),
             at=lambda step: self.at(step),
         )
@@ -159,6 +167,16 @@ class HubWorld:
             traces=self.traces.get(command.package, ()),
         )
         return {PACKAGE_FACT: fact}
+
+    def _inquire(self, command: Command, actor: str) -> Mapping[str, Any]:
+        def known(kind: DocumentKind[Any], key: str) -> Any:
+            stored = self.journal.document(kind.name, key)
+            return None if stored is None else read_body(kind, stored)
+
+        if not isinstance(command, PromoteVersion) or not asks_tracker(known, command):
+            return {}
+        now = self.clock.now()
+        return {TICKET_FACT: ticket_fact(self.tracker, question_of(command, actor, now), now)}
 
     def trust(
         self, command: PromoteVersion | ReleaseInEmergency | SignVersion, version: VersionState

@@ -30,6 +30,7 @@ from lockgate.delivery.rollouts.policy import (
 )
 from lockgate.gates.scans.dossier import SECTIONS
 from lockgate.governance.policies.policy import Sensitivity
+from lockgate.hub.telling.subscriptions import address_reasons
 from lockgate.registry.messages import Tier
 from lockgate.traffic.capture import CaptureMode
 from lockgate.traffic.plan import N_SLOTS, Fallback
@@ -104,6 +105,25 @@ class WebhooksTable(_Table, frozen=True, kw_only=True):
     """Networks that subscriptions may lead to beside the public ones: `127.0.0.0/8`, `10.1.0.0/16`."""
 
     networks: tuple[str, ...] = ()
+
+
+class TrackerTable(_Table, frozen=True, kw_only=True):
+    """Who knows the tickets that promotions name, and references to its address, where that is secret, and key."""
+
+    url: str
+    secret: str
+
+
+def tracker_complaint(tracker: TrackerTable) -> tuple[str, str, str] | None:
+    """Key, what is wrong with it, what to write instead.
+
+    Raises:
+        NotAReference: the key itself stands there.
+    """
+    for reason in address_reasons(tracker.url):
+        return "url", reason.message, reason.remedy or ""
+    parse_secret_ref(tracker.secret, where="tracker.secret")
+    return None
 
 
 class EnvironmentTable(_Table, frozen=True, kw_only=True):
@@ -339,6 +359,7 @@ class Config(_Table, frozen=True, kw_only=True):
     signing: SigningTable = SigningTable()
     audit: AuditTable = AuditTable()
     webhooks: WebhooksTable = WebhooksTable()
+    tracker: TrackerTable | None = None
     security: SecurityTable | None = None
     retention: RetentionTable = RetentionTable()
 
@@ -457,7 +478,7 @@ def _check_names(config: Config, text: str, where: str) -> None:
     ):
         if keys[0] == "audit" or not reference.startswith("exec:"):
             parse_secret_ref(reference, where=f"{where}:{_line(text, keys)}: {'.'.join(keys)}")
-    _check_limits(config, text, where)
+    _check_values(config, text, where)
     for name, endpoint in config.endpoints.items():
         policy = endpoint.settings.rollout
         wrong = () if policy is None else complaints(policy)
@@ -486,7 +507,10 @@ def _check_names(config: Config, text: str, where: str) -> None:
         raise _at(["audit", "sink"], "no place for checkpoints", "write file:PATH", text=text, where=where)
 
 
-def _check_limits(config: Config, text: str, where: str) -> None:
+def _check_values(config: Config, text: str, where: str) -> None:
+    wrong = None if config.tracker is None else tracker_complaint(config.tracker)
+    if wrong is not None:
+        raise _at(["tracker", wrong[0]], wrong[1], wrong[2], text=text, where=where)
     for name, model in config.models.items():
         for gate, complaint, remedy in _gate_complaints(model.gates):
             raise _at(["models", name, "gates", gate], complaint, remedy, text=text, where=where)
@@ -612,6 +636,7 @@ _TABLES: dict[str, type[msgspec.Struct]] = {
     "project": ProjectTable,
     "signing": SigningTable,
     "audit": AuditTable,
+    "tracker": TrackerTable,
     "environments.*": EnvironmentTable,
     "datasets.*": DatasetTable,
     "models.*": ModelTable,

@@ -220,6 +220,32 @@ def test_facts_that_do_not_settle_are_made_under_the_lock(world: HubWorld, story
     assert seen[-4:] == ["established", "locked", "decided", "committed"]
 
 
+def test_others_are_asked_once_and_never_under_the_lock(world: HubWorld, story: Story) -> None:
+    accepted(story.register("one"))
+    told: list[str] = []
+    establish = Overtaken(world, times=3)
+
+    def inquire(command: Command) -> Mapping[str, Any]:
+        told.append("asked")
+        return {"a fact": command.id}
+
+    hub = LocalHub(
+        world.journal,
+        world.clock,
+        embedded("ann"),
+        answer=world.ask,
+        establish=establish,
+        inquire=inquire,
+        at=told.append,
+    )
+    command = story.registering("two")
+    accepted(hub.execute(command))
+    assert told[:4] == ["received", "authorised", "asked", "established"]
+    assert (told.count("asked"), establish.rounds) == (1, 4)
+    assert hub.execute(command).refusal is None
+    assert told.count("asked") == 1
+
+
 def test_a_failure_while_facts_are_made_leaves_no_trace(world: HubWorld, story: Story) -> None:
     def establish(command: Command) -> Mapping[str, Any]:
         raise Unavailable("the blob store is down", remedy="try again")

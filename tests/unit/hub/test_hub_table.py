@@ -214,6 +214,7 @@ FOLDED: dict[str, str] = {
     "delivery.endpoint-removed/1": "endpoint release",
     "delivery.release-started/1": "",
     "delivery.release-started/2": "endpoint release",
+    "delivery.ticket-confirmed/1": "release",
     "delivery.endpoint-configured/1": "endpoint-settings",
     "delivery.rollout-planned/1": "rollout",
     "delivery.rollout-step-started/1": "endpoint rollout",

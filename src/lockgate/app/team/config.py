@@ -14,7 +14,7 @@ from lockgate.adapters.http.gate import Limits
 from lockgate.adapters.identity.team import IdentityOptions
 from lockgate.core.errors import Invalid, NotFound
 from lockgate.core.toml_lines import Misfit, line_of, read_toml
-from lockgate.workshop.config import WebhooksTable
+from lockgate.workshop.config import TrackerTable, WebhooksTable, tracker_complaint
 
 
 class HubConfigInvalid(Invalid):
@@ -94,6 +94,7 @@ class HubConfig(_Table, frozen=True, kw_only=True):
     target: TargetTable = TargetTable()
     identity: IdentityOptions | None = None
     webhooks: WebhooksTable = WebhooksTable()
+    tracker: TrackerTable | None = None
     limits: Limits = Limits()
 
 
@@ -123,7 +124,9 @@ def read_hub_config(path: Path) -> HubConfig:
 
 def _complaints(config: HubConfig) -> list[tuple[list[str], str, str]]:
     """Key, what is wrong with it, what to write instead."""
-    listen, found = config.listen, []
+    listen, found = config.listen, list[tuple[list[str], str, str]]()
+    if config.tracker is not None and (wrong := tracker_complaint(config.tracker)):
+        found.append((["tracker", wrong[0]], *wrong[1:]))
     try:
         loopback = ipaddress.ip_address(listen.host).is_loopback
     except ValueError:

@@ -22,7 +22,6 @@ from lockgate.adapters.http.listener import check_certificate
 from lockgate.adapters.http.messages import Lanes
 from lockgate.adapters.identity.checkpoints import read_key
 from lockgate.adapters.identity.keys import CheckpointKey, PublicKey, generate_checkpoint_key
-from lockgate.adapters.identity.secrets import resolve as resolve_secret
 from lockgate.adapters.identity.team import Identity, open_identity
 from lockgate.adapters.notify.posting import parse_networks
 from lockgate.app.chores import Chores, note
@@ -31,7 +30,6 @@ from lockgate.app.http.server import Behind, HubServer, by_claimed_name, create_
 from lockgate.app.stores import open_blobs, open_sinks, open_store
 from lockgate.app.team.config import HubConfig
 from lockgate.core.journal import verifier_key
-from lockgate.core.secrets import parse_secret_ref
 
 _LOOK_S = 0.1
 _CHECKPOINT_LOOK_S = 1.0
@@ -49,7 +47,6 @@ class Team(Deciding):
 
     def __init__(self, config: HubConfig, base: Path) -> None:
         self.config = config
-        self._base = base
         run = config.target.run
         store = open_store(config.store.url, base=base)
         super().__init__(
@@ -60,6 +57,9 @@ class Team(Deciding):
             sink=open_sinks(config.audit.sinks, base=base),
             checkpoint_key=lambda: base / config.audit.checkpoint_key,
             earlier_keys=[read_key(one, base=base) for one in config.audit.earlier_keys],
+            base=base,
+            networks=config.webhooks.networks,
+            tracker=config.tracker,
             token_days=DEFAULT_TOKEN_DAYS if config.identity is None else config.identity.token_days,
         )
         self._require_checkpoint_key()
@@ -165,16 +165,13 @@ class Team(Deciding):
             with chores.going_on("checkpoint"):
                 self.checkpoint()
 
-    def _secret(self, reference: str) -> str:
-        return resolve_secret(parse_secret_ref(reference, where="a subscription"), base=self._base)
-
     def _path(self, name: str) -> str | None:
         return str(self._base / name) if name else None
 
     def _start(self, chores: Chores, app: Litestar) -> None:
         chores.start("checkpoint", _CHECKPOINT_LOOK_S, self._checkpoint_when_due)
         chores.start("counts", _COUNTS_S, lambda: self._keep_counts(app))
-        notifier = self.notifier(self.config.webhooks.networks, self._secret)
+        notifier = self.notifier()
         chores.keep("webhooks", lambda leaving: notifier.run(leaving, note))
         self._uploads.sweep()
         chores.start("uploads", _SWEEP_S, self._uploads.sweep)
@@ -215,6 +212,9 @@ def check(config: HubConfig, base: Path) -> list[str]:
     team.check_listening()
     for environment in config.trust:
         lines.append(f"trust: {len(team.trusted(environment))} keys in {environment}")
+    if config.tracker is not None:
+        team.secret(config.tracker.secret)
+        lines.append(f"tracker: asked at {config.tracker.url.partition('?')[0]}")
     team.blobs.has("sha256:" + "0" * 64)
     claimed = config.identity is None
     lines.append(

@@ -60,7 +60,10 @@ def rule_lines(pack: AnyPolicy, tier: Tier) -> Iterator[str]:
     people = [f"{place} {' + '.join(seats)}" for place, seats in rule.approvals.items()]
     people += [f"{place} {number}" for place, number in rule.people.items()]
     yield f"approvals {', '.join(people) or 'none'}; evidence at most {rule.evidence_max_age_days} days old"
-    more = [f"a ticket in {place}" for place in rule.ticket]
+    more = [
+        f"a ticket in {place}" + (", which the tracker knows" if place in rule.tracker else "")
+        for place in rule.ticket
+    ]
     more += [f"a release plan in {place}" for place in rule.release_plan]
     more += [
         f"a drill in {place}, at most {days} days ago" for place, days in rule.drill_max_age_days.items()

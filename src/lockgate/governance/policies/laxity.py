@@ -65,6 +65,7 @@ def _rule_lines(old: TierRule, new: TierRule) -> Iterator[str]:
         # Whether one expression matches less than another is not asked; another one counts as laxer.
         if new.ticket.get(place) != pattern:
             yield f"tickets in {place} no longer match {pattern}"
+    yield from _gone("the tracker is not asked", old.tracker, new.tracker)
     yield from _gone("release plans", old.release_plan, new.release_plan)
     for place, days in old.drill_max_age_days.items():
         if new.drill_max_age_days.get(place, 10**9) > days:

@@ -107,6 +107,8 @@ class TierRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         evidence_max_age_days: evidence older than this no longer counts for a promotion.
         revalidate_days: what is live is judged and approved anew within this time.
         ticket: per sensitivity, the regular expression that the ticket of a promotion matches in full.
+        tracker: sensitivities in which the tracker is asked about that ticket as well: it is known, open, and not
+            unapproved.
         release_plan: sensitivities in which a promotion carries a release plan.
         drill_max_age_days: per sensitivity, how long ago the way back was rehearsed at most.
     """
@@ -120,6 +122,7 @@ class TierRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     revalidate_days: int | None = None
     waivers: WaiverTerms = WaiverTerms()
     ticket: dict[Sensitivity, str] = {}
+    tracker: tuple[Sensitivity, ...] = ()
     release_plan: tuple[Sensitivity, ...] = ()
     drill_max_age_days: dict[Sensitivity, int] = {}
 
@@ -274,6 +277,12 @@ def _complaints_about(rule: TierRule) -> Iterator[tuple[str, str]]:
             yield (
                 f"has a ticket pattern for {sensitivity} that no ticket at all matches as well: {pattern}",
                 "write one that asks for something, as '[A-Z]+-[0-9]+', or leave it out",
+            )
+    for sensitivity in rule.tracker:
+        if sensitivity not in rule.ticket:
+            yield (
+                f"has the tracker asked in {sensitivity}, and asks for no ticket there",
+                f"write ticket.{sensitivity} = '[A-Z]+-[0-9]+', or leave tracker out",
             )
     days = (rule.evidence_max_age_days, rule.revalidate_days or 1, *rule.drill_max_age_days.values())
     if min(days) < 1 or rule.waivers.max_days <= 0 or rule.waivers.renewals < 0:

@@ -382,7 +382,10 @@ class _Parts:
                 one.started_by,
                 iso(one.live_at) if one.live_at else "never live",
                 iso(one.ended_at) if one.ended_at else "-",
-                ", ".join(text for text in (one.ticket, one.pull_request) if text) or "-",
+                ", ".join(
+                    filter(None, (one.ticket, one.confirmed.said if one.confirmed else "", one.pull_request))
+                )
+                or "-",
                 ", ".join([*one.waivers, *([one.break_glass] if one.break_glass else [])]) or "-",
             )
             for one in self._explained.releases

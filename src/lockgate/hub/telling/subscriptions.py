@@ -188,7 +188,7 @@ def needs_subscription(
 def add_subscription(docs: Docs, command: AddSubscription, context: Context) -> Decision | Refusal:
     """A name is used once: what was delivered under it stays what it was."""
     check_part(command.name, what="subscription")
-    reasons = _address_reasons(command.url) + _pattern_reasons(command.events)
+    reasons = address_reasons(command.url) + _pattern_reasons(command.events)
     if not is_secret_ref(command.secret):
         # Neither the journal nor a message repeats what stands there.
         parse_secret_ref(command.secret, where="--secret")
@@ -214,7 +214,8 @@ def add_subscription(docs: Docs, command: AddSubscription, context: Context) -> 
     return Decision((added,))
 
 
-def _address_reasons(url: str) -> list[Reason]:
+def address_reasons(url: str) -> list[Reason]:
+    """Why nothing is posted to an address that somebody wrote down; empty when it may be."""
     if is_secret_ref(url):
         return []
     found = _ADDRESS.fullmatch(url)

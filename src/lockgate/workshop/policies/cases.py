@@ -40,7 +40,7 @@ from lockgate.delivery.state import (
 from lockgate.gates.messages import EvidenceLine, Verdict
 from lockgate.gates.state import EVIDENCE, EvidenceState, evidence_key
 from lockgate.governance.decide import bound_of
-from lockgate.governance.judgement import DAY_US, WAITS_FOR_PEOPLE, ticket_reasons
+from lockgate.governance.judgement import DAY_US, WAITS_FOR_PEOPLE
 from lockgate.governance.policies.policy import AnyPolicy, ApproverRole, Sensitivity
 from lockgate.governance.release_plan import ReleasePlan, Risk
 from lockgate.governance.state import (
@@ -59,6 +59,7 @@ from lockgate.governance.state import (
     approval_key,
     numbered_key,
 )
+from lockgate.governance.tickets.tracker import WAITS_FOR_TRACKER, TicketAnswer, TicketFact, ticket_reasons
 from lockgate.hub.kernel import gather
 from lockgate.registry.messages import Tier
 from lockgate.registry.state import MODEL, VERSION, ModelState, VersionState
@@ -93,6 +94,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         approvals: by person. `author` is who made the version.
         waivers: gates whose failure risk has waived.
         signed_off: whether the endpoint's consumer has agreed; the version is a new major one.
+        tracker: what the tracker says of the ticket where the policy has it asked.
     """
 
     name: str
@@ -110,6 +112,14 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     release_plan: bool = True
     drill_age_days: float | None = 1.0
     signed_off: bool = True
+    tracker: Literal["open", "approved", "unapproved", "closed", "unknown"] = "open"
+
+    @property
+    def ticket_fact(self) -> TicketFact:
+        said = {"approved": True, "unapproved": False}
+        known, still = self.tracker != "unknown", self.tracker not in ("unknown", "closed")
+        answer = TicketAnswer(known=known, open=still, approved=said.get(self.tracker))
+        return TicketFact(asked_at=_NOW, answer=answer)
 
 
 class _Cases(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -171,8 +181,9 @@ def decide_case(policy: AnyPolicy, case: Case) -> Outcome:
     docs = gather(needs_promote, promote, read)
     environment, endpoint = known[_ref(ENVIRONMENT, _PLACE)], known[_ref(ENDPOINT, _ENDPOINT)]
     reasons = standing_of(docs, _KEY, environment, endpoint, in_force, _NOW).reasons
-    reasons += ticket_reasons(policy.rule(case.tier), case.sensitivity, _PLACE, case.ticket)
-    waits = all(reason.rule in WAITS_FOR_PEOPLE for reason in reasons)
+    rule = policy.rule(case.tier)
+    reasons += ticket_reasons(rule, case.sensitivity, _PLACE, case.ticket, case.ticket_fact)
+    waits = all(reason.rule in WAITS_FOR_PEOPLE | WAITS_FOR_TRACKER for reason in reasons)
     decided: Decided = "allowed" if not reasons else "waiting" if waits else "refused"
     return Outcome(case, decided, tuple(reasons))
 

@@ -244,6 +244,7 @@ def _explain_text(answer: VersionAnswer, config: Any) -> str:
         f"  release     {parse_endpoint(one.endpoint).shown} #{one.release} {one.state} "
         f"since {when(one.live_at or one.started_at)}"
         + (f", ticket {one.ticket}" if one.ticket else "")
+        + (f" ({one.confirmed.said})" if one.confirmed else "")
         + (f", {one.pull_request}" if one.pull_request else "")
         + f", by {one.started_by}"
         + (f", allowed by waiver {', '.join(one.waivers)}" if one.waivers else "")
@@ -324,6 +325,10 @@ def standing_text(standing: StandingAnswer, environment: str) -> str:
         f"allowed by waiver {one.waiver} until {when(one.until)}: {one.rule}: {one.message}"
         for one in standing.waived
     ]
+    if standing.ticket:
+        rows.append(
+            f"a ticket like {standing.ticket}" + (", open in the tracker" if standing.tracker else "")
+        )
     rows += [f"missing: {reason.rule}: {reason.message}" for reason in standing.reasons]
     rows.append(f"next: {standing.next}")
     return "\n".join(rows)
