@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from operator_story import FEATURES, NOT_FOUND, SOURCES, USAGE, Given, Project, Then, When
+from operator_story import FEATURES, NOT_FOUND, SOURCES, UNAVAILABLE, USAGE, Given, Project, Then, When
 
 from lockgate.adapters.online.lmdb_store import LmdbOnline
 from lockgate.core.clock import parse_iso
@@ -154,6 +154,6 @@ def test_mistakes_are_told_before_anything_is_done(given: Given, when: When, the
     when.ada("materialize flight-delays")
     then.it_ends_with(NOT_FOUND).it_is_no_bug().it_says("'flight-delay'")
     when.ada("materialize --hub http://127.0.0.1:1 --json")
-    then.it_ends_with(USAGE).it_is_no_bug()
-    assert json.loads(when.typed.out)["error"]["code"] == "cli.work-needs-store"
+    then.it_ends_with(UNAVAILABLE).it_is_no_bug().it_never_says("ran ")
+    assert json.loads(when.typed.out)["error"]["code"] == "hub.unreachable"
     assert not (project.dot / "online").exists()

@@ -94,6 +94,9 @@ class Story:
         told, ci = self.told, self.ci
         told["built"] = ci.types("train --json").must(OK)
         told["judged by the CI"] = ci.types(f"judge {ONE}")
+        for verb in ("train", "check", "materialize"):
+            told[f"{verb} by a validator"] = self.validator.types(verb)
+        told["brought online"] = ci.types("materialize --until 2013-09-10T12:00Z").must(OK)
         told["promoted unjudged"] = ci.types(f"promote {ONE} --to staging")
         told["judged"] = self.validator.types(f"judge {ONE}").must(OK)
         return told["built"].json
@@ -215,8 +218,23 @@ def test_the_ci_builds_and_does_not_judge(story: Story) -> None:
     told["built"].must(OK, f"a validator judges it: lockgate judge {ONE}")
     told["judged by the CI"].must(REFUSED, "gates.record-evidence", "validator")
     told["promoted unjudged"].must(REFUSED, "registry.state", "delivery.ladder")
+    # Who may not tell the hub what comes of it is told so before minutes of work.
+    assert told["judged by the CI"].out == ""
+    told["judged by the CI"].must(REFUSED, "nothing was begun")
+    for verb in ("train", "check", "materialize"):
+        told[f"{verb} by a validator"].must(REFUSED, "nothing was begun", "data.record-snapshot")
+        assert "ran " not in told[f"{verb} by a validator"].text
     story.in_staging  # noqa: B018
     told["promoted by the CI"].must(REFUSED, "hub.permission")
+
+
+def test_what_was_brought_online_here_is_on_record_there(story: Story) -> None:
+    told = story.judged and story.told
+    told["brought online"].must(OK, "last_leg", "new of")
+    lines = story.people["aud"].asks("audit log")["changes"]
+    (line,) = [one for one in lines if one["type"] == "features.views-materialized/1"]
+    assert line["actor"] == "service:ci"
+    assert "last_leg" in line["summary"]
 
 
 def test_only_somebody_else_lets_it_in(story: Story) -> None:

@@ -85,7 +85,14 @@ def may(session: Session, message: Command | Query, tier: str | None = None) -> 
     Args:
         tier: of the model that the message is about; None when there is none.
     """
-    scope, permission = message.scope(), type(message).permission
+    return may_ever(session, type(message), message.scope(), tier)
+
+
+def may_ever(
+    session: Session, kind: type[Command] | type[Query], scope: Scope, tier: str | None = None
+) -> Refusal | None:
+    """What `may` says of any message of that kind over `scope`: for whoever has work to do before he has a message."""
+    permission = kind.permission
     if not permission or any(grant.covers(permission, scope, tier) for grant in session.grants):
         return None
     needed = holders(permission, scope.target)
@@ -95,7 +102,7 @@ def may(session: Session, message: Command | Query, tier: str | None = None) -> 
     return refuse(
         Reason(
             rule="hub.permission",
-            message=f"{session.actor} may not {tag_of(type(message))}" + (over if held else ""),
+            message=f"{session.actor} may not {tag_of(kind)}" + (over if held else ""),
             measured=", ".join(sorted(session.roles)) or "no role",
             limit=" or ".join(needed),
             remedy=way_to(session.actor, session.kind, needed, scope),

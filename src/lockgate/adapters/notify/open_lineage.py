@@ -164,7 +164,7 @@ class OpenLineage:
             "name": f"{event.model.partition('/')[0]}/{view.view}@{event.store}",
             "facets": _facets(
                 version={"datasetVersion": view.hash},
-                datasetType={"datasetType": "FEATURE_VIEW"},
+                datasetType={"datasetType": "VIEW", "subType": "MATERIALIZED"},
                 schema={"fields": [{"name": name} for name in view.features]},
             ),
             "outputFacets": _facets(outputStatistics={"rowCount": view.n_new}),

@@ -18,9 +18,10 @@ from lockgate.app.plugins import resolve
 from lockgate.core.blobs import BlobStore
 from lockgate.core.digests import Digest
 from lockgate.core.errors import Forbidden, LockgateError, Unsupported
-from lockgate.core.messages import Command, Query, Receipt, Refusal, RefusedCommand
+from lockgate.core.messages import Command, Query, Receipt, Refusal, RefusedCommand, Scope
+from lockgate.hub.authority import may_ever
 from lockgate.hub.kernel import Hub
-from lockgate.hub.messages import ExplainVersion, Standing, Status
+from lockgate.hub.messages import ExplainVersion, Standing, Status, StatusAnswer
 from lockgate.workshop.config import NoProject
 from lockgate.workshop.layout import Layout, claimed_actor, here
 
@@ -176,6 +177,19 @@ class Session:
         """Make the project's own hub know what lockgate.toml says. Elsewhere that is an admin's: `lockgate declare`."""
         if not self.hub_url:
             resolve("lockgate.app.declare:declare")(self.control, self.deciding)
+
+    def require(self, *wanted: tuple[type[Command], Scope]) -> None:
+        """Refuse, before work that takes minutes, what the hub would refuse after it. It is asked here, so nothing is
+        journaled."""
+        session = self.deciding.session
+        tiers: dict[str, str] = {}
+        if any(grant.tiers for grant in session.grants):
+            known: StatusAnswer = self.ask(Status())
+            tiers = {one.model: one.tier for one in known.models}
+        for kind, scope in wanted:
+            denied = may_ever(session, kind, scope, tiers.get(f"{scope.namespace}/{scope.model}"))
+            if denied is not None:
+                raise Refused(denied, headline="nothing was begun")
 
     def workshop(self, model: str | None) -> Any:
         config = self.control.config

@@ -22,18 +22,22 @@ from lockgate.app.cli.verbs.people.exceptions import accept_draft
 from lockgate.app.cli.verbs.release import endpoint_line, promotion
 from lockgate.core.digests import short
 from lockgate.core.errors import Conflict, did_you_mean
-from lockgate.core.messages import Reason, Refusal
-from lockgate.core.names import EndpointName, parse_version
+from lockgate.core.messages import Command, Reason, Refusal, Scope
+from lockgate.core.names import EndpointName, ModelName, parse_version
+from lockgate.data.messages import RecordContractCheck, RecordSnapshot
 from lockgate.delivery.lines import EndpointLine
 from lockgate.delivery.standing import StandingAnswer
 from lockgate.features.definition import service_views
 from lockgate.features.sql import check_sql
 from lockgate.gates.evidence import explain
+from lockgate.gates.messages import RecordEvidence
 from lockgate.governance.messages import ValidateVersion
 from lockgate.hub.authority import holds
 from lockgate.hub.messages import ExplainVersion, Standing, VersionAnswer
 from lockgate.pipeline.execute import EVERY_STAGE
+from lockgate.pipeline.messages import RecordRun
 from lockgate.pipeline.recipe import view_hashes
+from lockgate.registry.messages import RegisterVersion, model_scope
 from lockgate.workshop.config import ConfigInvalid
 
 _FORCE = click.option(
@@ -67,6 +71,7 @@ def plan(session: Session, model: str | None, force: tuple[str, ...]) -> None:
 def check(session: Session, model: str | None) -> None:
     """The fast stage: wiring, feature SQL, data contracts, the project's unit tests."""
     workshop = session.workshop(model)
+    session.require(*_data(workshop.name))
     session.declare()
     for view in service_views(workshop.definitions.service(workshop.recipe.service), workshop.definitions):
         check_sql(view)
@@ -82,6 +87,12 @@ def check(session: Session, model: str | None) -> None:
     )
     if not ok:
         raise Exit(REFUSED)
+
+
+def _data(model: ModelName) -> tuple[tuple[type[Command], Scope], ...]:
+    """What is told of datasets once they were extracted."""
+    scope = Scope(namespace=model.namespace)
+    return (RecordSnapshot, scope), (RecordContractCheck, scope)
 
 
 Tests = Literal["passed", "none", "failed", "no-pytest"]
@@ -144,6 +155,8 @@ def build_version(
 ) -> tuple[dict[str, Any], Counts]:
     """Run the pipeline, register, validate. The refusal of a gate is part of the answer."""
     workshop, hub = session.workshop(model), session.working
+    scope = Scope(namespace=workshop.name.namespace, model=workshop.name.name)
+    session.require(*_data(workshop.name), (RecordRun, scope), (RegisterVersion, scope))
     session.declare()
     # Where roles are kept apart, whoever builds does not judge.
     judges = holds(hub.session, ("gates.record",))
@@ -172,6 +185,7 @@ def build_version(
 def snapshot(session: Session, model: str | None, refresh: bool) -> None:
     """Extract the datasets, freeze them as snapshots, hold them to their contracts."""
     workshop = session.workshop(model)
+    session.require(*_data(workshop.name))
     session.declare()
     force = tuple(workshop.recipe.datasets) if refresh else ()
     with watching(Counts()) as observer, told(session):
@@ -195,6 +209,7 @@ def contract() -> None:
 def check_contracts(session: Session, model: str | None) -> None:
     """Check every dataset; the first broken contract ends with its reasons and example rows."""
     workshop = session.workshop(model)
+    session.require(*_data(workshop.name))
     session.declare()
     with watching(Counts()) as observer, told(session):
         run = workshop.run(session.working, observer, only_data=True)
@@ -332,6 +347,7 @@ def _promote(session: Session, key: str, environment: str, ticket: str) -> bool:
 
 
 def _judge(session: Session, key: str, environment: str | None) -> None:
+    session.require((RecordEvidence, model_scope(key)))
     workshop = session.workshop(str(parse_version(key).model))
     with told(session):
         found = workshop.judge(session.working, key, environment)

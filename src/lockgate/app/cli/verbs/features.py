@@ -13,7 +13,10 @@ from lockgate.app.cli.session import Session, told, verb
 from lockgate.core.clock import Micros, iso, parse_iso
 from lockgate.core.digests import Digest, short
 from lockgate.core.errors import Invalid
+from lockgate.core.messages import Scope
 from lockgate.core.names import parse_version
+from lockgate.data.messages import RecordContractCheck, RecordSnapshot
+from lockgate.features.messages import RecordMaterialization
 from lockgate.hub.messages import Status, StatusAnswer
 from lockgate.workshop.online import Materializer
 
@@ -36,15 +39,20 @@ def materialize(
 ) -> None:
     """Bring the features that serving reads by entity key into .lockgate/online.
 
-    Rows come from the snapshots taken last. A row that is there already stays, so running it again changes nothing.
-    What was brought, from which snapshots and up to when, goes on record.
+    Rows come from the snapshots taken last, and stay on this machine, with --hub too. A row that is there already
+    stays, so running it again changes nothing. What was brought, from what and up to when, goes on record.
 
     Example: lockgate materialize --until 2013-11-04T12:00Z
     """
-    session.work_here()
-    config, premises = session.control.config, session.control.premises
+    config, premises = session.control.config, session.premises
     name = config.model_name(model or config.only_model())
     end = _instant(until, premises.clock.now())
+    scope = Scope(namespace=name.namespace)
+    session.require(
+        (RecordSnapshot, scope),
+        (RecordContractCheck, scope),
+        (RecordMaterialization, Scope(namespace=name.namespace, model=name.name)),
+    )
     with watching(Counts()) as observer, told(session):
         work = Materializer(premises, name, views=views, observer=observer)
         brought = work.materialize(session.working, end, anew=anew)
@@ -70,7 +78,7 @@ def _tell_of_older_ones(session: Session, model: str, pushed: Mapping[str, Diges
         for version in (line.live, line.previous):
             if version is None or str(parse_version(version.version).model) != model:
                 continue
-            needed = views_of(version.digest, session.control.blobs)
+            needed = views_of(version.digest, session.blobs)
             older = sorted(view for view, digest in needed.items() if pushed.get(view) != digest)
             if older:
                 session.note(

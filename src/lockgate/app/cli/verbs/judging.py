@@ -12,12 +12,13 @@ from lockgate.core.names import parse_version
 from lockgate.delivery.messages import RetireVersion
 from lockgate.delivery.standing import StandingAnswer
 from lockgate.gates.evidence import explain as explain_evidence
+from lockgate.gates.messages import RecordEvidence
 from lockgate.governance.judgement import own_role, wanted_roles
 from lockgate.governance.messages import ApproveVersion, DeclineVersion, RevokeApproval, ValidateVersion
 from lockgate.governance.policies.policy import ApproverRole
 from lockgate.hub.authority import may
 from lockgate.hub.messages import Standing
-from lockgate.registry.messages import LiftQuarantine, QuarantineVersion, RejectVersion
+from lockgate.registry.messages import LiftQuarantine, QuarantineVersion, RejectVersion, model_scope
 
 
 @verb
@@ -26,6 +27,9 @@ from lockgate.registry.messages import LiftQuarantine, QuarantineVersion, Reject
 def judge(session: Session, version: str, environment: str | None) -> None:
     """Make evidence on a version: by itself, or against what runs in an environment."""
     ref = parse_version(version)
+    session.require((RecordEvidence, model_scope(str(ref))))
+    if environment is None:
+        session.require((ValidateVersion, model_scope(str(ref))))
     with told(session):
         found = session.workshop(str(ref.model)).judge(session.working, str(ref), environment)
     if environment is None:

@@ -16,6 +16,7 @@ from lockgate.app.cli.session import Session, verb
 from lockgate.core.blobs import BlobStore
 from lockgate.core.digests import short
 from lockgate.core.errors import NotFound
+from lockgate.core.messages import Scope
 from lockgate.core.names import parse_endpoint, parse_version
 from lockgate.core.secrets import parse_secret_ref
 from lockgate.hub.messages import (
@@ -89,6 +90,9 @@ def pull(session: Session, reference: str, register: bool, login: str | None) ->
     Example: lockgate pull registry.example.com/models/flight-delay:1.0.0 --register
     """
     source = OciReference.parse(reference)
+    if register:
+        # Of which model it is, only the package says.
+        session.require((RegisterVersion, Scope(within=True)))
     with tempfile.TemporaryDirectory(prefix="lockgate-") as folder, _registry(source, login) as registry:
         layout, keys = DirectoryBlobs(folder), _keys(session, ())
         parcel = fetch(registry, source, layout, keys)
