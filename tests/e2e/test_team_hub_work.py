@@ -32,9 +32,17 @@ def test_a_version_is_trained_here_kept_there_and_judged_elsewhere(
     builder = worlds.one.copy(tmp_path / "builder")
     hub = {"LOCKGATE_HUB": team.url}
     builder.types("declare", by="petra", env=hub).must(0)
+    # The cache is this machine's; whether the hub knows what came of it, only the hub can say.
+    here = builder.types("plan --json").must(0).json
+    planned = builder.types("plan --json", env=hub).must(0).json
+    assert planned == {**here, "registered": None}
+    assert {one["action"] for one in here["steps"]} == {"cached"}
     trained = builder.types("train --json", by="ada", env=hub).must(0).json
     assert trained["ran"] == [], "the steps are those of the project, whatever hub they are told to"
     assert (trained["version"], trained["state"]) == ("flight-delay@1.0.0", "validated")
+    assert builder.types("plan --json", env=hub).must(0).json == {**here, "registered": "flight-delay@1.0.0"}
+    forced = builder.types("plan --force train", env=hub).must(0)
+    assert f"registered at {team.url}: not yet" in forced.out
     with team.hub("ann") as asked:
         known: VersionAnswer = asked.ask(ExplainVersion(version="main/flight-delay@1.0.0"))
     kept = set(DirectoryBlobs(team.folder / "blobs").digests())

@@ -420,6 +420,14 @@ class Workshop:
         answer: PackageVersionAnswer = hub.ask(VersionOfPackage(model=str(self.name), package=package))
         return answer.version
 
+    def registered(self, hub: Hub, planned: Plan) -> str | None:
+        """The version that the planned steps made; None when they have yet to run, or nobody told the hub."""
+        made = next((one for one in planned.steps if one.name == PACKAGE_STEP), None)
+        if made is None or made.action == "run" or made.key is None:
+            return None
+        remembered = self._cache.get(made.key)
+        return None if remembered is None else self.version_of(hub, remembered.output.digest)
+
     def evidence(self, record: RunRecord) -> list[Evidence]:
         data = self.premises.blobs.get(record.output(EVIDENCE_STEP).digest)
         return msgspec.json.decode(data, type=list[Evidence])

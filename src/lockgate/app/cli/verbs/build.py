@@ -50,20 +50,25 @@ _MODEL = click.argument("model", required=False)
 @_MODEL
 @_FORCE
 def plan(session: Session, model: str | None, force: tuple[str, ...]) -> None:
-    """What would run, and why. Nothing is run, nothing of the project but its feature definitions imported."""
-    planned = session.workshop(model).plan(force)
+    """What would run, and why. Nothing is run, nothing of the project but its feature definitions imported.
+
+    What is cached lies on this machine, whatever hub is named; with --hub it also says which version there has what the
+    steps made.
+    """
+    workshop = session.workshop(model)
+    planned = workshop.plan(force)
     rows = [f"{step.action:<7} {step.name:<28} {step.why}" for step in planned.steps]
     n_run = sum(step.action == "run" for step in planned.steps)
     rows.append(f"{n_run} to run, {len(planned.steps) - n_run} cached")
-    session.answer(
-        {
-            "steps": [
-                {"name": one.name, "action": one.action, "why": one.why, "key": one.key}
-                for one in planned.steps
-            ]
-        },
-        "\n".join(rows),
-    )
+    steps = [
+        {"name": one.name, "action": one.action, "why": one.why, "key": one.key} for one in planned.steps
+    ]
+    record: dict[str, Any] = {"steps": steps}
+    if session.hub_url:
+        version = workshop.registered(session.reading, planned)
+        record["registered"] = version and parse_version(version).shown
+        rows.append(f"registered at {session.hub_url}: {record['registered'] or 'not yet'}")
+    session.answer(record, "\n".join(rows))
 
 
 @verb
