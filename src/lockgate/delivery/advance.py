@@ -11,13 +11,11 @@ from lockgate.core.clock import Micros
 from lockgate.core.digests import digest_of
 from lockgate.core.documents import DocRef, Docs
 from lockgate.core.messages import Context, Decision, Event, Reason, Refusal, refuse
-from lockgate.core.names import check_full, parse_endpoint
+from lockgate.core.names import parse_endpoint
 from lockgate.delivery.messages import (
     AdvanceRollout,
     ApplyPlan,
-    ConfigureEndpoint,
     ConfirmPlan,
-    EndpointConfigured,
     JudgeRollout,
     PauseRollout,
     ResumeRollout,
@@ -29,7 +27,7 @@ from lockgate.delivery.messages import (
     RolloutStepStarted,
     Served,
 )
-from lockgate.delivery.rollouts.policy import EndpointSettings, RolloutPolicy, complaints
+from lockgate.delivery.rollouts.policy import EndpointSettings, RolloutPolicy
 from lockgate.delivery.rollouts.verdict import Verdict, judge
 from lockgate.delivery.state import (
     ENDPOINT,
@@ -52,23 +50,6 @@ def settings_of(docs: Docs, endpoint: str) -> EndpointSettings:
     """How an endpoint is served; the defaults when nobody said."""
     known = docs.get(SETTINGS, endpoint)
     return EndpointSettings() if known is None else known.settings
-
-
-def needs_configure(command: ConfigureEndpoint, docs: Docs) -> tuple[DocRef, ...]:
-    return (DocRef(ENDPOINT.name, command.endpoint), DocRef(SETTINGS.name, command.endpoint))
-
-
-def configure_endpoint(docs: Docs, command: ConfigureEndpoint, context: Context) -> Decision | Refusal:
-    check_full(command.endpoint, parse_endpoint(command.endpoint))
-    if docs.get(ENDPOINT, command.endpoint) is None:
-        return _unknown(command.endpoint)
-    policy = command.settings.rollout
-    wrong = () if policy is None else complaints(policy)
-    if wrong:
-        return refuse(*(Reason(rule="delivery.rollout-policy", message=complaint) for complaint in wrong))
-    if settings_of(docs, command.endpoint) == command.settings:
-        return Decision(())
-    return Decision((EndpointConfigured(endpoint=command.endpoint, settings=command.settings),))
 
 
 def _unknown(endpoint: str) -> Refusal:

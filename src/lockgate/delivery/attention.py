@@ -9,13 +9,14 @@ from lockgate.core.clock import Micros
 from lockgate.core.documents import DocumentKind
 from lockgate.core.messages import Reason
 from lockgate.core.names import parse_endpoint
+from lockgate.delivery.declare import is_open
 from lockgate.delivery.state import ENDPOINT, ENVIRONMENT, RELEASE, EndpointState, release_key
 from lockgate.gates.state import EVIDENCE, evidence_key
 from lockgate.governance import attention
 from lockgate.governance.attention import Attention
 from lockgate.governance.judgement import WAITS_FOR_PEOPLE
 from lockgate.governance.state import APPROVAL, BREAK_GLASS, POLICY, PROPOSAL, WAIVER, approval_key
-from lockgate.registry.state import MODEL, VERSION
+from lockgate.registry.state import LOWERING, MODEL, VERSION
 
 Get = Callable[[DocumentKind[Any], str], Any]
 All = Callable[[DocumentKind[Any], str], tuple[Any, ...]]
@@ -72,6 +73,7 @@ def queue(get: Get, every: All, reasons_of: ReasonsOf, now: Micros) -> list[Atte
     for proposal in every(PROPOSAL, ""):
         if proposal.is_open(get(POLICY, proposal.namespace)):
             found.append(attention.of_proposal(proposal))
+    found += [attention.of_lowering(one) for one in every(LOWERING, "") if is_open(one, get)]
     return sorted(found, key=lambda one: (one.due is None, one.due or 0))
 
 

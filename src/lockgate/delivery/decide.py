@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import cast, get_args
+from typing import cast
 
 import msgspec
 
 from lockgate.core.documents import DocRef, Docs
 from lockgate.core.messages import Context, Decision, Reason, Refusal, refuse
-from lockgate.core.names import check_full, check_part, parse_endpoint
+from lockgate.core.names import parse_endpoint
 from lockgate.delivery.advance import (
     advance_rollout,
     begin,
@@ -22,10 +22,6 @@ from lockgate.delivery.messages import (
     AdvanceRollout,
     ApplyPlan,
     ConfirmPlan,
-    DeclareEndpoint,
-    DeclareEnvironment,
-    EndpointDeclared,
-    EnvironmentDeclared,
     PromoteVersion,
     ReleaseInEmergency,
     ReleaseStarted,
@@ -62,7 +58,6 @@ from lockgate.governance.judgement import (
     not_by_the_author,
 )
 from lockgate.governance.messages import ConsumerSignedOff, ReleasePlanWritten, SignOff, WriteReleasePlan
-from lockgate.governance.policies.policy import Sensitivity
 from lockgate.governance.release_plan import ReleasePlan, plan_reasons
 from lockgate.governance.state import (
     APPROVAL,
@@ -80,8 +75,8 @@ from lockgate.governance.tickets.tracker import (
     confirmed,
     ticket_reasons,
 )
-from lockgate.registry.decide import known_version, model_of, proposed_lowering, wrong_state
-from lockgate.registry.state import LOWERING, MODEL, VERSION, VersionState
+from lockgate.registry.decide import known_version, model_of, wrong_state
+from lockgate.registry.state import MODEL, VERSION, VersionState
 from lockgate.registry.trust import (
     TRUST_FACT,
     TrustFact,
@@ -93,88 +88,6 @@ from lockgate.registry.trust import (
 
 # How long a target may take to load a package before the release counts as failed.
 LOAD_PATIENCE_S = 60.0
-
-
-def needs_environment(command: DeclareEnvironment, docs: Docs) -> tuple[DocRef, ...]:
-    return (
-        DocRef(ENVIRONMENT.name, command.environment),
-        DocRef(LOWERING.name, f"environment {command.environment}"),
-    )
-
-
-def declare_environment(docs: Docs, command: DeclareEnvironment, context: Context) -> Decision | Refusal:
-    check_part(command.environment, what="environment")
-    declared = EnvironmentState(
-        environment=command.environment,
-        order=command.order,
-        sensitivity=command.sensitivity,
-        target=command.target,
-        trust=command.trust,
-    )
-    known = docs.get(ENVIRONMENT, command.environment)
-    if known == declared:
-        return Decision(())
-    if known is not None:
-        lowers, about = _lowered(known, declared), f"environment {command.environment}"
-        proposal = proposed_lowering(docs, context, about, known, declared, lowers)
-        if proposal is not None:
-            return proposal
-    return Decision(
-        (
-            EnvironmentDeclared(
-                environment=command.environment,
-                order=command.order,
-                sensitivity=command.sensitivity,
-                target=command.target,
-                trust=command.trust,
-            ),
-        )
-    )
-
-
-def _lowered(known: EnvironmentState, declared: EnvironmentState) -> list[str]:
-    """Another place on the ladder counts: it may be one with fewer steps before it."""
-    order = get_args(Sensitivity)
-    lowers = []
-    if order.index(declared.sensitivity) < order.index(known.sensitivity):
-        lowers.append(f"{declared.sensitivity}, not {known.sensitivity}")
-    if known.sensitivity != "open" and declared.order != known.order:
-        lowers.append(f"step {declared.order} of the ladder, not {known.order}")
-    return lowers
-
-
-def needs_endpoint(command: DeclareEndpoint, docs: Docs) -> tuple[DocRef, ...]:
-    environment = parse_endpoint(command.endpoint).environment
-    return (DocRef(ENDPOINT.name, command.endpoint), DocRef(ENVIRONMENT.name, environment))
-
-
-def declare_endpoint(docs: Docs, command: DeclareEndpoint, context: Context) -> Decision | Refusal:
-    name = parse_endpoint(command.endpoint)
-    check_full(command.endpoint, name)
-    environment = name.environment
-    if docs.get(ENVIRONMENT, environment) is None:
-        return refuse(
-            Reason(
-                rule="delivery.environment-unknown",
-                message=f"there is no environment {environment}",
-                remedy="declare it in lockgate.toml",
-            )
-        )
-    known = docs.get(ENDPOINT, command.endpoint)
-    declared = (command.fallback, command.consumers, command.dashboards)
-    standing = known is not None and known.removed_at is None
-    if standing and known is not None and (known.fallback, known.consumers, known.dashboards) == declared:
-        return Decision(())
-    return Decision(
-        (
-            EndpointDeclared(
-                endpoint=command.endpoint,
-                fallback=command.fallback,
-                consumers=command.consumers,
-                dashboards=command.dashboards,
-            ),
-        )
-    )
 
 
 def promote_version(docs: Docs, command: PromoteVersion, context: Context) -> Decision | Refusal:

@@ -71,16 +71,16 @@ from lockgate.registry.trust import EVERY_KEY, revocation_reasons, revoked
 
 def needs_promote(command: PromoteVersion, docs: Docs) -> tuple[DocRef, ...]:
     model = model_of(command.version)
-    every = DocRef(ENVIRONMENT.name, "*")
+    every, here = DocRef(ENVIRONMENT.name, "*"), DocRef(ENDPOINT.name, f"{command.environment}/{model}")
     refs = [
         every,
+        here,
         DocRef(VERSION.name, command.version),
         DocRef(MODEL.name, str(model)),
         DocRef(POLICY.name, model.namespace),
         DocRef(EVIDENCE.name, evidence_key(command.version)),
         DocRef(EVIDENCE.name, evidence_key(command.version, command.environment)),
         DocRef(APPROVAL.name, approval_key(command.version, command.environment)),
-        DocRef(ENDPOINT.name, f"{command.environment}/{model}"),
         DocRef(SETTINGS.name, f"{command.environment}/{model}"),
         EVERY_KEY,
         DocRef(DRILL.name, f"{command.environment}/{model}"),
@@ -92,7 +92,10 @@ def needs_promote(command: PromoteVersion, docs: Docs) -> tuple[DocRef, ...]:
     if docs.has(every):
         below = _steps_below(docs.all(ENVIRONMENT, ""), command.environment)
         refs += [DocRef(ENDPOINT.name, f"{step.environment}/{model}") for step in below]
-    return tuple(refs)
+    endpoint = docs.get(ENDPOINT, here.key) if docs.has(here) else None
+    if endpoint is not None and endpoint.last_live is not None:
+        refs.append(DocRef(VERSION.name, endpoint.last_live.served.version))
+    return tuple(dict.fromkeys(refs))
 
 
 def _steps_below(ladder: tuple[EnvironmentState, ...], environment: str) -> tuple[EnvironmentState, ...]:
@@ -185,6 +188,18 @@ def _not_there(version: VersionState, below: EnvironmentState, served: Served | 
     )
 
 
+def champion_of(docs: Docs, endpoint: EndpointState, package: Digest) -> Served | None:
+    """What a package is compared with: what is live; on an endpoint that was taken down and declared again, what was
+    live then, as long as its bytes are kept. Nothing is compared with itself."""
+    if endpoint.live is not None:
+        return endpoint.live.served
+    last = endpoint.last_live
+    if last is None or last.served.package == package:
+        return None
+    known = docs.get(VERSION, last.served.version)
+    return None if known is None or known.collected_at is not None else last.served
+
+
 def _evidence_reasons(
     docs: Docs,
     rule: TierRule,
@@ -200,7 +215,7 @@ def _evidence_reasons(
     wanted = rule.relative.get(environment.sensitivity, ())
     order = {step.environment: step.order for step in docs.all(ENVIRONMENT, "")}
     waivers = reaching(docs.all(WAIVER, f"{version.model}#"), name, order)
-    live = endpoint.live.served.package if endpoint.live else None
+    champion = champion_of(docs, endpoint, version.package)
     found = Findings([], [])
     for gates, environment_of, asked in ((rule.gates, "", True), (wanted, name, bool(wanted))):
         if not asked:
@@ -211,7 +226,7 @@ def _evidence_reasons(
         reasons += limit_reasons(rule.limits, gates, evidence, remedy=judge)
         left, waived = pass_over(reasons, evidence, waivers, version, policy.policy, now)
         if environment_of:
-            left += baseline_reasons(evidence, live, name)
+            left += baseline_reasons(evidence, champion.package if champion else None, name)
         found = Findings([*found.reasons, *left, *age_reasons(evidence, rule, now)], [*found.waived, *waived])
     return found
 
@@ -261,10 +276,11 @@ def _plan_reasons(docs: Docs, key: str, endpoint: EndpointState, plan: PlanState
 def _sign_off_reasons(
     docs: Docs, version: VersionState, environment: EnvironmentState, endpoint: EndpointState
 ) -> list[Reason]:
-    """Who reads an endpoint agrees to a version that may break them."""
-    if endpoint.live is None:
+    """Who reads an endpoint agrees to a version that may break them; also when it was taken down meanwhile."""
+    known_there = endpoint.live or endpoint.last_live
+    if known_there is None:
         return []
-    live, new = parse_version(endpoint.live.served.version).version, parse_version(version.version).version
+    live, new = parse_version(known_there.served.version).version, parse_version(version.version).version
     if new.major <= live.major:
         return []
     known = docs.get(SIGN_OFF, approval_key(version.version, environment.environment))
@@ -506,14 +522,14 @@ def standing_answer(
     )
     approvals = counting_approvals(version, docs.get(APPROVAL, approval_key(key, name)), bound, policy.digest)
     plan = docs.get(RELEASE_PLAN, approval_key(key, name))
-    live = endpoint.live.served if endpoint.live else None
+    champion = champion_of(docs, endpoint, version.package)
     step = next_step(version, endpoint, found.reasons, of_itself(found.reasons, rule, intrinsic))
     return StandingAnswer(
         next=step,
         reasons=tuple(found.reasons),
         bound=bound,
-        baseline=live.package if live else None,
-        baseline_version=live.version if live else None,
+        baseline=champion.package if champion else None,
+        baseline_version=champion.version if champion else None,
         quorum=quorum.size,
         standing=approvers(approvals),
         evidence=tuple(line for record in (intrinsic, relative) if record for line in record.lines),

@@ -130,8 +130,10 @@ class EndpointState(msgspec.Struct, frozen=True, kw_only=True):
     """`ENV/NAME`: what is live, what would be after a rollback, what is on its way.
 
     Attributes:
-        let_go: the consumers that no longer need it.
+        let_go: the consumers that no longer need it; let_go_by: who said so of each.
         removed_at: since when it is taken down; None while it stands.
+        last_live: what was live when it was taken down, until something is live again: its name can be declared
+            anew, but what comes next is held against that all the same.
         local: what was last done to it without the hub, and found out.
     """
 
@@ -145,8 +147,10 @@ class EndpointState(msgspec.Struct, frozen=True, kw_only=True):
     generation: int = 0
     n_releases: int = 0
     let_go: tuple[str, ...] = ()
+    let_go_by: dict[str, str] = {}
     removed_at: Micros | None = None
     local: LocalState | None = None
+    last_live: Live | None = None
 
     @property
     def adopted(self) -> int:
@@ -209,18 +213,26 @@ def _declared(body: EndpointState | None, event: EndpointDeclared, stamp: Stamp)
             consumers=event.consumers,
             dashboards=event.dashboards,
         )
+    # Who had left what was taken down reads it again, when it is declared so.
+    stays_away = body.let_go if body.removed_at is None else ()
+    left = tuple(one for one in stays_away if one in event.consumers)
     return replace(
         body,
         fallback=event.fallback,
         consumers=event.consumers,
         dashboards=event.dashboards,
-        let_go=tuple(one for one in body.let_go if one in event.consumers),
+        let_go=left,
+        let_go_by={one: body.let_go_by[one] for one in left},
         removed_at=None,
     )
 
 
 def _let_go(body: EndpointState, event: RemovalSignedOff, stamp: Stamp) -> EndpointState:
-    return replace(body, let_go=(*body.let_go, event.consumer))
+    return replace(
+        body,
+        let_go=(*body.let_go, event.consumer),
+        let_go_by={**body.let_go_by, event.consumer: stamp.actor},
+    )
 
 
 def _taken_down(body: EndpointState, event: EndpointRemoved, stamp: Stamp) -> EndpointState:
@@ -231,8 +243,8 @@ def _taken_down(body: EndpointState, event: EndpointRemoved, stamp: Stamp) -> En
         previous=None,
         fallback=Fallback(),
         generation=event.generation,
-        let_go=(),
         removed_at=stamp.at,
+        last_live=body.live or body.last_live,
     )
 
 
@@ -284,7 +296,7 @@ def _went_live(body: EndpointState, event: ReleaseWentLive, stamp: Stamp) -> End
     # The same bytes under new signatures take no place of the version before: the way back leads where it led.
     again = body.live is not None and body.live.served.package == live.served.package
     previous = body.previous if again else body.live
-    return replace(body, live=live, previous=previous, rollout=None)
+    return replace(body, live=live, previous=previous, rollout=None, last_live=None)
 
 
 def _given_up(body: EndpointState, event: ReleaseFailed, stamp: Stamp) -> EndpointState:
@@ -378,7 +390,7 @@ ENDPOINT = DocumentKind(
         "removed" if body.removed_at else body.rollout.state if body.rollout else _at_rest(body),
         body.live.served.package if body.live else "",
     ),
-    fold_version=3,
+    fold_version=4,
     edges={ReleaseStarted: _endpoint_edges},
 )
 

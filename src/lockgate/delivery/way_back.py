@@ -40,6 +40,7 @@ from lockgate.delivery.state import (
     Live,
     Rollout,
 )
+from lockgate.governance.judgement import by_a_person
 from lockgate.registry import decide as registry
 from lockgate.registry.decide import known_version, model_of, wrong_state
 from lockgate.registry.messages import (
@@ -448,7 +449,7 @@ def needs_removal(command: RemoveEndpoint | SignOffRemoval, docs: Docs) -> tuple
 
 
 def sign_off_removal(docs: Docs, command: SignOffRemoval, context: Context) -> Decision | Refusal:
-    """A consumer lets an endpoint go. Said twice, it is no news."""
+    """A consumer lets an endpoint go, by a person. Said twice, it is no news."""
     endpoint = docs.get(ENDPOINT, command.endpoint)
     if endpoint is None:
         return _unknown(command.endpoint)
@@ -461,7 +462,9 @@ def sign_off_removal(docs: Docs, command: SignOffRemoval, context: Context) -> D
                 remedy=did_you_mean(command.consumer, endpoint.consumers),
             )
         )
-    if command.consumer in endpoint.let_go or endpoint.removed_at is not None:
+    if machine := by_a_person(context):
+        return Refusal(reasons=tuple(machine))
+    if command.consumer in endpoint.let_go:
         return Decision(())
     signed = RemovalSignedOff(endpoint=command.endpoint, consumer=command.consumer, comment=command.comment)
     return Decision((signed,))

@@ -16,9 +16,9 @@ from lockgate.gates.state import EvidenceState
 from lockgate.governance.judgement import DAY_US
 from lockgate.governance.policies.policy import TierRule
 from lockgate.governance.state import ApprovalState, BreakGlassState, ProposalState, WaiverState
-from lockgate.registry.state import VersionState
+from lockgate.registry.state import LoweringState, VersionState
 
-Matter = Literal["approval", "waiver", "review", "revalidation", "out-of-policy", "policy"]
+Matter = Literal["approval", "waiver", "review", "revalidation", "out-of-policy", "policy", "declaration"]
 _SOON_US: dict[Matter, int] = {"waiver": 7 * DAY_US, "revalidation": 30 * DAY_US}
 
 
@@ -163,6 +163,16 @@ def of_proposal(proposal: ProposalState) -> Attention:
         what=f"{proposal.proposed_by} proposes a laxer policy: {'; '.join(proposal.laxer)}",
         due=None,
         remedy=f"lockgate policy consent {proposal.digest}",
+    )
+
+
+def of_lowering(lowering: LoweringState) -> Attention:
+    return Attention(
+        matter="declaration",
+        subject=lowering.subject,
+        what=f"{lowering.proposed_by} declares that less is asked for: {'; '.join(lowering.lowers)}",
+        due=None,
+        remedy="lockgate declare, by another admin with the same lockgate.toml; else it stays as it is",
     )
 
 

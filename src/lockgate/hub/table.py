@@ -18,7 +18,7 @@ from lockgate.core.messages import Command, Context, Decision, Event, Query, Ref
 from lockgate.data import decide as data
 from lockgate.data import messages as data_messages
 from lockgate.data.state import DATASET, SNAPSHOT
-from lockgate.delivery import advance, drill, standing, way_back
+from lockgate.delivery import advance, declare, drill, standing, way_back
 from lockgate.delivery import decide as delivery
 from lockgate.delivery import messages as delivery_messages
 from lockgate.delivery.state import DRILL, ENDPOINT, ENVIRONMENT, RELEASE, ROLLOUT, SETTINGS
@@ -139,8 +139,8 @@ HANDLERS: tuple[Handler[Any], ...] = (
         governance_messages.SecondBreakGlass, break_glass.needs_break_glass, break_glass.second_break_glass
     ),
     Handler(governance_messages.CloseReview, break_glass.needs_break_glass, break_glass.close_review),
-    Handler(delivery_messages.DeclareEnvironment, delivery.needs_environment, delivery.declare_environment),
-    Handler(delivery_messages.DeclareEndpoint, delivery.needs_endpoint, delivery.declare_endpoint),
+    Handler(delivery_messages.DeclareEnvironment, declare.needs_environment, declare.declare_environment),
+    Handler(delivery_messages.DeclareEndpoint, declare.needs_endpoint, declare.declare_endpoint),
     Handler(
         delivery_messages.PromoteVersion,
         standing.needs_promote,
@@ -157,7 +157,7 @@ HANDLERS: tuple[Handler[Any], ...] = (
         delivery.promotion_is_stale,
         looks_outside=True,
     ),
-    Handler(delivery_messages.ConfigureEndpoint, advance.needs_configure, advance.configure_endpoint),
+    Handler(delivery_messages.ConfigureEndpoint, declare.needs_configure, declare.configure_endpoint),
     Handler(delivery_messages.ConfirmPlan, advance.needs_rollout, delivery.confirm_plan),
     Handler(delivery_messages.JudgeRollout, advance.needs_rollout, advance.judge_rollout),
     Handler(delivery_messages.PauseRollout, advance.needs_rollout, advance.pause_rollout),
@@ -227,6 +227,7 @@ EVENTS: tuple[type[Event], ...] = (
     registry_messages.ModelDeclared1,
     registry_messages.ModelDeclared,
     registry_messages.LoweringProposed,
+    registry_messages.LoweringAgreed,
     registry_messages.PackageImported,
     registry_messages.VersionRegistered,
     registry_messages.VersionTraced,

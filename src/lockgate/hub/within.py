@@ -86,6 +86,14 @@ def status_within(answer: StatusAnswer, sight: Sight) -> StatusAnswer:
     )
 
 
+def _of_declared(named: str) -> Scope:
+    """`environment prod`, `model main/x`, `endpoint prod/main/x`, `rollout prod/main/x`."""
+    kind, _, name = named.partition(" ")
+    if kind == "environment":
+        return Scope(environment=name)
+    return _of_model(name) if kind == "model" else _of_endpoint(name)
+
+
 _ABOUT: dict[Matter, Callable[[str], Scope]] = {
     "approval": _of_version,
     "waiver": _of_model,
@@ -93,6 +101,7 @@ _ABOUT: dict[Matter, Callable[[str], Scope]] = {
     "revalidation": _of_endpoint,
     "out-of-policy": _of_endpoint,
     "policy": lambda named: Scope(namespace=named),
+    "declaration": _of_declared,
 }
 
 

@@ -20,6 +20,7 @@ from lockgate.registry.messages import (
     HoldVersion,
     LiftHold,
     LiftQuarantine,
+    LoweringAgreed,
     LoweringProposed,
     ModelDeclared,
     PackageImported,
@@ -84,30 +85,37 @@ class AttestationFact(msgspec.Struct, frozen=True, kw_only=True):
     signed_by: str
 
 
+Agreement = Decision | tuple[LoweringAgreed, ...]
+
+
 def proposed_lowering(
     docs: Docs, context: Context, subject: str, before: object, after: object, lowers: list[str]
-) -> Decision | None:
-    """The proposal of a declaration that asks for less; None when it may count, as it does for a second person.
+) -> Agreement:
+    """The proposal of a declaration that asks for less; what is recorded before one that may count, as it does for a
+    second person. Each proposal is agreed to once.
 
     Else whoever declares what a model may do harm to could let it in with fewer people, and no policy would have
     changed. Where names are only claimed, nobody is asked.
 
     Args:
-        subject: `model NAMESPACE/NAME` or `environment NAME`; declare the `LOWERING` of that name.
+        subject: `model NAMESPACE/NAME`, `environment NAME`, `endpoint ENV/NAMESPACE/NAME` for who reads it, or
+            `rollout ENV/NAMESPACE/NAME` for how its releases are watched; declare the `LOWERING` of that name.
         lowers: in what it asks for less, one line each.
     """
     if not lowers or context.claimed:
-        return None
+        return ()
     base, wanted, known = digest_of(before), digest_of(after), docs.get(LOWERING, subject)
-    same = known is not None and (known.base, known.wanted) == (base, wanted)
-    if known is not None and same:
-        return None if context.person and known.proposed_by != context.actor else Decision(())
     kind, _, name = subject.partition(" ")
+    model = name if kind == "model" else name.partition("/")[2]
+    if known is not None and not known.agreed_by and (known.base, known.wanted) == (base, wanted):
+        if not context.person or known.proposed_by == context.actor:
+            return Decision(())
+        return (LoweringAgreed(subject=subject, model=model, proposed_by=known.proposed_by),)
     return Decision(
         (
             LoweringProposed(
                 subject=subject,
-                model=name if kind == "model" else "",
+                model=model,
                 lowers=tuple(lowers),
                 base=base,
                 wanted=wanted,
@@ -125,16 +133,17 @@ def declare_model(docs: Docs, command: DeclareModel, context: Context) -> Decisi
     check_full(command.model, parse_model(command.model))
     known = docs.get(MODEL, command.model)
     declared = (command.tier, command.owner, command.purpose, command.kpi)
-    if known is not None and (known.tier, known.owner, known.purpose, known.kpi) == declared:
+    if known is not None and declared_of(known) == declared:
         return Decision(())
+    agreed: Agreement = ()
     if known is not None:
-        lowers = _lowered(known, command)
-        before = (known.tier, known.owner, known.purpose, known.kpi)
-        proposal = proposed_lowering(docs, context, f"model {command.model}", before, declared, lowers)
-        if proposal is not None:
-            return proposal
+        lowers, about = _lowered(known, command), f"model {command.model}"
+        agreed = proposed_lowering(docs, context, about, declared_of(known), declared, lowers)
+        if isinstance(agreed, Decision):
+            return agreed
     return Decision(
         (
+            *agreed,
             ModelDeclared(
                 model=command.model,
                 tier=command.tier,
@@ -144,6 +153,11 @@ def declare_model(docs: Docs, command: DeclareModel, context: Context) -> Decisi
             ),
         )
     )
+
+
+def declared_of(model: ModelState) -> tuple[Tier, str, str, str]:
+    """What was said of a model when it was declared."""
+    return model.tier, model.owner, model.purpose, model.kpi
 
 
 def _lowered(known: ModelState, command: DeclareModel) -> list[str]:

@@ -240,8 +240,9 @@ class LoweringProposed(Event, frozen=True, kw_only=True, tag="registry.lowering-
     """A declaration that asks for less than the one in force: it changes nothing before a second person makes the same.
 
     Attributes:
-        subject: `model NAMESPACE/NAME` or `environment NAME`.
-        model: the model's name; empty for an environment.
+        subject: what is declared: `model NAMESPACE/NAME`, `environment NAME`, `endpoint ENV/NAMESPACE/NAME`, or
+            `rollout ENV/NAMESPACE/NAME`, how releases to an endpoint are watched.
+        model: the model it is about; empty for an environment.
         base, wanted: digests of what is declared, and of what would be.
     """
 
@@ -253,6 +254,17 @@ class LoweringProposed(Event, frozen=True, kw_only=True, tag="registry.lowering-
 
     def summary(self) -> str:
         return f"{self.subject} is proposed to ask for less: {'; '.join(self.lowers)}"
+
+
+class LoweringAgreed(Event, frozen=True, kw_only=True, tag="registry.lowering-agreed/1"):
+    """A second person has declared the same as who proposed to ask for less; what they declared follows."""
+
+    subject: str
+    model: str
+    proposed_by: str
+
+    def summary(self) -> str:
+        return f"that {self.subject} asks for less, as {self.proposed_by} proposed, is agreed"
 
 
 def without_kpi(old: ModelDeclared1) -> ModelDeclared:

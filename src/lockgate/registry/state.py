@@ -24,6 +24,7 @@ from lockgate.registry.messages import (
     AttestationAttached,
     HoldLifted,
     KeyRevoked,
+    LoweringAgreed,
     LoweringProposed,
     ModelDeclared,
     Origin,
@@ -383,7 +384,8 @@ TRACE = DocumentKind(
 
 
 class LoweringState(msgspec.Struct, frozen=True, kw_only=True):
-    """The declaration that asks for less, as it was proposed last; open while `base` is what is declared."""
+    """The declaration that asks for less, as it was proposed last; open while `base` is what is declared, and until
+    somebody has agreed."""
 
     subject: str
     lowers: tuple[str, ...]
@@ -391,6 +393,7 @@ class LoweringState(msgspec.Struct, frozen=True, kw_only=True):
     wanted: Digest
     proposed_at: Micros
     proposed_by: str
+    agreed_by: str = ""
 
 
 def _lowering(body: LoweringState | None, event: LoweringProposed, stamp: Stamp) -> LoweringState:
@@ -409,5 +412,7 @@ LOWERING = DocumentKind(
     type=LoweringState,
     keys=lambda event: (event.subject,),
     made_by={LoweringProposed: _lowering},
+    changed_by={LoweringAgreed: lambda body, event, stamp: replace(body, agreed_by=stamp.actor)},
+    fold_version=2,
     columns=lambda body: Columns(body.subject, "", body.wanted),
 )

@@ -14,12 +14,15 @@ from typing import NamedTuple
 import msgspec
 import pytest
 
+from lockgate.access.roles import Grant
 from lockgate.core.journal import EMPTY_HEAD, extend, sign_checkpoint
 from lockgate.core.messages import Receipt, Stamp
+from lockgate.delivery.messages import DeclareEndpoint, RemoveEndpoint
 from lockgate.governance.messages import AdoptPolicy, VersionApproved
 from lockgate.hub.audit import pages, read_entry
+from lockgate.hub.authority import Session
 from lockgate.hub.kernel import Folded, entry_bytes
-from lockgate.hub.messages import ChangesSince, ExplainVersion, ListVersions, Status, VerifyAudit
+from lockgate.hub.messages import ChangesSince, ExplainVersion, ListVersions, Standing, Status, VerifyAudit
 from lockgate.hub.ports import Commit, Store, StoredEntry
 from lockgate.registry.messages import RejectVersion
 from lockgate.registry.package import build_package
@@ -38,6 +41,7 @@ from lockgate.testing.hub_world import (
 from lockgate.testing.memory_journal import MemoryCheckpoints
 from lockgate.testing.notes import TestKey
 from lockgate.testing.packages import package_config, package_files
+from lockgate.traffic.plan import Fallback
 
 V1, V2 = f"{MODEL_NAME}@1.0.0", f"{MODEL_NAME}@1.0.1"
 PATIENCE_S = 30.0
@@ -154,6 +158,37 @@ class AcceptanceContract:
         accepted(story.register("two"))
         versions = story.ask(ListVersions(model=MODEL_NAME)).versions
         assert [(one.version, one.state) for one in versions] == [(V1, "rejected"), (V2, "candidate")]
+
+    def test_acceptance_6_an_endpoint_that_was_removed_comes_back_with_what_it_asks_for(
+        self, founded: Registry
+    ) -> None:
+        story = founded.story
+        story.release("one", V1)
+        name = f"prod/{MODEL_NAME}"
+        removal = RemoveEndpoint(
+            id=story.new_id(), endpoint=name, reason="tidying up", live=V1, despite_consumers=True
+        )
+        accepted(story.do(PLATFORM, removal))
+        admin = Session(actor=PLATFORM, grants=(Grant(role="admin"),), claimed=False)
+        fallback = Fallback(kind="constant", value=0.2)
+        for consumers, event in (
+            ((), "registry.lowering-proposed/1"),
+            (("app",), "delivery.endpoint-declared/1"),
+        ):
+            again = DeclareEndpoint(id=story.new_id(), endpoint=name, fallback=fallback, consumers=consumers)
+            told = accepted(founded.world.hub_for(admin).execute(again)).events
+            assert [one["type"] for one in told] == [event]
+        story.train("two")
+        for receipt in (
+            story.register("two"),
+            story.judge(V2),
+            story.validate(V2),
+            story.promote(V2, "dev"),
+            story.confirm("dev"),
+        ):
+            accepted(receipt)
+        assert story.ask(Standing(version=V2, environment="prod")).baseline_version == V1
+        assert story.ask(VerifyAudit()).ok
 
     def test_acceptance_7_a_rewritten_chain_is_whole_and_does_not_pass_a_checkpoint_that_was_exported(
         self, ready: Registry, make: Callable[[], Store]

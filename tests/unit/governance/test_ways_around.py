@@ -310,9 +310,17 @@ def test_an_admin_alone_makes_no_model_harmless(hub_world: HubWorld) -> None:
     assert story.ask(ExplainVersion(version=V1)).model.tier == "high"
     assert kinds(declare(hub_world, "paul", 3, tier="high")) == ["registry.lowering-proposed/1"]
     assert kinds(declare(hub_world, "paul", 4, tier="low", kpi="x")) == ["registry.lowering-proposed/1"]
-    assert kinds(declare(hub_world, "petra", 5, tier="low", kpi="x")) == ["registry.model-declared/2"]
+    agreed = ["registry.lowering-agreed/1", "registry.model-declared/2"]
+    assert kinds(declare(hub_world, "petra", 5, tier="low", kpi="x")) == agreed
     assert story.ask(ExplainVersion(version=V1)).model.tier == "low"
     assert kinds(declare(hub_world, "petra", 6, tier="critical", kpi="x")) == ["registry.model-declared/2"]
+    assert kinds(declare(hub_world, "petra", 7, tier="high", kpi="x")) == ["registry.lowering-proposed/1"]
+    assert kinds(declare(hub_world, "paul", 8, tier="high", kpi="x")) == agreed
+    assert kinds(declare(hub_world, "petra", 9, tier="critical", kpi="x")) == ["registry.model-declared/2"]
+    again = declare(hub_world, "paul", 10, tier="high", kpi="x")
+    assert kinds(again) == ["registry.lowering-proposed/1"], (
+        "what was agreed to once is not agreed to for ever"
+    )
     assert story.ask(VerifyAudit()).ok
 
 
@@ -328,4 +336,4 @@ def test_an_admin_alone_makes_no_environment_harmless(hub_world: HubWorld, chang
 
     assert kinds(send("petra", 1)) == ["registry.lowering-proposed/1"]
     assert kinds(send("petra", 2)) == []
-    assert kinds(send("paul", 3)) == ["delivery.environment-declared/1"]
+    assert kinds(send("paul", 3)) == ["registry.lowering-agreed/1", "delivery.environment-declared/1"]

@@ -176,6 +176,7 @@ FOLDED: dict[str, str] = {
     "registry.model-declared/1": "",
     "registry.model-declared/2": "model",
     "registry.lowering-proposed/1": "lowering",
+    "registry.lowering-agreed/1": "lowering",
     "registry.package-imported/1": "import",
     "registry.version-registered/1": "model version claim",
     "registry.version-traced/1": "trace",

@@ -28,7 +28,7 @@ def show(session: Session, endpoint: str) -> None:
 
 def _text(name: EndpointName, line: EndpointLine) -> str:
     if line.removed_at is not None:
-        return f"{name.shown}  removed {when(line.removed_at)}; declared again, its releases go on counting"
+        return f"{name.shown}  removed {when(line.removed_at)}; declared again, it is as it was"
     rows = [f"{name.shown}  live {line.live.version if line.live else 'nothing'}"]
     rows += [
         f"  consumer   {one}" + ("  (has let it go)" if one in line.let_go else "") for one in line.consumers

@@ -99,10 +99,18 @@ def declare(session: Session) -> None:
     Example: lockgate declare --hub https://lockgate.example.org
     """
     session.say_identity()
-    told = declarations(session.control, session.deciding)
+    told, waiting = declarations(session.control, session.deciding), list[str]()
     for command in told:
-        session.tell(command, headline="the hub does not take what lockgate.toml declares")
-    session.answer({"declared": len(told)}, f"{len(told)} declarations of lockgate.toml are known to the hub")
+        receipt = session.tell(command, headline="the hub does not take what lockgate.toml declares")
+        waiting += [
+            f"{one['subject']}: {'; '.join(one['lowers'])}" for one in receipt.events if "lowers" in one
+        ]
+    session.answer(
+        {"declared": len(told), "waiting": waiting},
+        f"{len(told)} declarations of lockgate.toml are known to the hub",
+    )
+    for line in waiting:
+        session.note(f"asks for less, and waits until another admin declares the same: {line}")
 
 
 @click.group()
