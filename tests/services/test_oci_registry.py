@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from registry import Registry, registry, write_login
 
+from decided import Decided
 from lockgate.adapters.registries.oci import Held, OciRegistry
 from lockgate.core.digests import sha256
 from tiny_project import RUN, SBOM, TinyProject, flip, tiny_project
@@ -126,6 +127,21 @@ def test_a_login_is_asked_for_and_never_told(source: TinyProject, tmp_path: Path
         source.types(f"push flight-delay@1.0.0 {at} --login env:LOGIN", env=right).must(0)
         write_login(tmp_path, closed.host, "pusher", "only-for-tests")
         source.types(f"verify {at}:1.0.0", env=no_login).must(0)
+
+
+def test_what_the_journal_attests_goes_through_a_registry_that_knows_no_referrers(
+    server: Registry, tmp_path: Path
+) -> None:
+    project = tiny_project(tmp_path / "decided")
+    Decided(project).decide()
+    at = f"{server.host}/team/attested"
+    first = project.types(f"push flight-delay@1.0.0 {at} --json").must(0).json
+    again = project.types(f"push flight-delay@1.0.0 {at} --json").must(0).json
+    assert (first["n_signed"], again["n_signed"], again["n_sent"]) == (7, 0, 0)
+    asked = "--require provenance --require evidence --require approval:owner --require promotion --for prod"
+    found = project.types(f"verify {at}:1.0.0 {asked} --json").must(0).json
+    assert {one["proved"] for one in found["attestations"]} == {"holds"}
+    project.types(f"verify {at}:1.0.0 --require approval:risk --for prod").must(3)
 
 
 @contextmanager

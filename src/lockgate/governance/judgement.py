@@ -37,8 +37,13 @@ def bound_set(
     intrinsic: EvidenceState | None, relative: EvidenceState | None, plan: PlanState | None = None
 ) -> Digest:
     """The digest an approval is bound to: intrinsic and relative evidence, and the release plan when there is one."""
-    parts = [evidence.evidence_set if evidence else "" for evidence in (intrinsic, relative)]
-    return digest_of(parts if plan is None else [*parts, plan.plan.digest])
+    sets = [evidence.evidence_set if evidence else "" for evidence in (intrinsic, relative)]
+    return bound_digest(sets[0], sets[1], None if plan is None else plan.plan.digest)
+
+
+def bound_digest(intrinsic: str, relative: str, plan: Digest | None) -> Digest:
+    """The same, by the digests of its parts; empty text for evidence that there is none of."""
+    return digest_of([intrinsic, relative] if plan is None else [intrinsic, relative, plan])
 
 
 def by_a_person(context: Context) -> list[Reason]:

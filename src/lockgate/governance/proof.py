@@ -13,7 +13,10 @@ from __future__ import annotations
 
 import base64
 import binascii
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -22,6 +25,7 @@ from lockgate.core.errors import Corrupt, Invalid
 from lockgate.core.journal import (
     Checkpoint,
     NoteVerifiers,
+    Tree,
     consistency_ranges,
     consistent,
     inclusion_ranges,
@@ -34,6 +38,7 @@ from lockgate.core.journal import (
 INCLUSION = "lockgate.inclusion/1"
 CONSISTENCY = "lockgate.consistency/1"
 _HASH_BYTES = 32
+_MAX_DIGITS = 18
 
 
 class NotAProof(Invalid):
@@ -110,6 +115,60 @@ def prove_inclusion(
     return proof
 
 
+def prove_earliest(
+    hashes: bytes | bytearray,
+    groups: Iterable[Sequence[tuple[int, bytes]]],
+    notes: Iterable[str],
+    keys: NoteVerifiers,
+) -> tuple[tuple[InclusionProof, ...], ...]:
+    """Proofs of groups of entries `(seq, bytes)`. Those of a group rest on one checkpoint, the first that reaches to
+    all of them: the same one, byte for byte, for as long as it is kept, however long the log has grown.
+
+    Args:
+        hashes: the leaves of the whole log, one after another.
+
+    Raises:
+        NothingToProve: no checkpoint reaches to an entry.
+        ProofFails: the log is not that of the checkpoint.
+    """
+    ordered = sorted({(size, note) for note in notes if (size := _claimed_size(note))})
+
+    @cache
+    def opened(note: str) -> Checkpoint | None:
+        with suppress(Corrupt):
+            return open_checkpoint(note, keys)
+        return None
+
+    @cache
+    def root_of(start: int, end: int) -> bytes:
+        tree = Tree()
+        tree.grow([bytes(hashes[at * _HASH_BYTES : (at + 1) * _HASH_BYTES]) for at in range(start, end)])
+        return tree.root
+
+    def reaching(seq: int) -> Checkpoint:
+        for _, note in ordered[bisect_left(ordered, (seq, "")) :]:
+            if (checkpoint := opened(note)) is not None:
+                return checkpoint
+        raise NothingToProve(
+            f"no checkpoint reaches to entry {seq}",
+            remedy="lockgate audit verify says what became of the checkpoints",
+            seq=seq,
+        )
+
+    def prove(seq: int, entry: bytes, checkpoint: Checkpoint) -> InclusionProof:
+        # Of a log that is shorter than its checkpoint the path leads elsewhere, and that is found out.
+        path = [root_of(*one) for one in inclusion_ranges(seq - 1, checkpoint.size)]
+        proof = InclusionProof(
+            seq=seq, entry=entry.decode(), path=_packed(path), checkpoint=checkpoint.note, key=checkpoint.key
+        )
+        _check_inclusion(proof, checkpoint)
+        return proof
+
+    return tuple(
+        tuple(prove(*one, reaching(max(seq for seq, _ in group))) for one in group) for group in groups
+    )
+
+
 def prove_consistency(leaves: Iterable[bytes], old: Checkpoint, new: Checkpoint) -> ConsistencyProof:
     """A proof from one pass over the leaf hashes. Raises as `prove_inclusion` does."""
     if not 0 < old.size <= new.size:
@@ -144,8 +203,11 @@ def check_proof(proof: Proof, verifier: NoteVerifiers) -> Checkpoint:
     Raises:
         JournalAltered: a checkpoint in it is not signed by the key.
         ProofFails: what it claims does not follow.
+        NotAProof: it is written in no form that this release can read.
     """
     if isinstance(proof, InclusionProof):
+        if proof.schema != INCLUSION:
+            raise _no_proof(f"its schema is {proof.schema!r}")
         checkpoint = open_checkpoint(proof.checkpoint, verifier)
         _check_inclusion(proof, checkpoint)
         return checkpoint
@@ -161,6 +223,13 @@ def claim_of(proof: Proof) -> Any:
 
 class _Schema(msgspec.Struct):
     schema: str
+
+
+def _claimed_size(note: str) -> int:
+    """What a note says of its size, signed or not; 0 when it says nothing."""
+    lines = note.split("\n", 2)
+    digits = lines[1] if len(lines) > 1 else ""
+    return int(digits) if digits.isdecimal() and len(digits) <= _MAX_DIGITS else 0
 
 
 def _check_inclusion(proof: InclusionProof, checkpoint: Checkpoint) -> None:
@@ -207,7 +276,8 @@ def _unpacked(text: str) -> tuple[bytes, ...]:
         data = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
         raise _no_proof(f"its path is no base64: {error}") from error
-    if len(data) % _HASH_BYTES:
+    # Of bits that base64 leaves over, some other text would stand for the same path.
+    if len(data) % _HASH_BYTES or base64.b64encode(data).decode() != text:
         raise _no_proof("its path is no row of hashes")
     return tuple(data[at : at + _HASH_BYTES] for at in range(0, len(data), _HASH_BYTES))
 

@@ -33,6 +33,7 @@ from lockgate.governance.proof import ConsistencyProof, InclusionProof, prove_in
 from lockgate.hub.kernel import Folded
 from lockgate.hub.messages import AuditAnswer
 from lockgate.hub.ports import Edge, Journal, StoredDocument, StoredEntry
+from lockgate.hub.reports.vouching import Vouching
 from lockgate.hub.table import EVENTS, KINDS, UPCASTS
 
 _PAGE = 2000
@@ -265,6 +266,26 @@ def prove_entry(
                 seq=seq,
             )
         return prove_inclusion(_leaves(journal, chosen.size), stored.body, seq, chosen)
+
+
+def prove_version(
+    journal: Journal, version: str, run: str, notes: Sequence[str], verifier: NoteVerifiers
+) -> tuple[tuple[InclusionProof, ...], ...]:
+    """Each entry that vouches for a version, proved beside its registration. Reads the whole journal once, and keeps
+    32 bytes of each entry meanwhile.
+
+    Raises:
+        NothingToProve, ProofFails.
+    """
+    hashes, vouching = bytearray(), Vouching(version, run)
+    with journal.snapshot():
+        for page in pages(journal):
+            for stored in page:
+                hashes += leaf(stored.body)
+                if vouching.may_concern(stored.body):
+                    event, stamp = read_entry(stored)
+                    vouching.note(event, stamp.actor, stored)
+    return proof.prove_earliest(hashes, vouching.pairs, notes, verifier)
 
 
 def prove_consistency(

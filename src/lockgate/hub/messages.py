@@ -404,6 +404,31 @@ class ProveEntry(Query, frozen=True, kw_only=True, tag="hub.prove-entry"):
         return Scope(within=True)
 
 
+class ProvedEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """An entry about a version, beside the registration that says what package it is; one checkpoint proves both."""
+
+    registration: InclusionProof
+    entry: InclusionProof
+
+
+class VersionProofs(msgspec.Struct, frozen=True, kw_only=True):
+    """What vouches for a version, in the order of the journal."""
+
+    entries: tuple[ProvedEntry, ...]
+
+
+class ProveVersion(Query, frozen=True, kw_only=True, tag="hub.prove-version"):
+    """Proofs of what was decided about a version: its run, its registration, its evidence, who approved it or no longer
+    does, and where it was let in. The same entry has the same proof, whenever it is asked for."""
+
+    permission: ClassVar[str] = "read"
+    answer: ClassVar[Any] = VersionProofs
+    version: str
+
+    def scope(self) -> Scope:
+        return model_scope(self.version)
+
+
 class ProveConsistency(Query, frozen=True, kw_only=True, tag="hub.prove-consistency"):
     """A proof that the journal of one checkpoint begins with that of another; each named as in `ProveEntry`."""
 

@@ -74,7 +74,9 @@ from lockgate.hub.messages import (
     PolicyAnswer,
     PolicyInForce,
     ProveConsistency,
+    ProvedEntry,
     ProveEntry,
+    ProveVersion,
     Queue,
     QueueAnswer,
     ReleasesAnswer,
@@ -91,6 +93,7 @@ from lockgate.hub.messages import (
     VersionAnswer,
     VersionLine,
     VersionOfPackage,
+    VersionProofs,
     VersionsAnswer,
 )
 from lockgate.hub.ports import CheckpointSink, Delivery, Journal, Outbox
@@ -189,6 +192,7 @@ class Questions:
             PolicyInForce: self._policy,
             ShowRollout: self._rollout,
             ProveConsistency: self._prove_consistency,
+            ProveVersion: self._prove_version,
             DraftReleasePlan: self._draft,
             ListSubscriptions: self._subscriptions,
             ListDeliveries: self._deliveries,
@@ -514,6 +518,14 @@ class Questions:
             return within.sees(sight, within.scope_of_event(event), self._tier)
 
         return audit.prove_entry(self._journal, query.seq, query.checkpoint, *self._notes(), is_seen=is_seen)
+
+    def _prove_version(self, query: ProveVersion) -> VersionProofs:
+        notes = self._notes()
+        version = self._named(VERSION, query.version)
+        pairs = audit.prove_version(self._journal, version.version, version.run, *notes)
+        return VersionProofs(
+            entries=tuple(ProvedEntry(registration=one, entry=other) for one, other in pairs)
+        )
 
     def _prove_consistency(self, query: ProveConsistency) -> ConsistencyProof:
         return audit.prove_consistency(self._journal, query.old, query.new, *self._notes())

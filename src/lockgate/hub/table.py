@@ -193,6 +193,7 @@ QUERIES: tuple[type[Query], ...] = (
     hub_messages.ChangesSince,
     hub_messages.VerifyAudit,
     hub_messages.ProveEntry,
+    hub_messages.ProveVersion,
     hub_messages.ProveConsistency,
     hub_messages.Lineage,
     hub_messages.Impact,

@@ -217,7 +217,7 @@ def _unsealed(envelope: bytes, verifiers: Sequence[Verifier]) -> tuple[Statement
     payload, key_id = unseal(envelope, PAYLOAD_TYPE, verifiers)
     try:
         statement = msgspec.json.decode(payload, type=Statement)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise _refused("malformed", f"the payload is no in-toto statement: {error}") from error
     if statement.type != STATEMENT_TYPE:
         raise _refused("other-kind", f"the statement is a {statement.type!r}")

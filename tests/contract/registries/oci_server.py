@@ -6,6 +6,7 @@ import base64
 import datetime
 import hashlib
 import ipaddress
+import itertools
 import json
 import re
 import ssl
@@ -47,6 +48,7 @@ class Oci(ThreadingHTTPServer):
         self.blobs: dict[str, bytes] = {}
         self.manifests: dict[str, bytes] = {}
         self.uploads: dict[str, bytearray] = {}
+        self.names = itertools.count()
         self.referrers_api = True
         self.login: str | None = None
         self.redirects = False
@@ -113,7 +115,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         path = urlsplit(self.path).path
         if self._is_let_in(path, push=True):
-            name = str(len(self.server.uploads))
+            name = str(next(self.server.names))
             self.server.uploads[name] = bytearray()
             self._answer(202, b"", {"Location": f"{path}{name}"})
 

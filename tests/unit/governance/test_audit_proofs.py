@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from lockgate.core.digests import canonical
 from lockgate.core.errors import Corrupt, Invalid
 from lockgate.core.journal import EMPTY_HEAD, extend, leaf, open_checkpoint, sign_checkpoint, verifier_key
+from lockgate.governance.messages import RevokeApproval
 from lockgate.governance.proof import (
     NothingToProve,
     ProofFails,
@@ -25,8 +26,9 @@ from lockgate.governance.proof import (
     read_proof,
 )
 from lockgate.hub import audit
-from lockgate.hub.messages import ProveConsistency, ProveEntry, VerifyAudit
-from lockgate.testing.hub_world import MODEL_NAME, HubWorld, Story
+from lockgate.hub.messages import ProveConsistency, ProveEntry, ProveVersion, VerifyAudit
+from lockgate.testing.clock import CountingIds
+from lockgate.testing.hub_world import MODEL_NAME, HubWorld, Story, accepted
 from lockgate.testing.memory_journal import MemoryCheckpoints, MemoryJournal, MemoryOutbox
 from lockgate.testing.notes import TestKey
 
@@ -214,3 +216,48 @@ def test_the_chain_alone_can_be_looked_at(world):
     assert (chain.ok, chain.documents) == (True, False)
     assert (whole.ok, whole.documents) == (False, True)
     assert (chain.events, chain.head, chain.checkpoints) == (whole.events, whole.head, whole.checkpoints)
+
+
+def test_what_vouches_for_a_version_is_proved_by_the_first_checkpoint_that_reaches_to_it(world, sink):
+    version = f"{MODEL_NAME}@1.0.0"
+    first = world.ask(ProveVersion(version=version)).entries
+    kinds = [json.loads(one.entry.entry)["event"]["type"].partition("/")[0] for one in first]
+    assert kinds == [
+        "pipeline.run-finished",
+        "gates.evidence-recorded",
+        "delivery.release-started",
+        "gates.evidence-recorded",
+        "governance.version-approved",
+        "delivery.release-started",
+    ]
+    for one in first:
+        assert check_proof(one.entry, KEY) == check_proof(one.registration, KEY)
+        assert json.loads(one.registration.entry)["event"]["version"] == version
+    Story(world.hub, CountingIds("later")).train("two")
+    sink.write(sign_checkpoint(world.journal.head(), KEY))
+    assert world.ask(ProveVersion(version=version)).entries == first
+    # A note that no key of the journal has signed reaches nowhere.
+    size = check_proof(first[0].entry, KEY).size
+    sink.notes.insert(0, next(note for note in sink.notes if f"\n{size}\n" in note).replace("A", "B"))
+    assert world.ask(ProveVersion(version=version)).entries == first
+    sink.notes[:] = sink.notes[:2]
+    with pytest.raises(NothingToProve):
+        world.ask(ProveVersion(version=version))
+
+
+def test_of_several_words_about_one_matter_the_last_one_is_proved_and_what_a_promotion_rests_on(world, sink):
+    version = f"{MODEL_NAME}@1.0.0"
+    story = Story(world.hub, CountingIds("later"))
+    accepted(story.judge(version, turn=1))
+    accepted(
+        story.do("bob", RevokeApproval(id="r", version=version, environment="prod", reason="read it again"))
+    )
+    sink.write(sign_checkpoint(world.journal.head(), KEY))
+    said = [json.loads(one.entry.entry) for one in world.ask(ProveVersion(version=version)).entries]
+    types = [one["event"]["type"].partition("/")[0] for one in said]
+    # The evidence on which it was approved and promoted stays beside that which came later.
+    assert types.count("gates.evidence-recorded") == 3
+    assert [one for one in types if one.startswith("governance.")] == [
+        "governance.version-approved",
+        "governance.approval-revoked",
+    ]

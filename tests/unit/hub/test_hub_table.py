@@ -390,6 +390,7 @@ MATRIX: dict[str, frozenset[str]] = {
     "hub.changes-since": frozenset({"auditor", "security"}),
     "hub.verify-audit": frozenset({"auditor", "security"}),
     "hub.prove-entry": frozenset({"auditor", "security"}),
+    "hub.prove-version": EVERYBODY,
     "hub.prove-consistency": frozenset({"auditor", "security"}),
 }
 """Who may send what, written a second time: a change of a role or a permission has to be made here too."""

@@ -9,9 +9,10 @@ from __future__ import annotations
 import base64
 import binascii
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -42,6 +43,7 @@ from lockgate.registry.signing import (
     verify_any,
 )
 from lockgate.registry.state import VersionState
+from lockgate.workshop.transport.attesting import Attesting
 from lockgate.workshop.transport.inspection import Parcel
 
 _AT_ONCE = 4
@@ -55,20 +57,29 @@ class LoginUnreadable(Invalid):
 
 
 class Pushed(msgspec.Struct, frozen=True, kw_only=True):
-    """What a push came to: blobs that were sent, blobs that were there."""
+    """What a push came to: blobs that were sent, blobs that were there; and of `n_referrers` statements, signatures
+    among them, how many were signed for this push."""
 
     digest: Digest
     reference: str
     n_sent: int
     n_there: int
     n_referrers: int
+    n_signed: int = 0
 
 
-def push(registry: OciRegistry, to: OciReference, parcel: Parcel, blobs: BlobStore) -> Pushed:
+def push(
+    registry: OciRegistry,
+    to: OciReference,
+    parcel: Parcel,
+    blobs: BlobStore,
+    attesting: Attesting | None = None,
+) -> Pushed:
     """Bring a package to a registry. What is there already is not sent again; repeating it changes nothing.
 
     Args:
         to: with a tag.
+        attesting: statements that are to be there too.
     """
     repository, manifest = to.repository, blobs.get(parcel.digest)
     named = manifest_of(manifest, parcel.digest)
@@ -85,8 +96,11 @@ def push(registry: OciRegistry, to: OciReference, parcel: Parcel, blobs: BlobSto
         sent = list(pool.map(send, wanted.values()))
     registry.push_manifest(repository, parcel.digest, manifest)
     subject = BuiltPackage(digest=parcel.digest, manifest=manifest, blobs={}).descriptor
-    for digest in parcel.envelopes:
-        envelope = blobs.get(digest)
+    carried, signed = [blobs.get(digest) for digest in parcel.envelopes], list[bytes]()
+    if attesting is not None and attesting.words:
+        there = [found.envelope for found in _referring(registry, repository, parcel.digest)]
+        signed = attesting.sealed([*carried, *there])
+    for envelope in (*carried, *signed):
         referrer = signature_referrer(subject, envelope, predicate_type_of(envelope))
         _send_referrer(registry, repository, parcel.digest, referrer)
     registry.push_manifest(repository, to.tag or "latest", manifest)
@@ -95,7 +109,8 @@ def push(registry: OciRegistry, to: OciReference, parcel: Parcel, blobs: BlobSto
         reference=str(to),
         n_sent=sum(sent),
         n_there=len(sent) - sum(sent),
-        n_referrers=len(parcel.envelopes),
+        n_referrers=len(carried) + (len(attesting.words) if attesting is not None else 0),
+        n_signed=len(signed),
     )
 
 
@@ -145,11 +160,16 @@ def fetch(
     return Parcel(digest=digest, envelopes=envelopes)
 
 
-def _fetch_envelopes(
-    registry: OciRegistry, repository: str, package: Digest, into: DirectoryBlobs
-) -> tuple[Digest, ...]:
+class _Referring(NamedTuple):
+    """An envelope at a registry, and the manifest that ties it to its package."""
+
+    envelope: bytes
+    manifest: bytes
+    referrer: Manifest
+
+
+def _referring(registry: OciRegistry, repository: str, package: Digest) -> Iterator[_Referring]:
     """All DSSE envelopes that refer to the package; other things may refer to it as well."""
-    found: list[Digest] = []
     for entry in registry.referrers(repository, package):
         if entry.artifact_type not in (None, ENVELOPE_MEDIA_TYPE) or entry.media_type != MANIFEST_TYPE:
             continue
@@ -158,13 +178,19 @@ def _fetch_envelopes(
         if referrer.artifact_type != ENVELOPE_MEDIA_TYPE or not _is_small(referrer, package):
             continue
         (layer,) = referrer.layers
-        found.append(into.put(registry.pull_blob(repository, layer.digest, layer.size)))
+        yield _Referring(registry.pull_blob(repository, layer.digest, layer.size), data, referrer)
+
+
+def _fetch_envelopes(
+    registry: OciRegistry, repository: str, package: Digest, into: DirectoryBlobs
+) -> tuple[Digest, ...]:
+    found: list[Digest] = []
+    for envelope, data, referrer in _referring(registry, repository, package):
+        found.append(into.put(envelope))
         into.put(registry.pull_blob(repository, referrer.config.digest, referrer.config.size))
         into.put(data)
-        into.tag(
-            None,
-            msgspec.to_builtins(BuiltPackage(digest=entry.digest, manifest=data, blobs={}).descriptor),
-        )
+        descriptor = BuiltPackage(digest=sha256(data), manifest=data, blobs={}).descriptor
+        into.tag(None, msgspec.to_builtins(descriptor))
     return tuple(dict.fromkeys(found))
 
 
@@ -184,19 +210,28 @@ def take_in(parcel: Parcel, layout: DirectoryBlobs, blobs: BlobStore) -> None:
     blobs.put(manifest)
 
 
-def lay_out(parcel: Parcel, blobs: BlobStore, folder: Path) -> None:
-    """Copy a package with all that is signed about it into an OCI image layout of its own, every byte verified."""
+def lay_out(parcel: Parcel, blobs: BlobStore, folder: Path, attesting: Attesting | None = None) -> None:
+    """Copy a package with all that is said about it into an OCI image layout of its own, every byte verified."""
     out, manifest = DirectoryBlobs(folder), blobs.get(parcel.digest)
     named = manifest_of(manifest, parcel.digest)
     for one in (named.config, *named.layers):
         out.put(blobs.get(one.digest))
     out.put(manifest)
     subject = BuiltPackage(digest=parcel.digest, manifest=manifest, blobs={}).descriptor
-    for digest in parcel.envelopes:
-        envelope = blobs.get(digest)
+    carried = [blobs.get(digest) for digest in parcel.envelopes]
+    signed = attesting.sealed([*carried, *_lying_there(out)]) if attesting is not None else []
+    for envelope in (*carried, *signed):
         stored = store_signature(subject, envelope, out, predicate_type_of(envelope))
         out.tag(None, msgspec.to_builtins(stored.referrer))
     out.tag(open_package(parcel.digest, out).config.model, msgspec.to_builtins(subject))
+
+
+def _lying_there(layout: DirectoryBlobs) -> Iterator[bytes]:
+    """The envelopes in a layout, about whatever package."""
+    for entry in layout.manifests():
+        manifest = manifest_of(layout.get(entry["digest"]), entry["digest"])
+        if manifest.artifact_type == ENVELOPE_MEDIA_TYPE:
+            yield from (layout.get(layer.digest) for layer in manifest.layers)
 
 
 def sign_again(version: VersionState, signer: Signer, blobs: BlobStore) -> Digest:

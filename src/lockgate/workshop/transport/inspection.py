@@ -17,8 +17,9 @@ from lockgate.adapters.blobs.checking import Damage, Wanted, damages
 from lockgate.adapters.blobs.directory import DirectoryBlobs
 from lockgate.core import semver
 from lockgate.core.blobs import BlobCorrupt, BlobMissing, BlobStore
-from lockgate.core.digests import Digest, check_digest
+from lockgate.core.digests import Digest, check_digest, short
 from lockgate.core.errors import NotFound, Unsupported
+from lockgate.core.journal import NoteVerifier
 from lockgate.registry.package import (
     ARTIFACT_TYPE,
     Descriptor,
@@ -40,6 +41,7 @@ from lockgate.registry.signing import (
     predicate_type_of,
     vouched,
 )
+from lockgate.workshop.transport.statements import About, Claim, Proved, check
 
 
 class NoPackageHere(NotFound):
@@ -55,13 +57,37 @@ class OriginUnknown(Unsupported):
 
 
 class Attested(msgspec.Struct, frozen=True, kw_only=True):
-    """One attestation. `trusted`: signed by a trusted key; `unknown`: by somebody nobody trusts here."""
+    """One attestation. `trusted`: signed by a trusted key; `unknown`: by somebody nobody trusts here.
+
+    Attributes:
+        proved: whether a journal bears it out: `holds`; `none`, it does not say so; `unchecked`, no key of a journal
+            was given; `unknown-journal`, it rests on one whose key was not.
+        journal: the verifier key that `proved` speaks of.
+        claim: what it then says.
+    """
 
     predicate_type: str
     envelope: Digest
     standing: Literal["trusted", "unknown"]
     signed_by: str = ""
     why: str = ""
+    proved: Proved = "none"
+    journal: str = ""
+    claim: Claim | None = None
+
+    def lines(self) -> list[str]:
+        """What is to be known of it, for people."""
+        if self.standing == "unknown":
+            return [f"not trusted: {self.why}"]
+        key = "+".join(self.journal.split("+")[:2])
+        proved = {
+            "none": [],
+            "holds": [f"in the journal of {key}"],
+            "unchecked": ["not held against its journal: give the journal's key with --journal-key"],
+            "unknown-journal": [f"rests on the journal of {key}, whose key is not known here"],
+        }
+        said = [self.claim.says] if self.claim else []
+        return [*said, f"signed by {short(self.signed_by)}", *proved[self.proved]]
 
 
 class Inspected(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,13 +117,20 @@ class Parcel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def look_through(
-    parcel: Parcel, blobs: BlobStore, verifiers: Sequence[Verifier], *, workers: int | None = None
+    parcel: Parcel,
+    blobs: BlobStore,
+    verifiers: Sequence[Verifier],
+    journals: Sequence[NoteVerifier] = (),
+    *,
+    workers: int | None = None,
 ) -> Inspected:
     """Check everything about a package.
 
     Args:
         verifiers: the keys that are trusted, less those that are revoked.
+        journals: the verifier keys of the journals that are believed.
     Raises:
+        AttestationForged: a statement does not follow from the journal that it names.
         SignatureInvalid: nobody trusted vouches for it, or an attestation was tampered with; nothing else is looked at.
         BlobMissing, BlobCorrupt, LayerCorrupt: name the blob; facts `damaged` lists all of them.
         NotAPackage, FormatRefused.
@@ -110,8 +143,9 @@ def look_through(
     n_chunks = _check_blobs(parcel.digest, manifest, blobs, found, workers)
     package = open_package(parcel.digest, blobs)
     _check_forms(package, blobs)
+    about = About.of(parcel.digest, blobs)
     attestations = [
-        _attested(parcel.digest, name, envelope, kind, verifiers)
+        _attested(about, name, envelope, kind, verifiers, journals)
         for name, envelope, kind in zip(parcel.envelopes, envelopes, kinds, strict=True)
         if kind != PACKAGE_PREDICATE
     ]
@@ -245,7 +279,12 @@ def _check_forms(package: Package, blobs: BlobStore) -> None:
 
 
 def _attested(
-    package: Digest, name: Digest, envelope: bytes, kind: str, verifiers: Sequence[Verifier]
+    about: About,
+    name: Digest,
+    envelope: bytes,
+    kind: str,
+    verifiers: Sequence[Verifier],
+    journals: Sequence[NoteVerifier],
 ) -> Attested:
     try:
         found = open_attestation(envelope, verifiers)
@@ -253,12 +292,21 @@ def _attested(
         if error.facts["reason"] != "untrusted-key":
             raise
         return Attested(predicate_type=kind, envelope=name, standing="unknown", why=error.facts["why"])
-    if found.package != package:
+    if found.package != about.package:
         raise SignatureInvalid(
             f"the {kind} in {name} is about package {found.package}",
             remedy="it was put beside the wrong package; take it away",
             reason="other-subject",
             why="another package",
-            digest=package,
+            digest=about.package,
         )
-    return Attested(predicate_type=kind, envelope=name, standing="trusted", signed_by=found.signed_by)
+    checked = check(found, about, journals, name)
+    return Attested(
+        predicate_type=kind,
+        envelope=name,
+        standing="trusted",
+        signed_by=found.signed_by,
+        proved=checked.proved,
+        journal=checked.key,
+        claim=checked.claim,
+    )

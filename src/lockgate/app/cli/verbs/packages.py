@@ -21,8 +21,7 @@ from lockgate.registry.difference import differences
 from lockgate.registry.messages import SignVersion
 from lockgate.registry.package import ENVIRONMENT_PATH, GOLDEN_PATH, Package, decode_golden
 from lockgate.workshop.rebuild import rebuild, require_inputs
-from lockgate.workshop.transport.carriage import envelopes_of, lay_out, sign_again
-from lockgate.workshop.transport.inspection import Parcel
+from lockgate.workshop.transport.carriage import lay_out, sign_again
 
 
 def _version(session: Session, ref: str) -> VersionAnswer:
@@ -76,16 +75,13 @@ def sign(session: Session, version: str) -> None:
 @verb
 @click.argument("ref")
 @click.argument("folder")
-def export(session: Session, ref: str, folder: str) -> None:
-    """Write the package as an OCI image layout of its own."""
-    answer = _version(session, ref)
-    version = answer.version
-    opened = session.package(version.package)
-    envelopes = envelopes_of(version.signatures, (one.envelope for one in answer.attestations))
-    lay_out(Parcel(digest=opened.digest, envelopes=envelopes), session.blobs, Path(folder))
-    session.answer(
-        {"folder": folder, "digest": opened.digest}, f"{folder}: {opened.digest}, {len(opened.layers)} layers"
-    )
+@carry.without
+def export(session: Session, ref: str, folder: str, without: tuple[str, ...]) -> None:
+    """Write the package as an OCI image layout of its own, with all that `push` brings along."""
+    parcel, blobs, name = carry.of_version(session, ref)
+    lay_out(parcel, blobs, Path(folder), carry.attesting(session, name, parcel, blobs, without))
+    layers = len(session.package(parcel.digest).layers)
+    session.answer({"folder": folder, "digest": parcel.digest}, f"{folder}: {parcel.digest}, {layers} layers")
 
 
 @verb
