@@ -73,7 +73,7 @@ def begun():
 
 store.journal.transaction = begun
 with opened(Path(file)) as archive:
-    import_archive(archive, store.journal, Blobs(folder / "store"), Sink(folder / "checkpoints"), TestKey(),
+    import_archive(archive, store, Blobs(folder / "store"), Sink(folder / "checkpoints"), TestKey(),
                    actor="petra", now=1)
 """
 

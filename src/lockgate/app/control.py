@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from lockgate.core.digests import Digest
 from lockgate.core.secrets import parse_secret_ref
 from lockgate.hub.authority import embedded
 from lockgate.hub.kernel import Hub
+from lockgate.pipeline.artifact import StepRecord
 from lockgate.registry.package import Package, open_package
 from lockgate.workshop.config import ConfigInvalid
 from lockgate.workshop.layout import Layout
@@ -50,11 +52,17 @@ class Control(Deciding):
             base=layout.root,
             networks=self.config.webhooks.networks,
             tracker=self.config.tracker,
+            retention=self.config.retention,
         )
 
     def hub(self, actor: str) -> Hub:
         """A hub session of a claimed identity."""
         return self.hub_for(embedded(actor))
+
+    def steps(self) -> Iterable[StepRecord]:
+        cache = resolve("lockgate.adapters.sql.step_cache:SqliteStepCache")(self.layout.steps)
+        found: Iterable[StepRecord] = cache.records()
+        return found
 
     @property
     def premises(self) -> Premises:

@@ -5,76 +5,43 @@ Two composition roots stand on it: `control.Control` for the store of one projec
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from lockgate.access.decide import DEFAULT_TOKEN_DAYS, TOKEN_DAYS
-from lockgate.access.messages import IssueServiceToken, IssueToken
-from lockgate.adapters.identity.checkpoints import KEY_NAME, NotePrivate, NotePublic
-from lockgate.adapters.identity.keys import CheckpointKey, CheckpointPublicKey
+from lockgate.access.decide import DEFAULT_TOKEN_DAYS
+from lockgate.adapters.identity.checkpoints import NotePrivate, NotesOnDemand
+from lockgate.adapters.identity.keys import CheckpointKey
 from lockgate.adapters.identity.secrets import resolve as resolve_secret
 from lockgate.adapters.targets.captures import CaptureReader
-from lockgate.adapters.targets.effects import EffectRunner
+from lockgate.adapters.targets.effects import EffectRunner, restore_plans
 from lockgate.adapters.targets.local import LocalTarget
 from lockgate.app.plugins import resolve
 from lockgate.app.rollouts import RolloutController
 from lockgate.app.system import SystemClock, SystemIds
-from lockgate.core.blobs import BlobStore
+from lockgate.core.blobs import SweptBlobs
 from lockgate.core.digests import Digest
-from lockgate.core.documents import DocumentKind
 from lockgate.core.journal import NoteVerifier, sign_checkpoint
 from lockgate.core.messages import Command
 from lockgate.core.secrets import parse_secret_ref
-from lockgate.delivery.advance import standing_plan
-from lockgate.delivery.messages import ConfirmPlan, PromoteVersion, ReleaseInEmergency, Served
-from lockgate.delivery.plan import adoption_of, plan_of
-from lockgate.delivery.rollouts.policy import EndpointSettings
-from lockgate.delivery.standing import asks_tracker, question_of
-from lockgate.delivery.state import ENDPOINT, ENVIRONMENT, ON_A_STEP, ROLLOUT, SETTINGS, release_key
-from lockgate.gates.evidence import check_line
-from lockgate.gates.messages import RecordEvidence
-from lockgate.governance.tickets.facts import ticket_fact
+from lockgate.delivery.messages import ConfirmPlan
+from lockgate.delivery.plan import adoption_of
+from lockgate.delivery.state import ENDPOINT
 from lockgate.governance.tickets.ports import Tracker
-from lockgate.governance.tickets.tracker import TICKET_FACT
 from lockgate.hub.authority import Session, controller
-from lockgate.hub.kernel import LocalHub, read_body, require
+from lockgate.hub.kernel import LocalHub, require
 from lockgate.hub.ports import CheckpointSink, Store
 from lockgate.hub.questions import Questions
 from lockgate.hub.refold import refold
-from lockgate.registry.decide import ATTESTATION_FACT, PACKAGE_FACT
-from lockgate.registry.facts import attestation_fact, package_fact, signature_fact, trust_fact
-from lockgate.registry.messages import AttachAttestation, RegisterVersion, SignVersion
+from lockgate.pipeline.artifact import StepRecord
 from lockgate.registry.ports import Verifier
-from lockgate.registry.state import KEY, MODEL, VERSION, VersionState
-from lockgate.registry.trust import TRUST_FACT, load_reasons
-from lockgate.workshop.config import TrackerTable
-
-D = TypeVar("D")
+from lockgate.registry.state import KEY, VersionState
+from lockgate.workshop.admission.facts import Facts
+from lockgate.workshop.config import RetentionTable, TrackerTable
 
 CONTROLLER = controller()
 LOCAL_LOOK_S = 1.0
 """How often it is looked for plans that somebody wrote without the hub, when nothing else happens."""
-
-
-class NotesOnDemand:
-    """Checks the notes of checkpoints. The key is read when the first note is checked: a rollback needs none."""
-
-    name = KEY_NAME
-
-    def __init__(self, load: Callable[[], CheckpointPublicKey]) -> None:
-        self._load = load
-
-    @cached_property
-    def _public(self) -> NotePublic:
-        return NotePublic(self._load())
-
-    def public_bytes(self) -> bytes:
-        return self._public.public_bytes()
-
-    def verify(self, message: bytes, signature: bytes) -> bool:
-        return self._public.verify(message, signature)
 
 
 class Deciding:
@@ -91,12 +58,13 @@ class Deciding:
         networks: those that subscriptions and the tracker may be in, beside the public ones.
         tracker: who is asked about tickets.
         token_days: how long an API token may live.
+        retention: how long what is not needed is kept at least.
     """
 
     def __init__(
         self,
         store: Store,
-        blobs: BlobStore,
+        blobs: SweptBlobs,
         *,
         trusted: Callable[[str | None], Sequence[Verifier]],
         run: Path | None,
@@ -108,20 +76,24 @@ class Deciding:
         networks: Sequence[str] = (),
         tracker: TrackerTable | None = None,
         token_days: int = DEFAULT_TOKEN_DAYS,
+        retention: RetentionTable = RetentionTable(),  # noqa: B008 - it is frozen
     ) -> None:
         self.clock = SystemClock()
         self.ids = SystemIds()
+        self.store = store
         self.journal, self.outbox, self.usage, self.deliveries = store
         self.blobs = blobs
         refold(self.journal, self.clock)
         self.sink = sink
         self._checkpoint_key = checkpoint_key
-        self._trusted = trusted
-        self._token_days = token_days
         self._base, self._networks, self._tracker_table = base, networks, tracker
+        self.run = run
+        self.retention = retention
+        tracking, terms = self._open_tracker, retention.terms
+        self._facts = Facts(self.journal, blobs, trusted, self.clock, tracking, token_days, terms)
         self.target = None if run is None else LocalTarget(run)
         targets = {} if self.target is None else {"local": self.target}
-        self.effects = EffectRunner(self.outbox, targets, self.clock, vet=self._vet)
+        self.effects = EffectRunner(self.outbox, targets, self.clock, vet=self._facts.vet)
         self.note_keys = (NotesOnDemand(lambda: CheckpointKey(checkpoint_key()).public), *earlier_keys)
         self._questions = Questions(
             self.journal,
@@ -151,8 +123,8 @@ class Deciding:
             self.clock,
             session,
             answer=self._questions,
-            establish=self._establish,
-            inquire=lambda command: self._inquire(command, session.actor),
+            establish=self._facts,
+            inquire=lambda command: self._facts.inquire(command, session.actor),
             carry_out=self.carry_out,
             prepare=self._adopt_first,
         )
@@ -175,43 +147,7 @@ class Deciding:
         if self.journal.document(ENDPOINT.name, endpoint) is not None:
             self.adopt(endpoint)
 
-    def _establish(self, command: Command) -> Mapping[str, Any]:
-        """What must hold outside the journal before a command may be decided, and what that amounts to."""
-        match command:
-            case IssueToken() | IssueServiceToken():
-                return {TOKEN_DAYS: self._token_days}
-            case RecordEvidence():
-                for line in command.lines:
-                    check_line(line, self.blobs.get(line.digest), command.package)
-            case AttachAttestation():
-                return {ATTESTATION_FACT: attestation_fact(command, self.blobs, self._trusted(None))}
-            case RegisterVersion():
-                known = self.journal.document(MODEL.name, command.model)
-                latest = (known.digest or None) if known is not None else None
-                return {PACKAGE_FACT: package_fact(command, self.blobs, self._trusted(None), latest)}
-            case (
-                PromoteVersion(version=key, environment=environment)
-                | ReleaseInEmergency(version=key, environment=environment)
-            ):
-                version = self._document(VERSION, key)
-                if version is not None:
-                    return {TRUST_FACT: trust_fact(version, self.blobs, self._trusted(environment))}
-            case SignVersion(version=key):
-                version = self._document(VERSION, key)
-                if version is not None:
-                    fact = signature_fact(command, version, self.blobs, self._trusted(None))
-                    return {TRUST_FACT: fact}
-        return {}
-
-    def _inquire(self, command: Command, actor: str) -> Mapping[str, Any]:
-        """What somebody else is asked before a command may be decided."""
-        if not isinstance(command, PromoteVersion) or not asks_tracker(self._document, command):
-            return {}
-        now = self.clock.now()
-        return {TICKET_FACT: ticket_fact(self._tracker, question_of(command, actor, now), now)}
-
-    @cached_property
-    def _tracker(self) -> Tracker | None:
+    def _open_tracker(self) -> Tracker | None:
         table = self._tracker_table
         if table is None:
             return None
@@ -220,15 +156,6 @@ class Deciding:
             table.url, table.secret, self.clock, networks=self._networks, secret=self.secret
         )
         return tracker
-
-    def _vet(self, served: Served, environment: str) -> str:
-        """Why a package may not be brought to a target now, whatever was decided before; empty when it may."""
-        version = self._document(VERSION, served.version)
-        if version is None:
-            return f"there is no version {served.version}"
-        fact = trust_fact(version, self.blobs, self._trusted(environment), whole=False)
-        keys = self.revoked_keys()
-        return "; ".join(reason.message for reason in load_reasons(version, fact, keys))
 
     def revoked_keys(self) -> frozenset[str]:
         return frozenset(stored.key for stored in self.journal.documents(KEY.name, bodies=False))
@@ -265,27 +192,11 @@ class Deciding:
             return
         self.target.distrust(sorted(self.revoked_keys()))
         self.adopt()
-        for stored in self.journal.documents(ENDPOINT.name):
-            endpoint = read_body(ENDPOINT, stored)
-            environment = self._document(ENVIRONMENT, endpoint.endpoint.partition("/")[0])
-            rollout = endpoint.rollout
-            changing = rollout is not None and rollout.state not in ON_A_STEP
-            if environment is None or changing or endpoint.generation == 0:
-                continue
-            seen = self.target.observe(endpoint.endpoint)
-            if seen.generation >= endpoint.generation:
-                continue
-            settings = self._document(SETTINGS, endpoint.endpoint)
-            way = None
-            if rollout is not None:
-                way = self._document(ROLLOUT, release_key(endpoint.endpoint, rollout.release))
-            served = EndpointSettings() if settings is None else settings.settings
-            plan = plan_of(standing_plan(environment, endpoint, served, way))
-            self.target.apply(plan, adopted=endpoint.adopted)
+        restore_plans(self.journal, self.target)
 
-    def _document(self, kind: DocumentKind[D], key: str) -> D | None:
-        stored = self.journal.document(kind.name, key)
-        return None if stored is None else read_body(kind, stored)
+    def steps(self) -> Iterable[StepRecord]:
+        """What a cache of steps here remembers; a hub runs none."""
+        return ()
 
     def checkpoint(self) -> None:
         """Sign the journal's head and append it to the sink, when there is news since the last one."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from lockgate.adapters.identity.secrets import resolve as resolve_secret
 from lockgate.app.plugins import resolve
-from lockgate.core.blobs import BlobStore
+from lockgate.core.blobs import SweptBlobs
 from lockgate.core.errors import Invalid
 from lockgate.core.secrets import parse_secret_ref
 
@@ -50,7 +50,7 @@ def open_store(url: str, *, base: Path) -> Store:
     return store
 
 
-def open_blobs(url: str, *, base: Path, cache: Path, writes: bool = True) -> BlobStore:
+def open_blobs(url: str, *, base: Path, cache: Path, writes: bool = True) -> SweptBlobs:
     """Open the blob store at `url`.
 
     Args:
@@ -66,7 +66,7 @@ def open_blobs(url: str, *, base: Path, cache: Path, writes: bool = True) -> Blo
     """
     if url.startswith(_FILE):
         path = base / url.removeprefix(_FILE)
-        blobs: BlobStore = resolve("lockgate.adapters.blobs.directory:DirectoryBlobs")(path)
+        blobs: SweptBlobs = resolve("lockgate.adapters.blobs.directory:DirectoryBlobs")(path)
     elif url.startswith(_S3):
         opened = resolve("lockgate.adapters.blobs.object_store:open_blobs")
         blobs = opened(url, _secrets(base), cache, writes=writes)

@@ -29,6 +29,7 @@ from lockgate.app.deciding import LOCAL_LOOK_S
 from lockgate.app.http.server import HubServer, by_claimed_name, create_app
 from lockgate.core.errors import Conflict, NotFound, Unavailable
 from lockgate.workshop.layout import Layout
+from lockgate.workshop.upkeep.erasing import Eraser
 
 _TICK_S = 0.1
 _LOOK_S = 0.1
@@ -118,6 +119,8 @@ class Supervisor:
                 self._chores.start("effects", _TICK_S, self._control.effects.carry_out)
                 self._chores.start("rollouts", _LOOK_S, self._control.rollouts.look)
                 self._chores.start("local plans", LOCAL_LOOK_S, self._control.adopt)
+                eraser = Eraser(self._control.journal, self._control.blobs, self._control.steps)
+                self._chores.start("erasures", LOCAL_LOOK_S, eraser.look)
                 self._chores.keep("webhooks", lambda leaving: notifier.run(leaving, note))
                 ready(self._write_down())
                 self._work()

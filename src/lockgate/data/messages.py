@@ -42,12 +42,16 @@ class EraseSnapshot(Command, frozen=True, kw_only=True, tag="data.erase-snapshot
     """Give up the rows of a snapshot for good, because somebody in them has the right to it.
 
     That it was there, what was made of it and why it went stays on record; `reason` does too, so it names no person.
+
+    Attributes:
+        together: snapshots that are erased in the same breath, because they hold the same rows.
     """
 
     permission: ClassVar[str] = "registry.erase"
     snapshot: Digest
     dataset: str
     reason: str
+    together: tuple[Digest, ...] = ()
 
     def scope(self) -> Scope:
         return Scope(namespace=self.dataset.partition("/")[0])

@@ -55,6 +55,8 @@ from lockgate.traffic.capture import CaptureMode
 from lockgate.traffic.plan import FLIP_PATIENCE_S, Fallback
 
 _DAY_US = 86_400_000_000
+TERMS_FACT = "delivery.terms"
+"""The fact about a collection: how many days this hub keeps packages at least, by tier."""
 
 
 def publish(
@@ -357,11 +359,13 @@ def collect_package(docs: Docs, command: CollectPackage, context: Context) -> De
     if version.collected_at is not None:
         return Decision(())
     model = docs.get(MODEL, version.model)
+    terms = context.facts.get(TERMS_FACT, {})
+    term = max(command.term_days, 0 if model is None else terms.get(model.tier, 0))
     days = None if version.ended_at is None else (context.now - version.ended_at) / _DAY_US
     reasons = list(_uses(docs, version))
     if version.state not in ("rejected", "retired"):
         reasons += wrong_state(version, "collected").reasons
-    elif command.term_days < 0 or days is None or days < command.term_days:
+    elif command.term_days < 0 or days is None or days < term:
         reasons.append(
             Reason(
                 rule="registry.term",
@@ -369,7 +373,7 @@ def collect_package(docs: Docs, command: CollectPackage, context: Context) -> De
                 measured="unknown"
                 if days is None
                 else f"{max(days, 0):.1f} days since it was {version.state}",
-                limit=f"{command.term_days} days",
+                limit=f"{term} days",
             )
         )
     reasons += [
@@ -390,9 +394,7 @@ def collect_package(docs: Docs, command: CollectPackage, context: Context) -> De
         )
     if reasons:
         return Refusal(reasons=tuple(reasons))
-    collected = PackageCollected(
-        version=version.version, package=version.package, term_days=command.term_days
-    )
+    collected = PackageCollected(version=version.version, package=version.package, term_days=term)
     return Decision((collected,))
 
 

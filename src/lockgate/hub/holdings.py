@@ -155,32 +155,39 @@ def needed(
 
 
 class Rows(NamedTuple):
-    """Where rows of a snapshot lie.
+    """Where rows of snapshots lie.
 
     Attributes:
-        blobs: its files, and what steps made of them.
-        also: other snapshots with the same files, that are not erased.
-        packages: what was made of it; their golden rows are some of its rows, and go only with the package.
+        blobs: their files, and what steps made of them.
+        shared: which of the snapshots have files of another one that is not erased, whose rows these are, too.
+        packages: what was made of them; their golden rows are some of the rows, and go only with the package.
     """
 
     blobs: set[Digest]
-    also: set[Digest]
+    shared: set[Digest]
     packages: set[Digest]
 
 
 def rows_of(
-    snapshot: Digest, journal: Journal, kept: Mapping[Digest, int], read: Read, steps: Iterable[StepRecord]
+    snapshots: Collection[Digest],
+    journal: Journal,
+    kept: Mapping[Digest, int],
+    read: Read,
+    steps: Iterable[StepRecord],
 ) -> Rows:
-    """To be asked inside a snapshot of the journal.
+    """Of all these that share no rows. To be asked inside a snapshot of the journal.
 
     Args:
         steps: what the step cache remembers, of runs that nobody registered too.
     """
-    others = {one.snapshot for one in bodies_of(journal, SNAPSHOT) if one.state != "erased"} - {snapshot}
-    files = _files(snapshot, kept, read)
+    others = _others(journal, read, snapshots)
+    foreign = {file for files in others.values() for file in files}
+    mine = {one: _files(one, read) for one in snapshots}
+    shared = {one for one, files in mine.items() if not foreign.isdisjoint(files)}
+    files = {file for one in mine.keys() - shared for file in mine[one]}
     runs = list(bodies_of(journal, RUN))
     known: list[RunStep | StepRecord] = list(steps)
-    for run in runs:
+    for run in runs if files else ():
         if run.run in kept:
             with suppress(msgspec.MsgspecError):
                 # What was brought in from elsewhere has a record of another form, and no steps.
@@ -190,16 +197,28 @@ def rows_of(
     found = derived_rows(known, files) | files
     return Rows(
         blobs={one for one in found - packed - _roots(journal) if one in kept},
-        also={one for one in others if not files.isdisjoint(_files(one, kept, read))},
-        packages={run.package for run in runs if snapshot in run.snapshots.values()},
+        shared=shared,
+        packages={run.package for run in runs if not mine.keys().isdisjoint(run.snapshots.values())},
     )
 
 
-def _files(snapshot: Digest, kept: Mapping[Digest, int], read: Read) -> set[Digest]:
-    """The files of a snapshot. Its manifest stays when they are erased."""
-    if snapshot not in kept:
-        return set()
-    return {file.digest for file in msgspec.json.decode(read(snapshot), type=_Manifest).files}
+def same_rows(snapshot: Digest, journal: Journal, read: Read) -> tuple[Digest, ...]:
+    """The other snapshots with files of this one, that are not erased."""
+    files = _files(snapshot, read)
+    return tuple(one for one, theirs in _others(journal, read, (snapshot,)).items() if files & theirs)
+
+
+def _others(journal: Journal, read: Read, but: Collection[Digest]) -> dict[Digest, set[Digest]]:
+    """The files of every snapshot that is not erased, but for these."""
+    standing = (one.snapshot for one in bodies_of(journal, SNAPSHOT) if one.state != "erased")
+    return {one: _files(one, read) for one in standing if one not in but}
+
+
+def _files(snapshot: Digest, read: Read) -> set[Digest]:
+    """The files of a snapshot. Its manifest stays when they are erased; one that is nowhere lists none."""
+    with suppress(BlobMissing):
+        return {file.digest for file in msgspec.json.decode(read(snapshot), type=_Manifest).files}
+    return set()
 
 
 class _File(msgspec.Struct):

@@ -466,6 +466,22 @@ class Lineage(Query, frozen=True, kw_only=True, tag="hub.lineage"):
         return Scope(within=True)
 
 
+class SnapshotsAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    snapshots: tuple[SnapshotState, ...]
+
+
+class FindSnapshots(Query, frozen=True, kw_only=True, tag="hub.find-snapshots"):
+    """The snapshots whose digest begins so; at most twenty."""
+
+    permission: ClassVar[str] = "read"
+    answer: ClassVar[Any] = SnapshotsAnswer
+    of_journal: ClassVar[bool] = True
+    beginning: str
+
+    def scope(self) -> Scope:
+        return Scope(within=True)
+
+
 class ImpactLine(msgspec.Struct, frozen=True, kw_only=True):
     """An endpoint that depends on what was asked about, by one of the versions on it.
 

@@ -14,7 +14,7 @@ from lockgate.core.digests import Digest
 from lockgate.core.documents import DocRef, DocumentKind
 from lockgate.core.errors import NotFound, did_you_mean
 from lockgate.core.journal import NoteVerifiers
-from lockgate.core.messages import Event, Query, Reason, Stamp
+from lockgate.core.messages import Event, Query, Reason, Scope, Stamp
 from lockgate.core.names import parse_endpoint, parse_version
 from lockgate.data.state import SNAPSHOT, SnapshotState
 from lockgate.delivery.attention import live_standing, queue
@@ -61,6 +61,7 @@ from lockgate.hub.messages import (
     DraftReleasePlan,
     ExplainVersion,
     FindReleases,
+    FindSnapshots,
     Impact,
     ImpactAnswer,
     KeysAnswer,
@@ -85,6 +86,7 @@ from lockgate.hub.messages import (
     RevokedKeys,
     RolloutAnswer,
     ShowRollout,
+    SnapshotsAnswer,
     Standing,
     Status,
     StatusAnswer,
@@ -210,6 +212,7 @@ class Questions:
             Queue: self._queue,
             ReplayPolicy: self._replay,
             FindReleases: self._by_ticket,
+            FindSnapshots: self._find_snapshots,
         }
 
     def __call__(self, query: Query, session: Session | None = None) -> Any:
@@ -544,6 +547,12 @@ class Questions:
         backward = lineage.walk(query.ref, self._journal.edges, readers, is_forward=False)
         found = within.edges_within(query.ref, forward, backward, sight, self._tier)
         return lineage.answer(found, readers)
+
+    def _find_snapshots(self, query: FindSnapshots, sight: Sight) -> SnapshotsAnswer:
+        stored = self._journal.documents(SNAPSHOT.name, query.beginning, limit=20)
+        found = (read_body(SNAPSHOT, one) for one in stored)
+        seen = (one for one in found if sight.sees(Scope(namespace=one.dataset.partition("/")[0])))
+        return SnapshotsAnswer(snapshots=tuple(seen))
 
     def _impact(self, query: Impact, sight: Sight) -> ImpactAnswer:
         seen = [one for one in self._all(ENDPOINT) if self._sees_endpoint(one.endpoint, sight)]

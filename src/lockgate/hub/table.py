@@ -196,6 +196,7 @@ QUERIES: tuple[type[Query], ...] = (
     hub_messages.ProveVersion,
     hub_messages.ProveConsistency,
     hub_messages.Lineage,
+    hub_messages.FindSnapshots,
     hub_messages.Impact,
     hub_messages.CompileDossier,
     hub_messages.ShowRollout,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lockgate.core.digests import Digest
+from lockgate.core.digests import Digest, short
 from lockgate.core.documents import DocRef, Docs
 from lockgate.core.messages import Context, Decision, Reason, Refusal, refuse
 from lockgate.data.decide import unfit
@@ -11,6 +11,9 @@ from lockgate.data.state import SNAPSHOT
 from lockgate.pipeline.messages import RecordRun, RunFinished
 from lockgate.pipeline.state import RUN, RunState
 from lockgate.registry.state import VERSION
+
+SAME_ROWS_FACT = "pipeline.same-rows"
+"""The fact about an erasure: which other snapshots that are not erased have files of this one."""
 
 
 def needs_run(command: RecordRun, docs: Docs) -> tuple[DocRef, ...]:
@@ -68,6 +71,18 @@ def erase_snapshot(docs: Docs, command: EraseSnapshot, context: Context) -> Deci
         return refuse(
             Reason(rule="data.erasure-reason", message="an erasure needs a reason, without any name")
         )
+    same = sorted(set(context.facts.get(SAME_ROWS_FACT, ())) - set(command.together))
+    if same:
+        reasons = tuple(
+            Reason(
+                rule="data.rows-shared",
+                message=f"the same rows are those of snapshot {short(one)} too",
+                evidence=one,
+                remedy="name all of them in one erasure",
+            )
+            for one in same
+        )
+        return Refusal(reasons=reasons)
     readers = _readers(docs, command.snapshot)
     runs = {run.run for run in readers}
     held = [

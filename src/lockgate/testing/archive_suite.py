@@ -109,7 +109,7 @@ class ArchiveContract:
     def bring(self, file: Path, to: Place, *, keys: NoteVerifier | None = None, **how: Any) -> Checked:
         with opened(file) as archive:
             return import_archive(
-                archive, to.store.journal, to.blobs, to.sink, keys or self.key, actor="petra", now=NOW, **how
+                archive, to.store, to.blobs, to.sink, keys or self.key, actor="petra", now=NOW, **how
             )
 
     def test_acceptance_10_export_wipe_import_gives_the_same_digests_and_the_same_roots(
@@ -144,6 +144,8 @@ class ArchiveContract:
         accepted(story.confirm("prod"))
         assert there.world.ask(VerifyAudit()).ok
         assert there.world.ask(Status()).endpoints["prod/flight-delay"].live.version == "flight-delay@1.0.0"
+        # Subscribers heard of what was before; they hear of what follows.
+        assert there.store.deliveries.followed() == origin.store.journal.head().seq
         # A command of before is not carried out again; one that is another under its id is refused.
         first = Story(there.world.hub)
         with pytest.raises(Conflict):

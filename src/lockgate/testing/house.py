@@ -6,16 +6,17 @@ from contextlib import suppress
 from typing import Any
 
 from lockgate.core.digests import Digest
-from lockgate.core.messages import Receipt
+from lockgate.core.messages import Receipt, RefusedCommand
 from lockgate.data.state import SNAPSHOT
+from lockgate.hub.holdings import same_rows
 from lockgate.registry.messages import CollectPackage, HoldVersion, RejectVersion
 from lockgate.testing.clock import CountingIds, FakeClock
 from lockgate.testing.furnished import FurnishedStory
 from lockgate.testing.hub_world import OPERATOR, HubWorld
 from lockgate.testing.memory_blobs import MemoryBlobs
 from lockgate.testing.memory_journal import MemoryJournal, MemoryOutbox
-from lockgate.workshop.upkeep.collecting import Collected, Refused, collect
-from lockgate.workshop.upkeep.erasing import Erased, erase
+from lockgate.workshop.upkeep.collecting import Collected, collect
+from lockgate.workshop.upkeep.erasing import Erased, carry_out, decide
 
 TERMS = {"low": 10, "moderate": 20, "high": 30, "critical": 40}
 
@@ -28,6 +29,7 @@ class House:
         journal = MemoryJournal()
         self.world = HubWorld(journal, MemoryOutbox(journal.store), clock=self.clock)
         self.blobs = MemoryBlobs(now=self.clock.now)
+        self.world.same_rows = lambda snapshot: same_rows(snapshot, journal, self.blobs.get)
         self.story = FurnishedStory(self.world.hub, self.blobs)
         self.story.found()
         self.ids = CountingIds("keep")
@@ -46,12 +48,12 @@ class House:
         )
 
     def erase(self, *named: str, reason: str = "request 4711") -> Erased:
-        execute = self.world.hub("sam").execute
-        return erase(execute, self.world.journal, self.blobs, self.ids, (), named=named, reason=reason)
+        snapshots = decide(self.world.hub("sam"), self.ids.new, named=named, reason=reason)
+        return carry_out(self.world.journal, self.blobs, snapshots=snapshots)
 
     def try_to_erase(self, snapshot: Digest) -> None:
         """Erase, unless somebody holds what was made of it."""
-        with suppress(Refused):
+        with suppress(RefusedCommand):
             self.erase(snapshot)
 
     def is_erased(self, snapshot: Digest) -> bool:

@@ -18,7 +18,7 @@ from lockgate.core.documents import DocumentKind
 from lockgate.core.journal import NoteVerifier
 from lockgate.core.messages import Command, Query, Reason, Receipt
 from lockgate.core.semver import Bump
-from lockgate.data.messages import RecordContractCheck, RecordSnapshot
+from lockgate.data.messages import EraseSnapshot, RecordContractCheck, RecordSnapshot
 from lockgate.delivery.messages import (
     ConfigureEndpoint,
     ConfirmPlan,
@@ -32,6 +32,7 @@ from lockgate.delivery.messages import (
 from lockgate.delivery.rollouts.policy import EndpointSettings
 from lockgate.delivery.rollouts.verdict import Look
 from lockgate.delivery.standing import asks_tracker, question_of
+from lockgate.delivery.way_back import TERMS_FACT
 from lockgate.gates.messages import EvidenceLine, RecordEvidence, Verdict
 from lockgate.governance.messages import AdoptPolicy, ApproveVersion, ValidateVersion, WriteReleasePlan
 from lockgate.governance.policies.policy import AnyPolicy, ApproverRole, Policy1, Sensitivity, TierRule1
@@ -44,10 +45,12 @@ from lockgate.hub.kernel import Hub, LocalHub, read_body
 from lockgate.hub.messages import ExplainVersion, Standing, Status
 from lockgate.hub.ports import CheckpointSink, Journal, Outbox
 from lockgate.hub.questions import Questions
+from lockgate.pipeline.decide import SAME_ROWS_FACT
 from lockgate.pipeline.messages import RecordRun
 from lockgate.registry.decide import ATTESTATION_FACT, PACKAGE_FACT, AttestationFact, PackageFact
 from lockgate.registry.messages import (
     AttachAttestation,
+    CollectPackage,
     DeclareModel,
     RegisterVersion,
     SignVersion,
@@ -101,6 +104,8 @@ class HubWorld:
         refused: what packages hold that is no plain data.
         tracker: who is asked about tickets; nobody unless said otherwise.
         traces: where the inputs of a package come from; nobody knows unless said otherwise.
+        terms: how many days packages are kept at least, by tier; for as long as who asks says, unless said otherwise.
+        same_rows: which other snapshots have rows of one; none unless said otherwise.
         attested: what an envelope turns out to say; what it is attached as unless said otherwise.
     """
 
@@ -125,6 +130,8 @@ class HubWorld:
         self.signers: dict[Digest, str] = {}
         self.complaints: dict[Digest, tuple[Reason, ...]] = {}
         self.tracker: Tracker | None = None
+        self.terms: dict[str, int] = {}
+        self.same_rows: Callable[[Digest], tuple[Digest, ...]] = lambda snapshot: ()
         self.questions = Questions(journal, outbox, self.clock, checkpoints=checkpoints)
 
     def hub(self, actor: str, roles: frozenset[str] = PEOPLES_ROLES) -> LocalHub:
@@ -149,6 +156,10 @@ class HubWorld:
     def _establish(self, command: Command) -> Mapping[str, Any]:
         if isinstance(command, AttachAttestation):
             return {ATTESTATION_FACT: self.attested.get(command.envelope) or self.as_said(command)}
+        if isinstance(command, CollectPackage):
+            return {TERMS_FACT: self.terms}
+        if isinstance(command, EraseSnapshot):
+            return {SAME_ROWS_FACT: self.same_rows(command.snapshot)}
         if isinstance(command, PromoteVersion | ReleaseInEmergency | SignVersion):
             stored = self.journal.document(VERSION.name, command.version)
             return {} if stored is None else {TRUST_FACT: self.trust(command, read_body(VERSION, stored))}

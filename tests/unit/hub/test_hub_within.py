@@ -20,6 +20,7 @@ from lockgate.hub.messages import (
     ChangesSince,
     ExplainVersion,
     FindReleases,
+    FindSnapshots,
     Lineage,
     ListVersions,
     Queue,
@@ -193,6 +194,17 @@ def test_what_an_online_store_was_filled_from_is_seen_with_its_namespace(world: 
     assert stores(FRAUD) == {"online:fraud/spend"}
     assert stores(MAIN) == {"online:main/spend"}
     assert stores(Grant(role="viewer")) == {"online:fraud/spend", "online:main/spend"}
+
+
+def test_snapshots_are_found_by_the_beginning_of_their_digest_where_they_are_seen(world: HubWorld) -> None:
+    def found(beginning: str, *grants: Grant) -> set[str]:
+        answer = ask(world, FindSnapshots(beginning=beginning), *grants)
+        return {one.snapshot for one in answer.snapshots}
+
+    assert found("", Grant(role="viewer")) == {SHARED, OTHER}
+    assert found(OTHER[:20], Grant(role="viewer")) == {OTHER}
+    assert found("", MAIN) == {SHARED}
+    assert found(OTHER, MAIN) == found("sha256:nothing", Grant(role="viewer")) == set()
 
 
 def test_edges_of_a_kind_that_nobody_thought_of_are_hidden(world: HubWorld) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Collection
 import pytest
 
 from lockgate.core.digests import canonical
+from lockgate.core.messages import RefusedCommand
 from lockgate.data.manifest import Column, Snapshot, SnapshotFile
 from lockgate.data.messages import EraseSnapshot, RecordSnapshot
 from lockgate.hub.audit import read_entry
@@ -18,8 +19,7 @@ from lockgate.testing.furnished import FurnishedStory
 from lockgate.testing.house import House
 from lockgate.testing.hub_world import MODEL_NAME, accepted, rules_of
 from lockgate.traffic.capture import unit_of
-from lockgate.workshop.upkeep.collecting import Refused
-from lockgate.workshop.upkeep.erasing import RowsShared, UnknownSnapshot, erase_captures
+from lockgate.workshop.upkeep.erasing import Eraser, UnknownSnapshot, carry_out, decide, erase_captures
 
 V1, V2, V3 = (f"{MODEL_NAME}@1.0.{number}" for number in range(3))
 
@@ -186,20 +186,20 @@ def test_erased_rows_do_not_come_back(house: House) -> None:
 
 def test_a_hold_and_an_erasure_exclude_each_other(house: House) -> None:
     accepted(house.hold(V1))
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(RefusedCommand) as caught:
         house.erase(house.story.named("snapshot", "one"))
     assert [reason.rule for reason in caught.value.refusal.reasons] == ["registry.held"]
     assert house.holds(house.story.rows("one"))
     house.erase(house.story.named("snapshot", "two"))
 
 
-def test_the_same_rows_under_two_names_are_named_together(house: House) -> None:
-    story = house.story
+def a_twin(house: House, name: str) -> str:
+    """Another dataset with the very same file."""
     manifest = Snapshot(
         dataset="main/other",
         columns=(Column("x", "int64"),),
         n_rows=1,
-        files=(SnapshotFile(path="p", digest=story.rows("one"), n_bytes=1, n_rows=1),),
+        files=(SnapshotFile(path="p", digest=house.story.rows(name), n_bytes=1, n_rows=1),),
     )
     twin = house.blobs.put(canonical(manifest))
     record = RecordSnapshot(
@@ -212,13 +212,80 @@ def test_the_same_rows_under_two_names_are_named_together(house: House) -> None:
         transformation=twin,
         storage="blobs",
     )
-    accepted(story.do("ann", record))
-    with pytest.raises(RowsShared) as caught:
+    accepted(house.story.do("ann", record))
+    return twin
+
+
+def test_the_same_rows_under_two_names_are_named_together(house: House) -> None:
+    story, twin = house.story, a_twin(house, "one")
+    with pytest.raises(RefusedCommand) as caught:
         house.erase(story.named("snapshot", "one"))
-    assert caught.value.facts == {"snapshots": [twin]}
+    assert [(one.rule, one.evidence) for one in caught.value.refusal.reasons] == [("data.rows-shared", twin)]
+    assert not house.is_erased(story.named("snapshot", "one"))
     assert house.holds(story.rows("one"))
     assert len(house.erase(story.named("snapshot", "one"), twin).snapshots) == 2
     assert not house.blobs.has(story.rows("one"))
+
+
+def test_what_a_crash_has_left_of_erased_rows_goes_with_the_next_collection(house: House) -> None:
+    story = house.story
+    (snapshot,) = decide(
+        house.world.hub("sam"), house.ids.new, named=[story.named("snapshot", "one")], reason="request 4711"
+    )
+    assert house.is_erased(snapshot) and house.blobs.has(story.rows("one"))
+    planned = house.collect(dry_run=True)
+    assert planned.n_erased == 0 and house.blobs.has(story.rows("one"))
+    assert house.collect().n_erased == 2
+    assert not house.blobs.has(story.rows("one")) and not house.blobs.has(story.made_on_the_way("one"))
+    assert house.holds(story.rows("two"), *story.package_blobs("one"))
+    assert house.collect().n_erased == 0
+
+
+def test_whoever_is_next_to_the_bytes_carries_out_what_was_decided_elsewhere(house: House) -> None:
+    story = house.story
+    eraser = Eraser(house.world.journal, house.blobs, tuple)
+    eraser.look()
+    assert house.holds(story.rows("one"))
+    for name in ("one", "two"):
+        decide(house.world.hub("sam"), house.ids.new, named=[story.named("snapshot", name)], reason="x")
+        assert house.holds(story.rows(name))
+        eraser.look()
+        assert not house.holds(story.rows(name))
+    # It looks again only when there is news, so a store is not listed all the time; a new process looks at all.
+    again = FurnishedStory(house.world.hub, house.blobs, CountingIds("again"))
+    with pytest.raises(AssertionError, match=r"data\.snapshot-erased"):
+        again.train("one")
+    eraser.look()
+    assert house.holds(story.rows("one"))
+    Eraser(house.world.journal, house.blobs, tuple).look()
+    assert not house.holds(story.rows("one"))
+    assert house.holds(story.rows("three"), story.made_on_the_way("three"))
+
+
+def test_rows_that_were_recorded_under_another_name_meanwhile_stay_until_both_are_erased(
+    house: House,
+) -> None:
+    story = house.story
+    one = story.named("snapshot", "one")
+    decide(house.world.hub("sam"), house.ids.new, named=[one], reason="request 4711")
+    twin = a_twin(house, "one")
+    eraser = Eraser(house.world.journal, house.blobs, tuple)
+    eraser.look()
+    assert carry_out(house.world.journal, house.blobs).shared == (one,)
+    assert house.holds(story.rows("one"))
+    decide(house.world.hub("sam"), house.ids.new, named=[twin], reason="request 4711")
+    eraser.look()
+    assert not house.holds(story.rows("one"))
+
+
+def test_no_term_is_shorter_than_that_of_the_hub(house: House) -> None:
+    house.reject(V1)
+    house.clock.advance(days=10)
+    house.world.terms = {"low": 0, "moderate": 11, "high": 11, "critical": 11}
+    assert rules_of(house.collecting(V1, term_days=0)) == ["registry.term"]
+    house.clock.advance(days=2)
+    (collected,) = accepted(house.collecting(V1, term_days=0)).events
+    assert collected["term_days"] == 11
 
 
 @pytest.mark.parametrize("named", ["snapshot:", "snapshot:0000000000", "sha256:abc", "x"])
@@ -229,7 +296,7 @@ def test_a_snapshot_that_cannot_be_told_is_not_guessed(house: House, named: str)
 
 def test_erasing_needs_a_reason_and_the_right_dataset(house: House) -> None:
     snapshot = house.story.named("snapshot", "one")
-    with pytest.raises(Refused):
+    with pytest.raises(RefusedCommand):
         house.erase(snapshot, reason=" ")
     other = EraseSnapshot(id="e", snapshot=snapshot, dataset="main/other", reason="x")
     assert rules_of(house.story.do("sam", other)) == ["data.snapshot-unknown"]
@@ -273,6 +340,6 @@ def test_a_callers_lines_are_erased_under_every_salt_there_was(house: House) -> 
     # A hash that could be guessed is on no record either.
     assert unit_of("passenger-4711", endpoint[:64]).encode() not in journal.entries(0, 1000)[-1].body
     for wrong in ({"endpoint": "dev/main/nothing"}, {"reason": " "}):
-        with pytest.raises(Refused):
+        with pytest.raises(RefusedCommand):
             erase_captures(execute, journal, files, house.ids, **how | wrong)
     assert len(files.asked) == 1

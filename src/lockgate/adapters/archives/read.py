@@ -38,9 +38,9 @@ from lockgate.core.journal import (
 from lockgate.core.version import VERSION_OF_LOCKGATE
 from lockgate.delivery.state import ENDPOINT, ON_A_STEP
 from lockgate.governance.proof import check_proof, claim_of, read_proof
-from lockgate.hub.audit import read_entry
+from lockgate.hub.audit import no_collector, read_entry
 from lockgate.hub.kernel import Folded, read_body
-from lockgate.hub.ports import CheckpointSink, Commit, Journal, StoredEntry
+from lockgate.hub.ports import CheckpointSink, Commit, Journal, Store, StoredEntry
 
 IMPORT_NOTE = "import:archive"
 """The id under which a store keeps, among the receipts, what it was made of: no event, because the head must stay."""
@@ -283,7 +283,7 @@ class Archive:
 
 def import_archive(
     archive: Archive,
-    journal: Journal,
+    store: Store,
     blobs: BlobStore,
     sink: CheckpointSink,
     verifiers: NoteVerifiers,
@@ -304,14 +304,15 @@ def import_archive(
         StoreNotEmpty: there is a history already, and not this one.
         StorageFull, BlobCorrupt: from `blobs`.
     """
-    manifest = archive.manifest
+    manifest, journal = archive.manifest, store.journal
     if not manifest.whole or manifest.after:
         raise _no_archive(
             archive.path, "it holds a journal alone; a store is made of what `lockgate export` writes"
         )
     _refuse_other_history(journal, manifest)
     folded = Folded()
-    checked = archive.check(verifiers, lambda stored: _fold(archive, folded, stored))
+    with no_collector():
+        checked = archive.check(verifiers, lambda stored: _fold(archive, folded, stored))
     if checked.size < checked.events and not unsigned:
         raise ArchiveUnsigned(
             f"{archive.path}: no checkpoint signs its last {checked.events - checked.size} entries",
@@ -343,6 +344,8 @@ def import_archive(
                 )
             )
     _refuse_other_history(journal, manifest)
+    # Subscribers heard of the past where it happened.
+    store.deliveries.owe(manifest.size, ())
     known = set(sink.read())
     for text in archive.notes:
         if text not in known:

@@ -9,6 +9,7 @@ import fcntl
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 
 from lockgate.adapters.identity.keys import CheckpointKey, CheckpointPublicKey, unreadable
@@ -59,6 +60,25 @@ def read_key(text: str, *, base: Path = Path()) -> NotePublic:
     if verifier_key(read) != f"{name}+{number}+{encoded}":
         raise unreadable(text, "its parts do not belong together, so it was not copied as it was")
     return read
+
+
+class NotesOnDemand:
+    """Checks the notes of checkpoints. The key is read when the first note is checked: a rollback needs none."""
+
+    name = KEY_NAME
+
+    def __init__(self, load: Callable[[], CheckpointPublicKey]) -> None:
+        self._load = load
+
+    @cached_property
+    def _public(self) -> NotePublic:
+        return NotePublic(self._load())
+
+    def public_bytes(self) -> bytes:
+        return self._public.public_bytes()
+
+    def verify(self, message: bytes, signature: bytes) -> bool:
+        return self._public.verify(message, signature)
 
 
 class NotePrivate:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -9,12 +10,13 @@ import msgspec
 
 from lockgate.access.decide import DEFAULT_TOKEN_DAYS, MAX_TOKEN_DAYS
 from lockgate.access.subjects import is_person
-from lockgate.adapters.identity.authenticate import Authenticator
+from lockgate.adapters.identity.authenticate import ACTOR_HEADER, Authenticator
 from lockgate.adapters.identity.browser import BrowserLogin
 from lockgate.adapters.identity.federation import Exchange
+from lockgate.adapters.identity.logins import TOKEN_VARIABLE
 from lockgate.adapters.identity.oidc import CiSystem, Provider, check_issuer
 from lockgate.core.clock import Clock
-from lockgate.core.errors import Invalid
+from lockgate.core.errors import Forbidden, Invalid
 from lockgate.core.messages import Command, Receipt
 from lockgate.hub.authority import Session
 from lockgate.hub.ports import Store
@@ -82,6 +84,12 @@ def _invalid(message: str, remedy: str) -> IdentityInvalid:
     return IdentityInvalid(message, remedy=remedy)
 
 
+class NobodyHere(Forbidden):
+    """Whoever works on the machine of a hub that proves names has to prove his, too."""
+
+    code = "identity.nobody-here"
+
+
 @dataclass(frozen=True)
 class Identity:
     """What a hub's HTTP server needs to know people and jobs.
@@ -97,6 +105,26 @@ class Identity:
     exchange: Exchange
     offered: bytes
     browser: BrowserLogin | None = None
+
+
+def on_this_machine(identity: Identity, claim: str, insists: bool) -> Session:
+    """The session of whoever works on the machine of a hub, by the token in LOCKGATE_TOKEN.
+
+    He can read and write the store by other means, too. What is decided in it is decided in a name that is proven all
+    the same, by the roles that name has: the journal says nothing of people that nobody proved.
+
+    Raises:
+        NobodyHere: there is no token.
+        ClaimRefused, Unauthenticated, ProviderDown: as for any request.
+    """
+    token = os.environ.get(TOKEN_VARIABLE, "").strip()
+    if not (token or insists):
+        raise NobodyHere(
+            "this hub proves names, on its own machine as well",
+            remedy=f"set {TOKEN_VARIABLE} to a token of a person or service account with the role for it",
+        )
+    shown = {ACTOR_HEADER: claim} if insists else {}
+    return identity.authenticate({"authorization": f"Bearer {token}", **shown})
 
 
 def open_identity(

@@ -10,19 +10,23 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import msgspec
 
 from lockgate.core.clock import Clock, Micros
+from lockgate.core.documents import DocumentKind
 from lockgate.core.errors import Conflict, LockgateError, NotFound, Unavailable, did_you_mean
 from lockgate.core.messages import Command, Receipt
+from lockgate.delivery.advance import standing_plan
 from lockgate.delivery.decide import LOAD_PATIENCE_S
 from lockgate.delivery.messages import ApplyPlan, ConfirmPlan, Served
 from lockgate.delivery.plan import brought_in, is_unadopted, plan_of
 from lockgate.delivery.ports import Target
-from lockgate.hub.kernel import CommandIdReused, require
-from lockgate.hub.ports import Outbox, OutboxRow
+from lockgate.delivery.rollouts.policy import EndpointSettings
+from lockgate.delivery.state import ENDPOINT, ENVIRONMENT, ON_A_STEP, ROLLOUT, SETTINGS, release_key
+from lockgate.hub.kernel import CommandIdReused, read_body, require
+from lockgate.hub.ports import Journal, Outbox, OutboxRow
 from lockgate.registry.messages import DistrustKeys
 from lockgate.traffic.errors import LocalPlanInForce
 from lockgate.traffic.observed import Observed
@@ -33,6 +37,9 @@ _LEASE_US = round((LOAD_PATIENCE_S + 5) * 1_000_000)
 _POLL_S = 0.005
 _POLLS = 1000
 _EFFECT = msgspec.json.Decoder(ApplyPlan | DistrustKeys)
+
+
+D = TypeVar("D")
 
 
 class UnknownTarget(NotFound):
@@ -197,3 +204,26 @@ class EffectRunner:
         # Told already, with other figures, when a process died between telling and settling.
         with suppress(CommandIdReused):
             require(self.confirm(command))
+
+
+def restore_plans(journal: Journal, target: Target) -> None:
+    """Give a target that lost its plans (a restored backup, a wiped run directory) those that stand."""
+
+    def known(kind: DocumentKind[D], key: str) -> D | None:
+        stored = journal.document(kind.name, key)
+        return None if stored is None else read_body(kind, stored)
+
+    for stored in journal.documents(ENDPOINT.name):
+        endpoint = read_body(ENDPOINT, stored)
+        environment = known(ENVIRONMENT, endpoint.endpoint.partition("/")[0])
+        rollout = endpoint.rollout
+        changing = rollout is not None and rollout.state not in ON_A_STEP
+        if environment is None or changing or endpoint.generation == 0:
+            continue
+        if target.observe(endpoint.endpoint).generation >= endpoint.generation:
+            continue
+        settings = known(SETTINGS, endpoint.endpoint)
+        served = EndpointSettings() if settings is None else settings.settings
+        way = None if rollout is None else known(ROLLOUT, release_key(endpoint.endpoint, rollout.release))
+        plan = plan_of(standing_plan(environment, endpoint, served, way))
+        target.apply(plan, adopted=endpoint.adopted)

@@ -45,6 +45,7 @@ class Session:
     Attributes:
         claim: who says to be acting, where nobody has to prove it.
         insists: whether that was said with `--as`.
+        config: the configuration of a team's hub whose own store is meant, on its machine.
     """
 
     claim: str
@@ -52,6 +53,7 @@ class Session:
     project: str | None
     hub_url: str | None
     insists: bool = False
+    config: str | None = None
 
     @functools.cached_property
     def proof(self) -> Callable[[], str] | None:
@@ -75,6 +77,8 @@ class Session:
     @functools.cached_property
     def actor(self) -> str:
         """In whose name this runs: the one a hub takes the sender of a token for, else the one that is claimed."""
+        if self.config:
+            return self.deciding.session.actor
         return self.claim if self.proof is None else self.reading.session.actor
 
     @functools.cached_property
@@ -102,7 +106,9 @@ class Session:
 
     @functools.cached_property
     def control(self) -> Any:
-        """The full composition root of the project: `app.control.Control`."""
+        """The full composition root of the project, `app.control.Control`; of a team's hub, `app.team.hub.Team`."""
+        if self.config:
+            return resolve("lockgate.app.team.hub:open_team")(Path(self.config))
         return resolve("lockgate.app.control:Control")(self.layout)
 
     @functools.cached_property
@@ -110,7 +116,9 @@ class Session:
         """A hub for commands."""
         if self.hub_url:
             return self.reading
-        hub: Hub = self.control.hub(self.actor)
+        hub: Hub = (
+            self.control.hub_here(self.claim, self.insists) if self.config else self.control.hub(self.actor)
+        )
         return hub
 
     def work_here(self) -> None:
@@ -121,8 +129,8 @@ class Session:
         """
         if self.hub_url:
             raise WorkNeedsStore(
-                "this works with the project's own store and data plane, not with a hub elsewhere",
-                remedy="run it where the project's store is, without --hub and LOCKGATE_HUB",
+                "this works with a store and data plane of this machine, not with a hub elsewhere",
+                remedy="run it where the store is, without --hub and LOCKGATE_HUB; a team's hub has --config hub.toml",
                 hub=self.hub_url,
             )
 
@@ -290,15 +298,35 @@ def _about_unknown(command: Any, refusal: Refusal) -> Query | None:
     return None
 
 
+of_a_hub = click.option(
+    "--config",
+    "hub_config",
+    metavar="FILE",
+    help="Work on the store of the team's hub on this machine, by its hub.toml.",
+)
+"""Below `@verb`: the verb also works on the store of a team's hub, where that is."""
+
+
 def verb(function: Callable[..., None]) -> click.Command:
     """Make a function `(session, ...)` a verb with the options that all verbs share."""
 
     @functools.wraps(function)
     def run(
-        actor: str | None, as_json: bool, project: str | None, hub_url: str | None, **arguments: Any
+        actor: str | None,
+        as_json: bool,
+        project: str | None,
+        hub_url: str | None,
+        hub_config: str | None = None,
+        **arguments: Any,
     ) -> None:
-        hub = hub_url or os.environ.get("LOCKGATE_HUB") or None
-        session = Session(claimed_actor(actor), as_json, project, hub, insists=actor is not None)
+        if hub_config and (hub_url or project):
+            raise click.UsageError(
+                "--config means the store of the hub on this machine, so no --hub or --project"
+            )
+        hub = None if hub_config else hub_url or os.environ.get("LOCKGATE_HUB") or None
+        session = Session(
+            claimed_actor(actor), as_json, project, hub, insists=actor is not None, config=hub_config
+        )
         try:
             function(session, **arguments)
         except Refused as refused:

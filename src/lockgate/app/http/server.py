@@ -51,7 +51,7 @@ from lockgate.adapters.http.problems import (
     headers_of,
     problem,
 )
-from lockgate.core.blobs import BlobStore
+from lockgate.core.blobs import SweptBlobs
 from lockgate.core.errors import LockgateError, did_you_mean
 from lockgate.hub.authority import Session, embedded
 from lockgate.serving.guarded_http import GuardedHttp
@@ -84,7 +84,7 @@ class Behind(NamedTuple):
     """
 
     head: Callable[[], int] | None = None
-    blobs: BlobStore | None = None
+    blobs: SweptBlobs | None = None
     uploads: Uploads | None = None
     ever: Callable[[], Mapping[str, int]] = dict
     more: Callable[[Gate, Lanes], list[Any]] = lambda gate, lanes: []

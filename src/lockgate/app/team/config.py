@@ -14,7 +14,7 @@ from lockgate.adapters.http.gate import Limits
 from lockgate.adapters.identity.team import IdentityOptions
 from lockgate.core.errors import Invalid, NotFound
 from lockgate.core.toml_lines import Misfit, line_of, read_toml
-from lockgate.workshop.config import TrackerTable, WebhooksTable, tracker_complaint
+from lockgate.workshop.config import RetentionTable, TrackerTable, WebhooksTable, tracker_complaint
 
 
 class HubConfigInvalid(Invalid):
@@ -95,6 +95,7 @@ class HubConfig(_Table, frozen=True, kw_only=True):
     identity: IdentityOptions | None = None
     webhooks: WebhooksTable = WebhooksTable()
     tracker: TrackerTable | None = None
+    retention: RetentionTable = RetentionTable()
     limits: Limits = Limits()
 
 

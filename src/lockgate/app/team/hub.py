@@ -22,14 +22,17 @@ from lockgate.adapters.http.listener import check_certificate
 from lockgate.adapters.http.messages import Lanes
 from lockgate.adapters.identity.checkpoints import read_key
 from lockgate.adapters.identity.keys import CheckpointKey, PublicKey, generate_checkpoint_key
-from lockgate.adapters.identity.team import Identity, open_identity
+from lockgate.adapters.identity.team import Identity, on_this_machine, open_identity
 from lockgate.adapters.notify.posting import parse_networks
 from lockgate.app.chores import Chores, note
 from lockgate.app.deciding import LOCAL_LOOK_S, Deciding
 from lockgate.app.http.server import Behind, HubServer, by_claimed_name, create_app
 from lockgate.app.stores import open_blobs, open_sinks, open_store
-from lockgate.app.team.config import HubConfig
+from lockgate.app.team.config import HubConfig, read_hub_config
 from lockgate.core.journal import verifier_key
+from lockgate.hub.authority import embedded
+from lockgate.hub.kernel import LocalHub
+from lockgate.workshop.upkeep.erasing import Eraser
 
 _LOOK_S = 0.1
 _CHECKPOINT_LOOK_S = 1.0
@@ -61,6 +64,7 @@ class Team(Deciding):
             networks=config.webhooks.networks,
             tracker=config.tracker,
             token_days=DEFAULT_TOKEN_DAYS if config.identity is None else config.identity.token_days,
+            retention=config.retention,
         )
         self._require_checkpoint_key()
         self.trusted()
@@ -75,6 +79,12 @@ class Team(Deciding):
                 new_id=self.ids.new,
             )
         self._signed_at, self._signed = time.monotonic(), 0
+
+    def hub_here(self, claim: str, insists: bool) -> LocalHub:
+        """A hub session of whoever works on this machine: proven as over the wire, where names are proven."""
+        return self.hub_for(
+            embedded(claim) if self._identity is None else on_this_machine(self._identity, claim, insists)
+        )
 
     def trusted(self, environment: str | None = None) -> tuple[PublicKey, ...]:
         """The keys that are trusted in an environment, or in any. One that is not configured trusts nobody."""
@@ -173,6 +183,8 @@ class Team(Deciding):
         chores.start("counts", _COUNTS_S, lambda: self._keep_counts(app))
         notifier = self.notifier()
         chores.keep("webhooks", lambda leaving: notifier.run(leaving, note))
+        eraser = Eraser(self.journal, self.blobs, self.steps)
+        chores.start("erasures", LOCAL_LOOK_S, eraser.look)
         self._uploads.sweep()
         chores.start("uploads", _SWEEP_S, self._uploads.sweep)
         if self.target is not None:
@@ -196,6 +208,11 @@ class Team(Deciding):
         for name, n in counts.items():
             self.usage.count(name, n)
             tally.kept({name: n})
+
+
+def open_team(file: Path) -> Team:
+    """The hub of a configuration. Raises what reading and opening raise."""
+    return Team(read_hub_config(file), file.resolve().parent)
 
 
 def check(config: HubConfig, base: Path) -> list[str]:

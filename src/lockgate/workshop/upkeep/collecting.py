@@ -6,27 +6,22 @@ they are removed, so a crash leaves bytes that are said to be gone, never a hole
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
 from lockgate.core.blobs import KeptBlob, SweptBlobs
 from lockgate.core.clock import Clock, Ids
-from lockgate.core.messages import Command, Receipt, Refusal
+from lockgate.core.messages import Command, Receipt
+from lockgate.core.names import parse_version
 from lockgate.hub.holdings import Kept, due, needed
 from lockgate.hub.ports import Journal
+from lockgate.pipeline.artifact import StepRecord
 from lockgate.registry.messages import RecordSweep
+from lockgate.workshop.upkeep.erasing import accepted, carry_out
 
 _DAY_US = 86_400_000_000
 _AT_ONCE = 500
-
-
-class Refused(Exception):
-    """Carries a refusal to whoever tells it."""
-
-    def __init__(self, refusal: Refusal) -> None:
-        super().__init__(refusal.reasons[0].message)
-        self.refusal = refusal
 
 
 class Collected(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,6 +31,7 @@ class Collected(msgspec.Struct, frozen=True, kw_only=True):
         versions: those whose packages were given up.
         kept: versions that ended and are kept all the same, with the reasons.
         n_young: blobs that nobody needs and that are too young to go.
+        n_erased: blobs with rows of erased snapshots that were still, or again, there.
     """
 
     versions: tuple[str, ...]
@@ -44,6 +40,15 @@ class Collected(msgspec.Struct, frozen=True, kw_only=True):
     n_bytes: int
     n_young: int
     dry_run: bool
+    n_erased: int = 0
+
+    def text(self) -> str:
+        would = "would be " * self.dry_run
+        rows = [f"{parse_version(one).shown}: package {would}collected" for one in self.versions]
+        rows += [f"{parse_version(one.version).shown}: kept, {'; '.join(one.reasons)}" for one in self.kept]
+        rows += [f"{self.n_erased} blobs of erased rows removed"] * bool(self.n_erased)
+        counts = f"{self.n_blobs} blobs, {self.n_bytes:,} bytes {would}removed"
+        return "\n".join([*rows, f"{counts}; {self.n_young} are too young"])
 
 
 def collect(
@@ -52,6 +57,7 @@ def collect(
     blobs: SweptBlobs,
     clock: Clock,
     ids: Ids,
+    steps: Iterable[StepRecord] = (),
     *,
     actor: str,
     terms: Mapping[str, int],
@@ -60,9 +66,11 @@ def collect(
 ) -> Collected:
     """Give up the packages whose terms have run out, then remove every blob that nothing needs and that is old enough.
 
-    Safe beside others who put blobs and register versions: what is put, or put again, is young.
+    What an erasure has left goes first. Safe beside others who put blobs and register versions: what is put, or put
+    again, is young.
 
     Args:
+        steps: what a step cache remembers; see `erasing.carry_out`.
         terms: days after the end of a version's life, by tier.
         unneeded_days: how long a blob must not have been put.
     """
@@ -75,6 +83,7 @@ def collect(
             kept.append(Kept(command.version, tuple(one.message for one in receipt.refusal.reasons)))
         else:
             collected.append(command.version)
+    n_erased = 0 if dry_run else carry_out(journal, blobs, steps).n_blobs
     before = now - unneeded_days * _DAY_US
     with journal.snapshot():
         listed = {one.digest: one for one in blobs.kept()}
@@ -92,6 +101,7 @@ def collect(
         n_bytes=sum(one.n_bytes for one in old),
         n_young=len([one for one in unneeded if one.put_at >= before]),
         dry_run=dry_run,
+        n_erased=n_erased,
     )
 
 
@@ -100,14 +110,8 @@ def _sweep(
 ) -> Iterator[KeptBlob]:
     """Tell, then remove; those that were put again meanwhile stay."""
     digests = tuple(one.digest for one in batch)
-    told(execute(RecordSweep(id=ids.new(), digests=digests, n_bytes=sum(one.n_bytes for one in batch))))
+    accepted(execute(RecordSweep(id=ids.new(), digests=digests, n_bytes=sum(one.n_bytes for one in batch))))
     return (one for one in batch if blobs.discard(one.digest, before))
-
-
-def told(receipt: Receipt) -> None:
-    """Raises `Refused`."""
-    if receipt.refusal is not None:
-        raise Refused(receipt.refusal)
 
 
 def _batches(blobs: Sequence[KeptBlob]) -> Iterator[Sequence[KeptBlob]]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from lockgate.app.cli.session import Session, verb
+from lockgate.app.cli.session import Session, of_a_hub, verb
 from lockgate.app.declare import declare
 from lockgate.app.plugins import resolve
 from lockgate.core.names import ModelName, parse_model, parse_version
@@ -34,6 +34,7 @@ def imports() -> None:
 
 
 @verb
+@of_a_hub
 @click.argument("file", metavar="FILE")
 @click.option("--key", metavar="KEY", help="The verifier key that signed it, when it is not this project's.")
 @click.option("--unsigned", is_flag=True, help="Also when no checkpoint signs its last entries.")
@@ -50,11 +51,12 @@ def archive(session: Session, file: str, key: str | None, unsigned: bool) -> Non
     with resolve(f"{archives}:opened")(Path(file)) as opened:
         checked = resolve(f"{archives}:import_archive")(
             opened,
-            control.journal,
+            control.store,
             control.blobs,
             control.sink,
             [given] if given else control.note_keys,
-            actor=session.actor,
+            # A store that is empty can prove nobody; whoever has the hub's own keys acts as the hub.
+            actor="lockgate-hub" if session.config else session.actor,
             now=control.clock.now(),
             unsigned=unsigned,
         )
@@ -63,7 +65,8 @@ def archive(session: Session, file: str, key: str | None, unsigned: bool) -> Non
     lines = [f"{checked.events} entries, {checked.blobs} blobs: head {opened.head.hash.hex()[:16]}"]
     if given:
         lines.append(
-            f'  to check its checkpoints later, in lockgate.toml: [audit] earlier_keys = ["{checked.key}"]'
+            f"  to check its checkpoints later, in {session.config or 'lockgate.toml'}: "
+            f'[audit] earlier_keys = ["{checked.key}"]'
         )
     lines += [f"  was under way, its plan is lost: lockgate rollback {name}" for name in checked.stranded]
     session.answer(checked, "\n".join(lines))

@@ -10,7 +10,7 @@ import click
 import msgspec
 
 from lockgate.app.cli.main import Exit
-from lockgate.app.cli.session import Session, verb
+from lockgate.app.cli.session import Session, of_a_hub, verb
 from lockgate.app.cli.verbs.show import when
 from lockgate.app.plugins import resolve
 from lockgate.core.digests import canonical
@@ -85,6 +85,7 @@ def _changes(session: Session, since: int, limit: int) -> tuple[list[ChangeLine]
 
 
 @verb
+@of_a_hub
 @click.option("--since", metavar="FILE", help="A checkpoint you kept: what it signs must still be there.")
 @click.option("--chain", "chain_only", is_flag=True, help="Chain, tree and checkpoints only, no documents.")
 def verify(session: Session, since: str | None, chain_only: bool) -> None:
@@ -149,6 +150,7 @@ def _hand_out(session: Session, proof: Any, out: str | None) -> None:
 
 
 @verb
+@of_a_hub
 @click.argument("file", metavar="FILE")
 @click.option("--since", type=click.IntRange(min=0), default=0, help="Only the entries after this number.")
 def export(session: Session, file: str, since: int) -> None:
@@ -160,6 +162,7 @@ def export(session: Session, file: str, since: int) -> None:
 
 
 @verb
+@of_a_hub
 @click.argument("file", metavar="FILE")
 @click.option("--without-data", is_flag=True, help="Leave out snapshots, and what runs made on the way.")
 def export_all(session: Session, file: str, without_data: bool) -> None:
@@ -184,13 +187,14 @@ def _write(session: Session, file: str, **what: Any) -> None:
 
 
 @verb
+@of_a_hub
 @click.argument("file", metavar="FILE")
 @click.option("--key", metavar="KEY", help="The journal's verifier key, or the file of its public half.")
 def check(session: Session, file: str, key: str | None) -> None:
     """Check a proof, or an archive, without the journal it came from. Exit 7 when it does not hold.
 
-    Without --key, the key of the project here is taken; that of a hub is told by `lockgate hub --check`. Never take
-    the one that the file itself names.
+    Without --key, the key of the project here is taken, or that of --config; that of a hub elsewhere is told by
+    `lockgate hub --check`. Never take the one that the file itself names.
     """
     if key is None and session.hub_url:
         raise click.UsageError("what a hub hands out is checked with the hub's key: --key KEY")
@@ -202,10 +206,11 @@ def check(session: Session, file: str, key: str | None) -> None:
 
 
 @verb
+@of_a_hub
 def key(session: Session) -> None:
     """The verifier key of the journal's checkpoints, to be kept where the journal is not.
 
-    That of a team's hub is told where the hub is, by `lockgate hub --check`.
+    That of a team's hub is told where the hub is, with --config.
     """
     session.work_here()
     text = verifier_key(session.control.note_keys[0])

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from pathlib import Path
 
 import click
 
-from lockgate.app.cli.main import Refused
-from lockgate.app.cli.session import Session, verb
+from lockgate.app.cli.session import Session, of_a_hub, told, verb
 from lockgate.app.plugins import resolve
 from lockgate.core.digests import short
 from lockgate.core.names import parse_endpoint, parse_version
@@ -18,36 +17,36 @@ _UPKEEP = "lockgate.workshop.upkeep"
 
 
 @verb
+@of_a_hub
 @click.option("--dry-run", is_flag=True, help="Say what would go, and change nothing.")
 def collect(session: Session, dry_run: bool) -> None:
     """Give up packages whose terms have run out, and remove bytes that nothing needs.
 
-    Terms stand in [retention] of lockgate.toml. What is live, previous, on its way, held, or of a version that is
-    neither rejected nor retired stays, and so does everything that was recorded.
+    Terms stand in [retention] of lockgate.toml, or of hub.toml with --config. What is live, previous, on its way, held,
+    or of a version that is neither rejected nor retired stays, and so does everything that was recorded.
     """
     session.work_here()
     control = session.control
-    retention = control.config.retention
-    done = _keep(
-        session,
-        "collecting:collect",
-        control.blobs,
-        control.clock,
-        control.ids,
-        headline="not everything was collected",
-        actor=session.actor,
-        terms=retention.terms,
-        unneeded_days=retention.unneeded,
-        dry_run=dry_run,
-    )
-    would = "would be " * dry_run
-    rows = [f"{parse_version(one).shown}: package {would}collected" for one in done.versions]
-    rows += [f"{parse_version(one.version).shown}: kept, {'; '.join(one.reasons)}" for one in done.kept]
-    rows.append(f"{done.n_blobs} blobs, {done.n_bytes:,} bytes {would}removed; {done.n_young} are too young")
-    session.answer(done, "\n".join(rows))
+    hub = session.deciding
+    with told(session):
+        done = resolve(f"{_UPKEEP}.collecting:collect")(
+            hub.execute,
+            control.journal,
+            control.blobs,
+            control.clock,
+            control.ids,
+            control.steps(),
+            actor=hub.session.actor,
+            terms=control.retention.terms,
+            unneeded_days=control.retention.unneeded,
+            dry_run=dry_run,
+        )
+    session.seal()
+    session.answer(done, done.text())
 
 
 @verb
+@of_a_hub
 @click.argument("version")
 @click.option(
     "--matter", default="legal", show_default=True, help="What it is held for; each can be lifted by itself."
@@ -72,6 +71,7 @@ def hold(session: Session, version: str, matter: str, reason: str, lift: bool) -
 
 
 @verb
+@of_a_hub
 @click.argument("what", metavar="snapshot:ID...|capture:ENV/NAME", nargs=-1, required=True)
 @click.option("--reason", required=True, help="Goes on record for good, so it names no person.")
 @click.option(
@@ -87,49 +87,42 @@ def erase(session: Session, what: tuple[str, ...], reason: str, key: str | None)
 
     Example: lockgate erase snapshot:f84592e96077 --reason "request 4711"
     """
-    session.work_here()
     captures = [one.removeprefix("capture:") for one in what if one.startswith("capture:")]
     if bool(captures) != (key is not None) or (captures and len(what) > 1):
         raise click.UsageError("name snapshots; or one capture:ENV/NAME, with --key")
-    control = session.control
     if captures:
-        named = str(parse_endpoint(captures[0]))
         given = sys.stdin.readline().rstrip("\n") if key == "-" else key
-        files = resolve("lockgate.adapters.targets.captures:CaptureReader")(control.layout.run)
-        n = _keep(
-            session,
-            "erasing:erase_captures",
+        _erase_captures(session, captures[0], str(given), reason)
+        return
+    erasing, hub = f"{_UPKEEP}.erasing", session.deciding
+    with told(session):
+        snapshots = resolve(f"{erasing}:decide")(hub, session.new_id, named=what, reason=reason)
+    session.seal()
+    if session.hub_url:
+        rows = [f"snapshot {short(one)} erased" for one in snapshots]
+        session.answer({"snapshots": snapshots}, "\n".join([*rows, "the hub removes the bytes"]))
+        return
+    control = session.control
+    done = resolve(f"{erasing}:carry_out")(
+        control.journal, control.blobs, control.steps(), snapshots=snapshots
+    )
+    session.answer(done, done.text())
+
+
+def _erase_captures(session: Session, endpoint: str, key: str, reason: str) -> None:
+    """Only next to the files: the key goes into no command, because a command goes on record."""
+    session.work_here()
+    control, named = session.control, str(parse_endpoint(endpoint))
+    files = resolve("lockgate.adapters.targets.captures:CaptureReader")(control.run or Path())
+    with told(session):
+        n = resolve(f"{_UPKEEP}.erasing:erase_captures")(
+            session.deciding.execute,
+            control.journal,
             files,
             control.ids,
-            headline="nothing was erased",
             endpoint=named,
-            key=given,
+            key=key,
             reason=reason,
         )
-        session.answer({"endpoint": named, "lines": n}, f"{captures[0]}: {n} lines erased")
-        return
-    steps = resolve("lockgate.adapters.sql.step_cache:SqliteStepCache")(control.layout.steps)
-    done = _keep(
-        session,
-        "erasing:erase",
-        control.blobs,
-        control.ids,
-        steps.records(),
-        headline="nothing was erased",
-        named=what,
-        reason=reason,
-    )
-    rows = [f"snapshot {short(one)} erased" for one in done.snapshots]
-    rows.append(f"{done.n_blobs} blobs, {done.n_bytes:,} bytes removed")
-    rows += [f"  golden rows remain in package {short(one)}" for one in done.packages]
-    session.answer(done, "\n".join(rows))
-
-
-def _keep(session: Session, what: str, *arguments: Any, headline: str, **options: Any) -> Any:
-    control = session.control
-    try:
-        return resolve(f"{_UPKEEP}.{what}")(session.deciding.execute, control.journal, *arguments, **options)
-    except resolve(f"{_UPKEEP}.collecting:Refused") as error:
-        raise Refused(error.refusal, headline=headline) from error
-    finally:
-        session.seal()
+    session.seal()
+    session.answer({"endpoint": named, "lines": n}, f"{endpoint}: {n} lines erased")

@@ -1,0 +1,1 @@
+"""What must hold outside of the journal before anything is decided over it."""
