@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import struct
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -145,17 +146,59 @@ def test_what_the_journal_attests_goes_through_a_registry_that_knows_no_referrer
 
 
 @contextmanager
-def breaking(host: str, after: int) -> Iterator[str]:
-    """A way to the registry that breaks once, after so many bytes in one direction of one connection."""
+def counting(host: str) -> Iterator[tuple[str, list[int]]]:
+    """A way to the registry that counts the bytes that go there, in the first place of a list."""
+    sent = [0]
+    with breaking(host, sys.maxsize, sent=sent) as way:
+        yield way, sent
+
+
+def test_the_next_version_in_another_repository_takes_what_it_shares_from_there(
+    server: Registry, tmp_path: Path
+) -> None:
+    project = tiny_project(tmp_path / "project")
+    shared = os.urandom(3_000_000)
+    one = project.register(include__data=shared)
+    two = project.register(include__data=shared, include__more=b"the next one")
+    with counting(server.host) as (way, sent):
+        project.types(f"push {one.digest} {way}/mounted/dev --without all").must(0)
+        assert sent[0] > len(shared)
+        sent[0] = 0
+        done = project.types(f"push {two.digest} {way}/mounted/prod --without all --json").must(0).json
+        assert sent[0] < len(shared) / 20
+        assert done["n_mounted"] > 1 and done["n_sent"] > 0
+        project.types(f"verify {way}/mounted/prod@{two.digest}").must(0)
+
+        # Nobody remembers; then it is said, or the bytes are sent.
+        (project.root / ".lockgate/pushed.json").unlink()
+        sent[0] = 0
+        named = f"push {two.digest} {way}/mounted/named --without all --mount-from mounted/prod --json"
+        assert project.types(named).must(0).json["n_sent"] == 0
+        assert sent[0] < len(shared) / 20
+        (project.root / ".lockgate/pushed.json").write_bytes(b"no JSON at all")
+        project.types(f"push {two.digest} {way}/mounted/unknown --without all").must(0)
+        assert sent[0] > len(shared)
+        project.types(f"push {two.digest} {way}/other --without all --mount-from ../x").must(2)
+
+
+@contextmanager
+def breaking(host: str, after: int, *, sent: list[int] | None = None) -> Iterator[str]:
+    """A way to the registry that breaks once, after so many bytes in one direction of one connection.
+
+    Args:
+        sent: counts what goes there instead; then nothing breaks.
+    """
     name, _, port = host.partition(":")
     listener = socket.create_server(("127.0.0.1", 0))
     unbroken, threads, opened = [True], list[threading.Thread](), list[socket.socket]()
 
-    def pump(source: socket.socket, sink: socket.socket) -> None:
+    def pump(source: socket.socket, sink: socket.socket, counts: bool) -> None:
         n = 0
         with suppress(OSError):
             while data := source.recv(65536):
                 n += len(data)
+                if counts and sent is not None:
+                    sent[0] += len(data)
                 if n > after and unbroken[0]:
                     unbroken[0] = False
                     # Closed with a reset, as a machine does that goes away.
@@ -174,15 +217,15 @@ def breaking(host: str, after: int) -> Iterator[str]:
                 client, _ = listener.accept()
                 upstream = socket.create_connection((name, int(port)))
                 opened.extend((client, upstream))
-                for pair in ((client, upstream), (upstream, client)):
-                    threads.append(threading.Thread(target=pump, args=pair))
+                for way in ((client, upstream, True), (upstream, client, False)):
+                    threads.append(threading.Thread(target=pump, args=way))
                     threads[-1].start()
 
     threads.append(threading.Thread(target=serve))
     threads[0].start()
     try:
         yield f"127.0.0.1:{listener.getsockname()[1]}"
-        assert not unbroken[0], "nothing broke"
+        assert sent is not None or not unbroken[0], "nothing broke"
     finally:
         for one in (listener, *opened):
             with suppress(OSError):

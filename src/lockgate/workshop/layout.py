@@ -49,6 +49,11 @@ class Layout:
         return self.dot / "run"
 
     @property
+    def pushed(self) -> Path:
+        """Which repositories were pushed to."""
+        return self.dot / "pushed.json"
+
+    @property
     def running(self) -> Path:
         """What `lockgate up` wrote about its processes."""
         return self.dot / "up.json"

@@ -37,6 +37,8 @@ class Oci(ThreadingHTTPServer):
         lies: digest -> the bytes that are given instead.
         floods: which answers do not end: `manifest`, `token` or `refusal`; `n_flooded` counts the bytes.
         packs: whether it says of all bytes that they are packed by gzip.
+        apart: whether a blob is only where it was put, as `places` has it, and not in every repository.
+        mounts: whether it takes a blob from another of its repositories when it is asked to.
         seen: requests in order, `METHOD path`.
         told: the Authorization header of each request to a place, `path host`.
     """
@@ -55,6 +57,8 @@ class Oci(ThreadingHTTPServer):
         self.breaks_at: int | None = None
         self.lies: dict[str, bytes] = {}
         self.floods, self.n_flooded, self.packs = "", 0, False
+        self.apart, self.mounts = False, True
+        self.places: set[tuple[str, str]] = set()
         self.seen: list[str] = []
         self.told: list[tuple[str, str | None]] = []
         self.guard = threading.Lock()
@@ -107,17 +111,33 @@ class _Handler(BaseHTTPRequestHandler):
             if self.server.redirects and not found[1]:
                 port = self.server.server_address[1]
                 return self._answer(307, b"", {"Location": f"http://localhost:{port}/elsewhere{path}"})
+            repository = path.removeprefix("/v2/").partition("/blobs/")[0]
+            if self.server.apart and (repository, found[2]) not in self.server.places:
+                return self._give(None, "")
             return self._give(self.server.lies.get(found[2], self.server.blobs.get(found[2])), "")
         return self._answer(404, b"<html>", {})
 
     do_HEAD = do_GET
 
     def do_POST(self) -> None:
-        path = urlsplit(self.path).path
+        path, query = urlsplit(self.path).path, parse_qs(urlsplit(self.path).query)
         if self._is_let_in(path, push=True):
+            repository = path.removeprefix("/v2/").partition("/blobs/")[0]
+            wanted, origin = (query.get(name, [""])[0] for name in ("mount", "from"))
+            may = self.server.login is None or f"repository:{origin}:pull" in self.headers["Authorization"]
+            if self.server.mounts and may and (origin, wanted) in self.server.places:
+                self.server.places.add((repository, wanted))
+                return self._answer(201, b"", {"Location": f"/v2/{repository}/blobs/{wanted}"})
             name = str(next(self.server.names))
             self.server.uploads[name] = bytearray()
-            self._answer(202, b"", {"Location": f"{path}{name}"})
+            return self._answer(202, b"", {"Location": f"{path}{name}"})
+        return None
+
+    def do_DELETE(self) -> None:
+        path = urlsplit(self.path).path
+        if self._is_let_in(path, push=True):
+            del self.server.uploads[path.rpartition("/")[2]]
+            self._answer(204, b"", {})
 
     def do_PATCH(self) -> None:
         path = urlsplit(self.path).path
@@ -153,6 +173,7 @@ class _Handler(BaseHTTPRequestHandler):
         if digest_of(whole) != wanted:
             return self._fail(400, "DIGEST_INVALID")
         self.server.blobs[wanted] = whole
+        self.server.places.add((parts.path.removeprefix("/v2/").partition("/blobs/")[0], wanted))
         return self._answer(201, b"", {})
 
     def _referrers(self, repository: str, digest: str) -> None:
@@ -182,7 +203,7 @@ class _Handler(BaseHTTPRequestHandler):
         wanted = base64.b64encode((self.server.login or "").encode()).decode()
         if self.headers.get("Authorization") != f"Basic {wanted}":
             return self._fail(401, "UNAUTHORIZED")
-        return self._answer(200, json.dumps({"token": query["scope"][0]}).encode(), {})
+        return self._answer(200, json.dumps({"token": " ".join(query["scope"])}).encode(), {})
 
     def _is_let_in(self, path: str, push: bool = False) -> bool:
         sent = self.headers.get("Authorization")
@@ -195,7 +216,7 @@ class _Handler(BaseHTTPRequestHandler):
         repository = (
             path.removeprefix("/v2/").partition("/blobs")[0].partition("/manifests")[0].partition("/ref")[0]
         )
-        if sent == f"Bearer repository:{repository}:{action}":
+        if f"repository:{repository}:{action}" in (sent or "").removeprefix("Bearer ").split():
             return True
         challenge = f'Bearer realm="http://{self.server.host}/token",service="tests"'
         self._answer(401, b'{"errors":[{"code":"UNAUTHORIZED"}]}', {"WWW-Authenticate": challenge})

@@ -265,3 +265,36 @@ def test_a_registry_elsewhere_sends_nobody_to_this_machine(
         with pytest.raises(RegistryRefused, match="plain http"):
             client.push_blob("up", sha256(b"x"), Held(b"x"))
     assert server.seen == []
+
+
+@pytest.mark.parametrize("login", [None, "pusher:secret"])
+def test_a_blob_is_taken_from_another_repository_instead_of_being_sent(
+    server: Oci, login: str | None
+) -> None:
+    server.apart, server.login = True, login
+    digest = sha256(b"shared")
+    with OciRegistry(server.host, Login(*login.split(":")) if login else None) as client:
+        client.push_blob("team/one", digest, Held(b"shared"))
+        assert not client.has_blob("team/two", digest)
+        assert client.mount_blob("team/two", digest, ["team/two", "team/none", "team/one"])
+        assert client.pull_blob("team/two", digest, 6) == b"shared"
+        assert not client.mount_blob("team/two", sha256(b"nowhere"), ["team/one"])
+
+
+def test_a_registry_that_mounts_nothing_is_left_with_no_upload_open(server: Oci, client: OciRegistry) -> None:
+    server.apart, server.mounts = True, False
+    digest = sha256(b"shared")
+    client.push_blob("team/one", digest, Held(b"shared"))
+    assert not client.mount_blob("team/two", digest, ["team/one"])
+    assert server.uploads == {}
+    client.push_blob("team/two", digest, Held(b"shared"))
+    assert client.has_blob("team/two", digest)
+
+
+def test_who_may_not_read_the_other_repository_sends_what_he_has(server: Oci) -> None:
+    server.apart = True
+    digest = sha256(b"shared")
+    with OciRegistry(server.host) as client:
+        client.push_blob("team/one", digest, Held(b"shared"))
+        server.login = "pusher:secret"
+        assert not client.mount_blob("team/two", digest, ["team/one"])

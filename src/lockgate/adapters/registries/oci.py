@@ -13,8 +13,8 @@ from __future__ import annotations
 import base64
 import re
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import quote, urljoin, urlsplit
@@ -24,7 +24,7 @@ import msgspec
 
 from lockgate.core.blobs import BlobCorrupt
 from lockgate.core.digests import BadDigest, Digest, canonical, check_digest, sha256
-from lockgate.core.errors import Forbidden, Invalid, NotFound, Unavailable, Unsupported
+from lockgate.core.errors import Forbidden, Invalid, LockgateError, NotFound, Unavailable, Unsupported
 from lockgate.registry.package import MANIFEST_TYPE, Descriptor
 
 INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
@@ -183,6 +183,29 @@ class OciRegistry:
     def has_blob(self, repository: str, digest: Digest) -> bool:
         answer = self._ask("HEAD", f"/v2/{repository}/blobs/{digest}", repository, fine=(200, 404))
         return answer.status_code == 200
+
+    def mount_blob(self, repository: str, digest: Digest, origins: Iterable[str]) -> bool:
+        """Have the registry take a blob from another of its repositories; false when it has to be sent.
+
+        Args:
+            origins: repositories that may hold it; the first that does is asked for it.
+        """
+        for origin in origins:
+            try:
+                if origin == repository or not self.has_blob(origin, digest):
+                    continue
+                url = f"/v2/{repository}/blobs/uploads/?mount={quote(digest)}&from={quote(origin, safe='')}"
+                answer = self._ask("POST", url, repository, fine=(201, 202), push=True, origin=origin)
+            except (RegistryDenied, RegistryRefused, NotInRegistry):
+                # Who may not read there, or whose registry knows no mounting, sends what he has.
+                continue
+            if answer.status_code == 201:
+                return True
+            # Declined: an upload was opened instead, which nobody goes on with.
+            with suppress(LockgateError):
+                self._once("DELETE", self._place(answer), repository, fine=(202, 204, 404, 405), push=True)
+            return False
+        return False
 
     def push_blob(self, repository: str, digest: Digest, source: Source) -> None:
         """Send a blob: a small one at once, a large one in chunks, going on where a broken connection left it."""
@@ -354,8 +377,8 @@ class OciRegistry:
         self, url: str, repository: str, headers: Mapping[str, str], *, challenged: bool = False
     ) -> Iterator[httpx.Response]:
         """A GET whose body is read bit by bit; one redirect is followed, to another host without the login."""
-        known = self._known(repository, push=False)
-        place = urljoin(self.base, url)
+        scope = _scope(repository, push=False)
+        known, place = self._known(scope), urljoin(self.base, url)
         try:
             with self._client.stream("GET", place, headers={**headers, **known}) as answer:
                 if answer.status_code in (200, 206):
@@ -363,7 +386,7 @@ class OciRegistry:
                     return
                 answer = self._whole(answer)
             fresh = answer.status_code == 401 and not challenged
-            if fresh and self._authorise(answer, repository, False, known):
+            if fresh and self._authorise(answer, scope, known):
                 with self._stream(url, repository, headers, challenged=True) as again:
                     yield again
                 return
@@ -412,14 +435,15 @@ class OciRegistry:
         *,
         fine: tuple[int, ...],
         push: bool = False,
+        origin: str = "",
         content: bytes | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> httpx.Response:
-        place = urljoin(self.base, url)
+        place, scope = urljoin(self.base, url), _scope(repository, push, origin)
         # An upload may be taken elsewhere; the login stays with the registry.
         ours = urlsplit(place).netloc == self.host
         for _ in range(2):
-            known = self._known(repository, push) if ours else {}
+            known = self._known(scope) if ours else {}
             try:
                 with self._client.stream(
                     method, place, content=content, headers={**(headers or {}), **known}
@@ -427,7 +451,7 @@ class OciRegistry:
                     answer = self._whole(given)
             except httpx.HTTPError as error:
                 raise self._unreachable(error) from None
-            if answer.status_code != 401 or not ours or not self._authorise(answer, repository, push, known):
+            if answer.status_code != 401 or not ours or not self._authorise(answer, scope, known):
                 break
         if answer.status_code in fine:
             return answer
@@ -448,26 +472,23 @@ class OciRegistry:
         headers = [one for one in given.headers.multi_items() if one[0] not in _OF_THE_WAY]
         return httpx.Response(given.status_code, headers=headers, content=bytes(data), request=given.request)
 
-    def _known(self, repository: str, push: bool) -> dict[str, str]:
-        token = self._tokens.get(_scope(repository, push)) or self._tokens.get("")
+    def _known(self, scope: str) -> dict[str, str]:
+        token = self._tokens.get(scope) or self._tokens.get("")
         return {} if token is None else {"Authorization": token}
 
-    def _authorise(
-        self, answer: httpx.Response, repository: str, push: bool, sent: Mapping[str, str]
-    ) -> bool:
+    def _authorise(self, answer: httpx.Response, scope: str, sent: Mapping[str, str]) -> bool:
         """Answer the registry's challenge; false when there is nothing else to say than what was sent."""
         scheme, _, rest = answer.headers.get("WWW-Authenticate", "").partition(" ")
         given = dict(_CHALLENGE.findall(rest))
-        if self._known(repository, push) != sent:
+        if self._known(scope) != sent:
             # Another thread was challenged a moment before.
             return True
         if scheme.lower() == "basic" and self._login is not None:
             self._tokens[""] = _basic(self._login)
         elif scheme.lower() == "bearer" and "realm" in given:
-            scope = _scope(repository, push)
             self._tokens.pop(scope, None)
             self._tokens[scope] = f"Bearer {self._token(given, scope)}"
-        return self._known(repository, push) != sent
+        return self._known(scope) != sent
 
     def _token(self, challenge: Mapping[str, str], scope: str) -> str:
         realm = challenge["realm"]
@@ -477,7 +498,9 @@ class OciRegistry:
                 remedy="use a registry whose token service speaks https",
                 registry=self.host,
             )
-        parameters = {"scope": scope} | ({"service": challenge["service"]} if "service" in challenge else {})
+        parameters: dict[str, Any] = {"scope": scope.split()}
+        if "service" in challenge:
+            parameters["service"] = challenge["service"]
         headers = {} if self._login is None else {"Authorization": _basic(self._login)}
         try:
             with self._client.stream("GET", realm, params=parameters, headers=headers) as given:
@@ -556,8 +579,10 @@ class _Errors(msgspec.Struct):
     errors: list[_Error] = []
 
 
-def _scope(repository: str, push: bool) -> str:
-    return f"repository:{repository}:{'pull,push' if push else 'pull'}"
+def _scope(repository: str, push: bool, origin: str = "") -> str:
+    """What a token is to be good for; `origin` is a further repository, to be read."""
+    scope = f"repository:{repository}:{'pull,push' if push else 'pull'}"
+    return f"{scope} {_scope(origin, push=False)}" if origin else scope
 
 
 def _basic(login: Login) -> str:

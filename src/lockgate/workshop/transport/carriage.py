@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -57,13 +57,18 @@ class LoginUnreadable(Invalid):
 
 
 class Pushed(msgspec.Struct, frozen=True, kw_only=True):
-    """What a push came to: blobs that were sent, blobs that were there; and of `n_referrers` statements, signatures
-    among them, how many were signed for this push."""
+    """What a push came to.
+
+    Attributes:
+        n_sent, n_there: blobs that were sent, and that were there; n_mounted: taken from another repository there.
+        n_referrers: statements beside the package, signatures among them; n_signed: those signed for this push.
+    """
 
     digest: Digest
     reference: str
     n_sent: int
     n_there: int
+    n_mounted: int = 0
     n_referrers: int
     n_signed: int = 0
 
@@ -74,26 +79,30 @@ def push(
     parcel: Parcel,
     blobs: BlobStore,
     attesting: Attesting | None = None,
+    origins: Sequence[str] = (),
 ) -> Pushed:
     """Bring a package to a registry. What is there already is not sent again; repeating it changes nothing.
 
     Args:
         to: with a tag.
         attesting: statements that are to be there too.
+        origins: other repositories of that registry, which may hold some of its blobs.
     """
     repository, manifest = to.repository, blobs.get(parcel.digest)
     named = manifest_of(manifest, parcel.digest)
     wanted = {one.digest: one for one in (named.config, *named.layers)}
 
-    def send(one: Descriptor) -> bool:
+    def send(one: Descriptor) -> Literal["there", "mounted", "sent"]:
         if registry.has_blob(repository, one.digest):
-            return False
+            return "there"
+        if registry.mount_blob(repository, one.digest, origins):
+            return "mounted"
         # `path` has the bytes hashed before they leave.
         registry.push_blob(repository, one.digest, InFile(Path(blobs.path(one.digest)), one.size))
-        return True
+        return "sent"
 
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        sent = list(pool.map(send, wanted.values()))
+        ways = list(pool.map(send, wanted.values()))
     registry.push_manifest(repository, parcel.digest, manifest)
     subject = BuiltPackage(digest=parcel.digest, manifest=manifest, blobs={}).descriptor
     carried, signed = [blobs.get(digest) for digest in parcel.envelopes], list[bytes]()
@@ -107,8 +116,9 @@ def push(
     return Pushed(
         digest=parcel.digest,
         reference=str(to),
-        n_sent=sum(sent),
-        n_there=len(sent) - sum(sent),
+        n_sent=ways.count("sent"),
+        n_there=ways.count("there"),
+        n_mounted=ways.count("mounted"),
         n_referrers=len(carried) + (len(attesting.words) if attesting is not None else 0),
         n_signed=len(signed),
     )

@@ -47,6 +47,7 @@ from lockgate.workshop.transport.inspection import (
     origin_of,
     read_layout,
 )
+from lockgate.workshop.transport.repositories import PushedTo
 from lockgate.workshop.transport.statements import KINDS, About, statements
 
 
@@ -75,7 +76,20 @@ without = click.option(
 @click.argument("reference")
 @_login
 @without
-def push(session: Session, version: str, reference: str, login: str | None, without: tuple[str, ...]) -> None:
+@click.option(
+    "--mount-from",
+    multiple=True,
+    metavar="REPOSITORY",
+    help="Of the same registry: where it may take shared files from; those pushed to from here are known.",
+)
+def push(
+    session: Session,
+    version: str,
+    reference: str,
+    login: str | None,
+    without: tuple[str, ...],
+    mount_from: tuple[str, ...],
+) -> None:
     """Bring a version's package to an OCI registry, with its signatures and with what the journal attests of it: its
     build, its evidence, who approved it, where it was let in.
 
@@ -88,11 +102,15 @@ def push(session: Session, version: str, reference: str, login: str | None, with
     to = to._replace(tag=to.tag or str(parse_version(name).version))
     look_through(parcel, blobs, _keys(session, ()))
     said = attesting(session, name, parcel, blobs, without)
+    pushed = PushedTo(session.layout.pushed)
+    named = [OciReference.parse(f"{to.host}/{one}").repository for one in mount_from]
     with _registry(to, login) as registry:
-        done = send(registry, to, parcel, blobs, said)
+        done = send(registry, to, parcel, blobs, said, (*named, *pushed.at(to.host)))
+    pushed.note(to.host, to.repository)
     session.answer(
         done,
         f"{done.reference}: {done.digest}, {done.n_sent} blobs sent, {done.n_there} were there, "
+        f"{done.n_mounted} came from another repository, "
         f"{done.n_referrers} signatures and attestations, {done.n_signed} of them new",
     )
 
