@@ -59,6 +59,7 @@ DOOR_VALUES: dict[str, str] = {
     "access.subjects": "who may hold a grant is checked where one is given",
     "governance.policies.policy": "a policy travels inside the event that adopts it",
     "governance.tickets.tracker": "what a tracker said travels inside the event that tells it",
+    "governance.policies.pattern": "what a policy may ask of tickets is checked where one is adopted",
     "governance.judgement": "the part of `decide` that other rooms ask as well",
     "governance.release_plan": "a release plan travels inside the event that writes it",
     "governance.waivers": "the part of `decide` about waivers",

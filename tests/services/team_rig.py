@@ -26,6 +26,8 @@ from registry import registry
 from seaweed import environment as seaweed_environment
 from seaweed import seaweed
 
+from lockgate.testing.ticket_desk import KEY, ticket_desk
+
 OK, USAGE, REFUSED, WAITING = 0, 2, 3, 8
 LOCKGATE = (sys.executable, "-P", "-m", "lockgate.app.cli")
 LADDER = ("dev", "staging", "prod")
@@ -135,6 +137,9 @@ class Actor:
         assert process.returncode == 0, "".join(said) + out
         return self
 
+    def writes(self, file: str, text: str) -> None:
+        (self.folder / file).write_text(text)
+
     def has_a_checkout(self, of: Path, *, keys: bool) -> Actor:
         """The files of a project, as a checkout has them; with the key that signs packages, or without."""
         shutil.rmtree(self.folder)
@@ -209,7 +214,8 @@ class Team:
         self.provider: OidcServer = running.enter_context(oidc_server())
         objects = running.enter_context(seaweed())
         self.images = running.enter_context(registry())
-        self.env = {**seaweed_environment(), "TEAM_DSN": dsn}
+        self.desk = running.enter_context(ticket_desk())
+        self.env = {**seaweed_environment(), "TEAM_DSN": dsn, "TRACKER_KEY": KEY}
         self.packages = objects.url("models/team")
         self.home = folder / "hub"
         self.home.mkdir()
@@ -261,6 +267,11 @@ sinks = ["file:checkpoints", "{sink}"]
 every_s = 2.0
 [target]
 run = "run"
+[webhooks]
+networks = ["127.0.0.0/8"]
+[tracker]
+url = "{self.desk.url}"
+secret = "env:TRACKER_KEY"
 {trust}
 [identity]
 admins = ["ann@example.org"]

@@ -12,11 +12,14 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import cached_property, partial
+from importlib import resources
 from typing import Any
 
 import pytest
 from postgres import PostgresServer
 from team_rig import OK, REFUSED, WAITING, Actor, Team, Typed, all_at_once
+
+from lockgate.testing.ticket_desk import OPEN, saying
 
 pytestmark = pytest.mark.service
 
@@ -81,6 +84,10 @@ class Story:
             people["bob"].has_a_checkout(self.team.project, keys=True).types("declare")
         )
         kim.types("declare").must(OK)
+        shipped = resources.files("lockgate.app").joinpath("policies/default.toml").read_text()
+        asking = re.sub(r"(?m)^ticket\.production = .*$", r'\g<0>\ntracker = ["production"]', shipped)
+        kim.writes("team.toml", asking.replace('name = "default"', 'name = "team"'))
+        kim.types("policy adopt team.toml").must(OK)
 
     # -- a version is built by the CI, judged by somebody else, approved by a third, released by a fourth
 
@@ -126,6 +133,12 @@ class Story:
         told["page"] = people["bob"].types(f"evidence {ONE} --for prod")
         told["approved"] = people["bob"].types(f"approve {ONE} --for prod --comment 'read it all'")
         told["without a ticket"] = people["olga"].types(f"promote {ONE} --to prod")
+        desk = self.team.desk
+        desk.reply = saying({"known": False, "open": False})
+        told["with a ticket of nobody"] = people["olga"].types(f"promote {ONE} --to prod --ticket OPS-1")
+        desk.reply = lambda question: (503, b"")
+        told["tracker away"] = people["olga"].types(f"promote {ONE} --to prod --ticket OPS-1")
+        desk.reply = saying({**OPEN, "approved": True})
         told["live"] = people["olga"].types(f"promote {ONE} --to prod --ticket OPS-1")
 
     # -- a second version, by a person; its way is a rollout, and back it goes through another hub
@@ -250,6 +263,9 @@ def test_only_somebody_else_lets_it_in(story: Story) -> None:
     told["page"].must(OK, "still owner", "next: approve")
     told["approved"].must(OK, "by bob@example.org (owner)")
     told["without a ticket"].must(REFUSED, "governance.ticket", "--ticket")
+    told["with a ticket of nobody"].must(REFUSED, "governance.ticket-unknown")
+    told["tracker away"].must(WAITING, "governance.tracker-silent", "promote again")
+    assert {one["actor"] for one in story.team.desk.asked} == {"olga@example.org"}
     told["live"].must(OK, f"{ONE} is live on prod/flight-delay")
 
 
@@ -273,7 +289,10 @@ def test_it_can_be_shown_afterwards_who_let_it_in(story: Story) -> None:
     auditor.types("audit verify").must(OK, "ok:")
     text = auditor.types(f"explain {ONE}").must(OK).out
     assert re.search(r"approved +for prod by bob@example.org \(owner\)", text)
-    assert re.search(r"release .*prod/flight-delay #1 .*ticket OPS-1, by olga@example.org", text)
+    assert re.search(
+        r"release .*prod/flight-delay #1 .*ticket OPS-1 \(Raise the roof, open and approved, .*by olga@example",
+        text,
+    )
     assert "made by     service:ci" in text
     dossier = auditor.types(f"dossier {ONE}").must(OK).out
     assert "bob@example.org" in dossier

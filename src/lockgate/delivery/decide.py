@@ -73,6 +73,7 @@ from lockgate.governance.tickets.tracker import (
     WAITS_FOR_TRACKER,
     TicketFact,
     confirmed,
+    line_reasons,
     ticket_reasons,
 )
 from lockgate.registry.decide import known_version, model_of, wrong_state
@@ -111,6 +112,7 @@ def promote_version(docs: Docs, command: PromoteVersion, context: Context) -> De
         asked = cast("TicketFact | None", context.facts.get(TICKET_FACT))
         reasons = found.reasons
         reasons += ticket_reasons(rule, environment.sensitivity, place, command.ticket, asked)
+        reasons += line_reasons(command.pull_request, "pull request")
         told = {reason.rule for reason in reasons}
         reasons += [one for one in trust_reasons(version, fact, revoked(docs)) if one.rule not in told]
     if reasons:

@@ -8,7 +8,6 @@ There are two shapes. `lockgate.policy/1` knew gates, a number of people and the
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator
 from typing import Literal, get_args
 
@@ -16,6 +15,7 @@ import msgspec
 
 from lockgate.core.digests import Digest, digest_of
 from lockgate.core.errors import Invalid
+from lockgate.governance.policies.pattern import PatternRefused, ticket_pattern
 from lockgate.registry.messages import Tier
 
 Sensitivity = Literal["open", "guarded", "production"]
@@ -106,7 +106,7 @@ class TierRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         people: per sensitivity, how many people must agree at least, in whosever name.
         evidence_max_age_days: evidence older than this no longer counts for a promotion.
         revalidate_days: what is live is judged and approved anew within this time.
-        ticket: per sensitivity, the regular expression that the ticket of a promotion matches in full.
+        ticket: per sensitivity, the `TicketPattern` that the ticket of a promotion matches in full.
         tracker: sensitivities in which the tracker is asked about that ticket as well: it is known, open, and not
             unapproved.
         release_plan: sensitivities in which a promotion carries a release plan.
@@ -266,12 +266,9 @@ def _complaints_about(rule: TierRule) -> Iterator[tuple[str, str]]:
             yield f"limits {limit.gate} {limit.metric} by no number", "write a number"
     for sensitivity, pattern in rule.ticket.items():
         try:
-            asks_for_none = re.fullmatch(pattern, "") is not None
-        except re.error as error:
-            yield (
-                f"has a ticket pattern for {sensitivity} that cannot be read: {error}",
-                "correct the pattern",
-            )
+            asks_for_none = ticket_pattern(pattern).matches("")
+        except PatternRefused as error:
+            yield f"has a ticket pattern for {sensitivity} that is of no use: {error.message}", error.remedy
             continue
         if asks_for_none:
             yield (

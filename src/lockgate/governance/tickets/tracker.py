@@ -6,13 +6,13 @@ journal beside the release that rests on it.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 import msgspec
 
 from lockgate.core.clock import Micros, iso
 from lockgate.core.messages import Reason
+from lockgate.governance.policies.pattern import MAX_TICKET, PatternRefused, ticket_pattern
 from lockgate.governance.policies.policy import Sensitivity, TierRule
 
 TICKET_FACT = "ticket"
@@ -75,12 +75,30 @@ class ConfirmedTicket(msgspec.Struct, frozen=True, kw_only=True):
 
 def asked_in(rule: TierRule, sensitivity: Sensitivity, ticket: str) -> bool:
     """Whether the tracker is to be asked about a ticket. One of another form than the policy asks for is none."""
-    return sensitivity in rule.tracker and _has_form(rule, sensitivity, ticket)
+    try:
+        return sensitivity in rule.tracker and bool(ticket) and _has_form(rule, sensitivity, ticket)
+    except PatternRefused:
+        return False
 
 
 def _has_form(rule: TierRule, sensitivity: Sensitivity, ticket: str) -> bool:
     pattern = rule.ticket.get(sensitivity)
-    return pattern is None or re.fullmatch(pattern, ticket) is not None
+    return not line_reasons(ticket) and (pattern is None or ticket_pattern(pattern).matches(ticket))
+
+
+def line_reasons(text: str, what: str = "ticket") -> list[Reason]:
+    """Why a text goes on no record as a ticket, or as the address of a pull request."""
+    if len(text) <= MAX_TICKET and text.isprintable():
+        return []
+    return [
+        Reason(
+            rule=f"governance.{what.replace(' ', '-')}",
+            message=f"a {what} is one line of at most {MAX_TICKET} characters that can be printed",
+            measured=f"{len(text)} characters",
+            limit=f"{MAX_TICKET} characters, printable",
+            remedy=f"name the {what} by its key or address alone",
+        )
+    ]
 
 
 def ticket_reasons(
@@ -91,9 +109,22 @@ def ticket_reasons(
     Args:
         fact: None when nobody has asked the tracker.
     """
-    if not _has_form(rule, sensitivity, ticket):
-        return [_formless(rule.ticket[sensitivity], environment, ticket)]
-    if not asked_in(rule, sensitivity, ticket):
+    if no_line := line_reasons(ticket):
+        return no_line
+    try:
+        if not _has_form(rule, sensitivity, ticket):
+            return [_formless(rule.ticket[sensitivity], environment, ticket)]
+    except PatternRefused as error:
+        # Adopted before such patterns were refused. Nobody is let in by a demand that cannot be checked.
+        return [
+            Reason(
+                rule="governance.ticket",
+                message=f"{environment} asks for a ticket, and {error.message}",
+                measured=ticket or "none",
+                remedy="lockgate policy adopt FILE, with another ticket pattern",
+            )
+        ]
+    if sensitivity not in rule.tracker or not ticket:
         return []
     if fact is None:
         message = f"{environment} has the tracker asked about {ticket}, and nobody has"
