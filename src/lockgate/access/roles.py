@@ -67,6 +67,7 @@ ROLES: Mapping[str, Mapping[str, frozenset[str]]] = MappingProxyType(
             "read.audit",
             "access.read",
             "registry.quarantine",
+            "registry.lift-quarantine",
             "registry.reject",
             "registry.revoke-key",
             "registry.erase",

@@ -27,8 +27,8 @@ from lockgate.delivery.rollouts.asked import loosened
 from lockgate.delivery.rollouts.policy import EndpointSettings, complaints
 from lockgate.delivery.state import ENDPOINT, ENVIRONMENT, SETTINGS, EndpointState, EnvironmentState
 from lockgate.governance.policies.policy import Sensitivity
-from lockgate.registry.decide import Agreement, declared_of, proposed_lowering
-from lockgate.registry.state import LOWERING, MODEL, LoweringState
+from lockgate.registry.decide import Agreement, declared_of, proposed_lowering, quarantine_of
+from lockgate.registry.state import LOWERING, MODEL, VERSION, LoweringState
 from lockgate.traffic.plan import Fallback
 
 
@@ -147,6 +147,8 @@ def is_open(proposal: LoweringState, get: Callable[[DocumentKind[Any], str], Any
             now = get(MODEL, name) and declared_of(get(MODEL, name))
         case "environment":
             now = get(ENVIRONMENT, name)
+        case "version":
+            now = quarantine_of(get(VERSION, name))
         case "endpoint":
             now = get(ENDPOINT, name) and _declared_of(get(ENDPOINT, name))
         case _:

@@ -18,7 +18,9 @@ from lockgate.governance.policies.policy import TierRule
 from lockgate.governance.state import ApprovalState, BreakGlassState, ProposalState, WaiverState
 from lockgate.registry.state import LoweringState, VersionState
 
-Matter = Literal["approval", "waiver", "review", "revalidation", "out-of-policy", "policy", "declaration"]
+Matter = Literal[
+    "approval", "waiver", "review", "revalidation", "out-of-policy", "policy", "declaration", "quarantine"
+]
 _SOON_US: dict[Matter, int] = {"waiver": 7 * DAY_US, "revalidation": 30 * DAY_US}
 
 
@@ -167,6 +169,15 @@ def of_proposal(proposal: ProposalState) -> Attention:
 
 
 def of_lowering(lowering: LoweringState) -> Attention:
+    kind, _, name = lowering.subject.partition(" ")
+    if kind == "version":
+        return Attention(
+            matter="quarantine",
+            subject=parse_version(name).shown,
+            what=f"{lowering.proposed_by} proposes to let it out: {'; '.join(lowering.lowers)}",
+            due=None,
+            remedy=f"lockgate quarantine {parse_version(name).shown} --lift --reason TEXT, by another of security",
+        )
     return Attention(
         matter="declaration",
         subject=lowering.subject,

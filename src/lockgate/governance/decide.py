@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lockgate.core.clock import iso
 from lockgate.core.digests import Digest
 from lockgate.core.documents import DocRef, Docs
 from lockgate.core.messages import Context, Decision, Reason, Refusal, refuse
@@ -42,8 +43,9 @@ from lockgate.governance.state import (
     PolicyState,
     approval_key,
 )
+from lockgate.registry import decide as registry
 from lockgate.registry.decide import known_version, model_of, wrong_state
-from lockgate.registry.messages import VersionValidated
+from lockgate.registry.messages import LiftQuarantine, VersionValidated
 from lockgate.registry.state import MODEL, VERSION, VersionState
 
 # Approving again renews the date that revalidation counts from; doing so twice a day is no news.
@@ -189,6 +191,34 @@ def validate_version(docs: Docs, command: ValidateVersion, context: Context) -> 
         return Decision(())
     return Decision(
         (VersionValidated(version=command.version, evidence_set=evidence.evidence_set, policy=policy.digest),)
+    )
+
+
+def needs_lift(command: LiftQuarantine, docs: Docs) -> tuple[DocRef, ...]:
+    return (*registry.needs_lift(command, docs), DocRef(EVIDENCE.name, evidence_key(command.version)))
+
+
+def lift_quarantine(docs: Docs, command: LiftQuarantine, context: Context) -> Decision | Refusal:
+    """What was found out before a version was shut away says nothing of why it was: it is judged anew first.
+
+    Where names are only claimed, that is left to the people.
+    """
+    decided = registry.lift_quarantine(docs, command, context)
+    version, evidence = docs.get(VERSION, command.version), docs.get(EVIDENCE, evidence_key(command.version))
+    if isinstance(decided, Refusal) or context.claimed or version is None:
+        return decided
+    judged_at = None if evidence is None else evidence.recorded_at
+    if judged_at is not None and judged_at > (version.quarantined_at or 0):
+        return decided
+    return refuse(
+        Reason(
+            rule="governance.not-judged-since",
+            message=f"{command.version} was not judged since it was quarantined",
+            measured="never" if judged_at is None else iso(judged_at),
+            limit=f"after {iso(version.quarantined_at or 0)}",
+            evidence=None if evidence is None else evidence.evidence_set,
+            remedy=f"lockgate judge {command.version}",
+        )
     )
 
 

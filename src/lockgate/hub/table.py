@@ -109,7 +109,7 @@ HANDLERS: tuple[Handler[Any], ...] = (
     ),
     Handler(registry_messages.RejectVersion, way_back.needs_everywhere, way_back.reject_version),
     Handler(registry_messages.QuarantineVersion, way_back.needs_everywhere, way_back.quarantine_version),
-    Handler(registry_messages.LiftQuarantine, registry.needs_version, registry.lift_quarantine),
+    Handler(registry_messages.LiftQuarantine, governance.needs_lift, governance.lift_quarantine),
     Handler(
         registry_messages.SignVersion,
         trust.needs_sign,

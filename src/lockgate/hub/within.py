@@ -102,6 +102,7 @@ _ABOUT: dict[Matter, Callable[[str], Scope]] = {
     "out-of-policy": _of_endpoint,
     "policy": lambda named: Scope(namespace=named),
     "declaration": _of_declared,
+    "quarantine": _of_version,
 }
 
 

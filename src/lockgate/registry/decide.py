@@ -91,22 +91,21 @@ Agreement = Decision | tuple[LoweringAgreed, ...]
 def proposed_lowering(
     docs: Docs, context: Context, subject: str, before: object, after: object, lowers: list[str]
 ) -> Agreement:
-    """The proposal of a declaration that asks for less; what is recorded before one that may count, as it does for a
-    second person. Each proposal is agreed to once.
+    """The proposal of what asks for less; what is recorded before it may count, as it does for a second person. Each
+    proposal is agreed to once.
 
     Else whoever declares what a model may do harm to could let it in with fewer people, and no policy would have
     changed. Where names are only claimed, nobody is asked.
 
     Args:
-        subject: `model NAMESPACE/NAME`, `environment NAME`, `endpoint ENV/NAMESPACE/NAME` for who reads it, or
-            `rollout ENV/NAMESPACE/NAME` for how its releases are watched; declare the `LOWERING` of that name.
+        subject: as in `LoweringProposed`; declare the `LOWERING` of that name.
         lowers: in what it asks for less, one line each.
     """
     if not lowers or context.claimed:
         return ()
     base, wanted, known = digest_of(before), digest_of(after), docs.get(LOWERING, subject)
     kind, _, name = subject.partition(" ")
-    model = name if kind == "model" else name.partition("/")[2]
+    model = name.partition("@")[0] if kind in ("model", "version") else name.partition("/")[2]
     if known is not None and not known.agreed_by and (known.base, known.wanted) == (base, wanted):
         if not context.person or known.proposed_by == context.actor:
             return Decision(())
@@ -292,7 +291,7 @@ def _number(model: ModelState, asked: str | None, fact: PackageFact) -> semver.S
 
 
 def needs_version(
-    command: RejectVersion | QuarantineVersion | LiftQuarantine | HoldVersion | LiftHold, docs: Docs
+    command: RejectVersion | QuarantineVersion | HoldVersion | LiftHold, docs: Docs
 ) -> tuple[DocRef, ...]:
     return (DocRef(VERSION.name, command.version),)
 
@@ -338,8 +337,16 @@ def quarantine_version(docs: Docs, command: QuarantineVersion, context: Context)
     return Decision((VersionQuarantined(version=command.version, reason=command.reason),))
 
 
+def needs_lift(command: LiftQuarantine, docs: Docs) -> tuple[DocRef, ...]:
+    return (DocRef(VERSION.name, command.version), DocRef(LOWERING.name, f"version {command.version}"))
+
+
 def lift_quarantine(docs: Docs, command: LiftQuarantine, context: Context) -> Decision | Refusal:
-    """Two people: whoever shut the version away cannot let it out again, nor through a machine that acts for them."""
+    """Whoever shut the version away cannot let it out again, nor through a machine that acts for them.
+
+    Where identities are proven it takes two others: the first one's word is a proposal, which ends with the quarantine
+    that it is about.
+    """
     version = known_version(docs, command.version)
     if isinstance(version, Refusal):
         return version
@@ -353,10 +360,19 @@ def lift_quarantine(docs: Docs, command: LiftQuarantine, context: Context) -> De
                 message=f"{context.actor} {why}; somebody else must lift it",
                 measured=context.actor,
                 limit=f"a person, not {version.quarantined_by}",
-                remedy="ask somebody of security or of the incident's team",
+                remedy="ask somebody else of security",
             )
         )
-    return Decision((QuarantineLifted(version=command.version, reason=command.reason),))
+    about, shut = f"version {command.version}", quarantine_of(version)
+    agreed = proposed_lowering(docs, context, about, shut, "free", [command.reason or "no reason given"])
+    if isinstance(agreed, Decision):
+        return agreed
+    return Decision((*agreed, QuarantineLifted(version=command.version, reason=command.reason)))
+
+
+def quarantine_of(version: VersionState) -> tuple[object, ...]:
+    """Names one quarantine of a version: a later one is another, and one that is over is none."""
+    return (version.version, version.quarantined_at, version.quarantined_by)
 
 
 def needs_attach(command: AttachAttestation, docs: Docs) -> tuple[DocRef, ...]:

@@ -155,9 +155,10 @@ class QuarantineVersion(Command, frozen=True, kw_only=True, tag="registry.quaran
 
 
 class LiftQuarantine(Command, frozen=True, kw_only=True, tag="registry.lift-quarantine"):
-    """Return a version to the state it had before; not by the person who quarantined it."""
+    """Return a version to the state it had before. It takes two people, neither of whom has quarantined it, where
+    identities are proven; else one: the first proposes, the second gives the same command."""
 
-    permission: ClassVar[str] = "registry.quarantine"
+    permission: ClassVar[str] = "registry.lift-quarantine"
     version: str
     reason: str
 
@@ -237,11 +238,12 @@ class ModelDeclared(Event, frozen=True, kw_only=True, tag="registry.model-declar
 
 
 class LoweringProposed(Event, frozen=True, kw_only=True, tag="registry.lowering-proposed/1"):
-    """A declaration that asks for less than the one in force: it changes nothing before a second person makes the same.
+    """A declaration that asks for less than the one in force, or the end of a quarantine: it changes nothing before a
+    second person says the same.
 
     Attributes:
-        subject: what is declared: `model NAMESPACE/NAME`, `environment NAME`, `endpoint ENV/NAMESPACE/NAME`, or
-            `rollout ENV/NAMESPACE/NAME`, how releases to an endpoint are watched.
+        subject: what it is about: `model NAMESPACE/NAME`, `environment NAME`, `endpoint ENV/NAMESPACE/NAME`,
+            `rollout ENV/NAMESPACE/NAME`, how releases to an endpoint are watched, or `version NAMESPACE/NAME@VERSION`.
         model: the model it is about; empty for an environment.
         base, wanted: digests of what is declared, and of what would be.
     """
@@ -253,18 +255,22 @@ class LoweringProposed(Event, frozen=True, kw_only=True, tag="registry.lowering-
     wanted: Digest
 
     def summary(self) -> str:
-        return f"{self.subject} is proposed to ask for less: {'; '.join(self.lowers)}"
+        return f"{self.subject} is proposed to {_less(self.subject)}: {'; '.join(self.lowers)}"
 
 
 class LoweringAgreed(Event, frozen=True, kw_only=True, tag="registry.lowering-agreed/1"):
-    """A second person has declared the same as who proposed to ask for less; what they declared follows."""
+    """A second person has said the same as who proposed what asks for less; what they said follows."""
 
     subject: str
     model: str
     proposed_by: str
 
     def summary(self) -> str:
-        return f"that {self.subject} asks for less, as {self.proposed_by} proposed, is agreed"
+        return f"that {self.subject} may {_less(self.subject)}, as {self.proposed_by} proposed, is agreed"
+
+
+def _less(subject: str) -> str:
+    return "be let out of quarantine" if subject.startswith("version ") else "ask for less"
 
 
 def without_kpi(old: ModelDeclared1) -> ModelDeclared:

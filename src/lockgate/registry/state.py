@@ -73,6 +73,7 @@ class VersionState(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         signed_by: ids of the keys that vouch for the package; each later signature adds one at the end.
+        quarantined_at: since when it is shut away; None when it is not.
         ended_at: when it was rejected or retired.
         collected_at: since when its bytes may be gone. The number is never given again.
     """
@@ -99,6 +100,7 @@ class VersionState(msgspec.Struct, frozen=True, kw_only=True):
     ended_at: Micros | None = None
     holds: tuple[Hold, ...] = ()
     collected_at: Micros | None = None
+    quarantined_at: Micros | None = None
 
 
 class PackageClaim(msgspec.Struct, frozen=True, kw_only=True):
@@ -162,6 +164,7 @@ def _quarantined(body: VersionState, event: VersionQuarantined, stamp: Stamp) ->
         state="quarantined",
         before_quarantine=body.state,
         quarantined_by=stamp.actor,
+        quarantined_at=stamp.at,
         reason=event.reason,
     )
 
@@ -172,6 +175,7 @@ def _let_out(body: VersionState, event: QuarantineLifted, stamp: Stamp) -> Versi
         state=body.before_quarantine or "candidate",
         before_quarantine=None,
         quarantined_by=None,
+        quarantined_at=None,
         reason=event.reason,
     )
 
@@ -212,7 +216,7 @@ VERSION = DocumentKind(
         PackageCollected: lambda body, event, stamp: replace(body, collected_at=stamp.at),
     },
     columns=lambda body: Columns(body.model, body.state, body.package),
-    fold_version=2,
+    fold_version=3,
     edges={VersionRegistered: _version_edges},
 )
 

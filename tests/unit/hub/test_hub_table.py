@@ -326,7 +326,7 @@ MATRIX: dict[str, frozenset[str]] = {
     "registry.revoke-key": frozenset({"security"}),
     "registry.reject-version": APPROVERS | {"security"},
     "registry.quarantine-version": frozenset({"incident", "security"}),
-    "registry.lift-quarantine": frozenset({"incident", "security"}),
+    "registry.lift-quarantine": frozenset({"security"}),
     "registry.hold-version": frozenset({"approver:risk", "auditor"}),
     "registry.lift-hold": frozenset({"approver:risk", "auditor"}),
     "registry.collect-package": frozenset({"operator"}),

@@ -7,6 +7,7 @@ from typing import get_args
 import click
 import msgspec
 
+from lockgate.app.cli.main import WAITING, Exit
 from lockgate.app.cli.session import Session, told, verb
 from lockgate.core.names import parse_version
 from lockgate.delivery.messages import RetireVersion
@@ -174,10 +175,18 @@ def quarantine(session: Session, version: str, reason: str, lift: bool) -> None:
     key = str(parse_version(version))
     session.say_identity()
     kind = LiftQuarantine if lift else QuarantineVersion
-    session.tell(
+    receipt = session.tell(
         kind(id=session.new_id(), version=key, reason=reason), headline=f"{version} stays where it is"
     )
-    session.answer({"version": key}, f"{version} {'let out of quarantine' if lift else 'quarantined'}")
+    # The word of the first of two changes nothing yet.
+    waits = lift and not any(event["type"] == "registry.quarantine-lifted/1" for event in receipt.events)
+    done = "is proposed to be let out" if waits else "let out of quarantine" if lift else "quarantined"
+    session.answer({"version": key, "waiting": waits}, f"{version} {done}")
+    if waits:
+        session.note(
+            f"waiting for a second person of security: lockgate quarantine {version} --lift --reason ..."
+        )
+        raise Exit(WAITING)
 
 
 @verb
