@@ -10,14 +10,17 @@ from typing import Literal
 
 from servers import LOOPBACK
 
-Cut = Literal["", "before", "after"]
+Cut = Literal["", "before", "within", "after"]
+# PostgreSQL's last message of an answer, which says that a transaction has ended.
+_N_LAST = 6
 
 
 class Relay:
     """A client that says `word` loses its connection, once, while `cut` says so.
 
     Attributes:
-        cut: `before` the server hears the word, or `after` it answered, without the answer being passed on.
+        cut: `before` the server hears the word; `after` it answered, without the answer being passed on; or `within`
+            the answer, of which all but the last message is.
     """
 
     def __init__(self, server_port: int, word: bytes) -> None:
@@ -36,28 +39,29 @@ class Relay:
                 client, _ = self._listening.accept()
                 server = socket.create_connection((LOOPBACK, self._server_port))
                 self._sockets += [client, server]
-                hold_back = threading.Event()
+                moments: list[Cut] = []
                 for work in (self._up, self._down):
-                    thread = threading.Thread(target=work, args=(client, server, hold_back))
+                    thread = threading.Thread(target=work, args=(client, server, moments))
                     self._threads.append(thread)
                     thread.start()
 
-    def _up(self, client: socket.socket, server: socket.socket, hold_back: threading.Event) -> None:
+    def _up(self, client: socket.socket, server: socket.socket, moments: list[Cut]) -> None:
         with suppress(OSError):
             while data := client.recv(65536):
                 if self._word in data:
                     moment, self.cut = self.cut, ""
                     if moment == "before":
                         break
-                    if moment == "after":
-                        hold_back.set()
+                    if moment:
+                        moments.append(moment)
                 server.sendall(data)
         self._cut(client, server)
 
-    def _down(self, client: socket.socket, server: socket.socket, hold_back: threading.Event) -> None:
+    def _down(self, client: socket.socket, server: socket.socket, moments: list[Cut]) -> None:
         with suppress(OSError):
             while data := server.recv(65536):
-                if hold_back.is_set():
+                if moments:
+                    client.sendall(data[:-_N_LAST] if moments[0] == "within" else b"")
                     break
                 client.sendall(data)
         self._cut(client, server)

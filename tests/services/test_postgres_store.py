@@ -256,22 +256,30 @@ def test_a_connection_that_dies_under_the_lock_takes_nothing_with_it(database: s
     assert journal.head().seq == 2
 
 
-@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("n_before", [0, 6])
+@pytest.mark.parametrize("moment", ["before", "within", "after"])
 def test_a_connection_that_dies_during_the_commit_leaves_it_unknown_and_the_retry_safe(
-    postgres: PostgresServer, database: str, moment: Cut
+    postgres: PostgresServer, database: str, moment: Cut, n_before: int
 ) -> None:
-    with cutting(postgres.port, b"COMMIT\0") as proxy:
+    """Also where the statement has been prepared by earlier ones."""
+
+    def declare(number: int, purpose: str) -> DeclareModel:
+        return DeclareModel(id=f"c{number}", model=f"main/m{number}", tier="low", owner="o", purpose=purpose)
+
+    with cutting(postgres.port, b"cut here") as proxy:
         world = HubWorld(*open_postgres(database.replace(f":{postgres.port}/", f":{proxy.port}/"))[:2])
-        command = DeclareModel(id="c1", model="main/x", tier="low", owner="o", purpose="p")
+        for number in range(n_before):
+            accepted(world.hub(PLATFORM).execute(declare(number, "p")))
+        command = declare(n_before, "cut here")
         proxy.cut = moment
         with pytest.raises(CommitUnknown) as caught:
             world.hub(PLATFORM).execute(command)
         assert caught.value.retryable
         assert "same id" in caught.value.remedy
         n_written = open_postgres(database).journal.head().seq
-        assert n_written == (1 if moment == "after" else 0)
+        assert n_written == n_before + (0 if moment == "before" else 1)
         receipt = accepted(world.hub(PLATFORM).execute(command))
-        assert receipt.head == world.journal.head().seq == 1
+        assert receipt.head == world.journal.head().seq == n_before + 1
         assert audit.verify(world.journal, (), ()).ok
 
 
@@ -373,13 +381,13 @@ def test_a_question_asked_again_goes_to_the_server_less_often(database: str) -> 
     story.found()
     story.release("one", f"{MODEL_NAME}@1.0.0")
     asked: list[str] = []
-    rows = store.journal._store.rows  # type: ignore[attr-defined]
+    once_more = store.journal._store._once_more  # type: ignore[attr-defined]
 
-    def counted(query: str, values: object = ()) -> object:
-        asked.append(query)
-        return rows(query, values)
+    def counted(act: object) -> object:
+        asked.append(repr(act))
+        return once_more(act)
 
-    store.journal._store.rows = counted  # type: ignore[attr-defined]
+    store.journal._store._once_more = counted  # type: ignore[attr-defined]
     first = story.ask(Status(endpoint=f"prod/{MODEL_NAME}"))
     n_first = len(asked)
     assert story.ask(Status(endpoint=f"prod/{MODEL_NAME}")) == first

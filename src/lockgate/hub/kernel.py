@@ -7,7 +7,8 @@ A command passes these steps, in this order; `at` is told each, so that a test m
     authorised  the session's roles hold the permission the message declares
     established slow facts (hashes, signatures, comparisons of packages) are made before any lock; under it only
                 when others have made them stale again and again
-    locked      the journal's head lock is held; documents the command `needs` are read
+    locked      nobody comes in between any more: the journal's head lock is held, or, the first time, what is decided
+                will not be written when somebody has; documents the command `needs` are read
     decided     a pure function has turned documents, command and context into events and effects, or a refusal
     committed   events, chain, documents, edges, outbox and receipt are durable, in one transaction
     effected    what the command wants done outside has been tried; the rest stays in the outbox
@@ -194,22 +195,29 @@ class LocalHub:
         handler = COMMANDS[type(command)]
         _check_id(command.id)
         self._at("received")
-        known = self._journal.receipt(command.id) if handler.looks_outside else None
-        if known is not None:
-            return _stored(known, command, self.session.actor)
+        first = _single(handler.needs(command, Docs({})))
+        with self._journal.snapshot(command.id, first, hold=False):
+            known = self._journal.receipt(command.id) if handler.looks_outside else None
+            if known is not None:
+                return _stored(known, command, self.session.actor)
+            receipt, effects = self._carried_through(handler, command, first)
+        return self._effect(receipt, effects)
+
+    def _carried_through(
+        self, handler: Handler[Any], command: Command, first: list[DocRef]
+    ) -> tuple[Receipt, tuple[Effect, ...]]:
         denied = may(self.session, command, self._tier(command))
         if denied is None:
             self._prepare(command)
         self._at("authorised")
-        first = _single(handler.needs(command, Docs({})))
-        asked = {} if denied else self._inquire(command)
-        for _ in range(_FREE_ROUNDS):
+        asked, done = {} if denied else self._inquire(command), None
+        for number in range(_FREE_ROUNDS):
             facts = {} if denied else {**asked, **self._establish(command)}
             self._at("established")
-            with self._journal.transaction(command.id, first) as transaction:
+            with self._journal.transaction(command.id, first, hold=number > 0) as transaction:
                 done = self._pass(transaction, handler, command, facts, denied)
             if done is not None:
-                return self._effect(*done)
+                return done
         # Somebody was faster each time. While the lock is held, nobody is.
         with self._journal.transaction() as transaction:
             facts = {**asked, **self._establish(command)}
@@ -217,7 +225,7 @@ class LocalHub:
             done = self._pass(transaction, handler, command, facts, denied)
         if done is None:
             raise Bug(f"the facts of {tag_of(type(command))} went stale under the lock", remedy="report this")
-        return self._effect(*done)
+        return done
 
     def _pass(
         self,
@@ -369,12 +377,14 @@ def assemble(
 ) -> tuple[Commit, Receipt]:
     """Everything one command writes: chained entries, folded documents, edges, effects, its receipt."""
     folded = Folded(transaction.document)
-    transaction.expect(
-        (kind.name, key)
-        for event in decision.events
-        for kind in _changed_by(type(event))
-        for key in kind.keys(event)
-    )
+    for new in (True, False):
+        touched = (
+            (kind.name, key)
+            for event in decision.events
+            for kind in _touched_by(type(event), new)
+            for key in kind.keys(event)
+        )
+        transaction.expect(touched, new=new)
     head, entries, events = _chained(transaction.head(), decision, context, command.id, folded)
     receipt = Receipt(
         command_id=command.id,
@@ -389,8 +399,8 @@ def assemble(
 
 
 @functools.cache
-def _changed_by(event: type[Event]) -> tuple[DocumentKind[Any], ...]:
-    return tuple(kind for kind in KINDS if event in kind.made_by or event in kind.changed_by)
+def _touched_by(event: type[Event], new: bool) -> tuple[DocumentKind[Any], ...]:
+    return tuple(kind for kind in KINDS if event in (kind.made_by if new else kind.changed_by))
 
 
 def assemble_refolded(transaction: Transaction, event: Event, context: Context, folded: Folded) -> Commit:

@@ -91,8 +91,12 @@ class Transaction(Protocol):
         """The stored receipt of a command that was carried out before."""
         ...
 
-    def expect(self, documents: Iterable[tuple[str, str]]) -> None:
-        """These (kind, key) are asked for next. A store far away fetches them in one go; no answer changes."""
+    def expect(self, documents: Iterable[tuple[str, str]], *, new: bool = False) -> None:
+        """These (kind, key) are asked for next. A store far away fetches them in one go; no answer changes.
+
+        Args:
+            new: there are most likely none yet. Where the lock is not held, the commit may find out.
+        """
         ...
 
     def document(self, kind: str, key: str) -> StoredDocument | None: ...
@@ -115,18 +119,28 @@ class Journal(Protocol):
     """
 
     def transaction(
-        self, command_id: str = "", documents: Iterable[tuple[str, str]] = ()
-    ) -> AbstractContextManager[Transaction]:
+        self, command_id: str = "", documents: Iterable[tuple[str, str]] = (), *, hold: bool = True
+    ) -> AbstractContextManager[Transaction, bool | None]:
         """Take the head lock. Raises `JournalBusy` when it stays taken.
 
         Args:
             command_id, documents: the receipt and the documents (kind, key) that are asked for first. A store far
                 away fetches them together with the lock; no answer changes.
+            hold: false allows a store to hold nothing before the commit. When somebody else has written by then, the
+                block is left at once, silently, and nothing is written: the caller begins anew.
         """
         ...
 
-    def snapshot(self) -> AbstractContextManager[None]:
-        """Inside the block, all that this thread reads is of one moment; writers go on meanwhile."""
+    def snapshot(
+        self, command_id: str = "", documents: Iterable[tuple[str, str]] = (), *, hold: bool = True
+    ) -> AbstractContextManager[None]:
+        """Inside the block, all that this thread reads is of one moment; writers go on meanwhile.
+
+        Args:
+            command_id, documents: as for `transaction`.
+            hold: false holds nothing: what is read is of the moment at which the block began, or newer. For whoever
+                looks at a command before a `transaction` inside the block decides about it.
+        """
         ...
 
     def head(self) -> Head: ...

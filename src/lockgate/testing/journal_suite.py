@@ -181,6 +181,71 @@ class JournalContract:
         with journal.transaction("c3", first) as transaction:
             assert transaction.document("thing", "a") == document("a", rev=9)
 
+    def test_what_is_looked_at_and_then_decided_without_a_lock_is_written(self, journal: Journal) -> None:
+        write(journal, "c1", documents=[document("a"), document("nul")], receipt=b"r1")
+        first = [("thing", "a"), ("thing", "none"), ("thing", "nul\0")]
+        for command_id in ("c1", "c2", "it's"):
+            with journal.snapshot(command_id, first, hold=False):
+                known = journal.receipt(command_id)
+                assert (known == b"r1") == (command_id == "c1")
+                assert journal.document("thing", "a") == document("a")
+                before = journal.head().seq
+                with journal.transaction(command_id, first, hold=False) as transaction:
+                    assert transaction.receipt(command_id) == known
+                    assert transaction.head() == journal.head()
+                    assert transaction.document("thing", "a") == document("a")
+                    assert transaction.document("thing", "nul\0") is None
+                    made = [document(f"{command_id}-x"), document(f"{command_id}-y"), document("nul")]
+                    transaction.expect([(one.kind, one.key) for one in made[:2]], new=True)
+                    transaction.expect([(one.kind, one.key) for one in made])
+                    assert transaction.document("thing", made[0].key) is None
+                    assert [one.key for one in transaction.documents("thing", "n")] == ["nul"]
+                    if known is None:
+                        transaction.commit(commit_of(transaction.head(), command_id, documents=made))
+                        with pytest.raises(Bug):
+                            transaction.commit(commit_of(transaction.head(), "again"))
+                # A thread's own commit is what it reads next.
+                assert journal.head().seq == before + (known is None)
+                assert (journal.document("thing", f"{command_id}-y") is None) == (command_id == "c1")
+        assert [entry.seq for entry in journal.entries(0, 10)] == [1, 2, 3]
+
+    def test_what_is_decided_without_a_lock_is_left_by_an_exception(self, journal: Journal) -> None:
+        with (
+            pytest.raises(Stop),
+            journal.snapshot("c1", hold=False),
+            journal.transaction("c1", hold=False) as transaction,
+        ):
+            assert transaction.receipt("c1") is None
+            raise Stop
+        write(journal, "c1")
+        assert journal.head().seq == 1
+
+    def test_many_threads_that_look_decide_and_write_again_lose_nothing(self, journal: Journal) -> None:
+        n_threads, n_each = 6, 8
+        start = threading.Barrier(n_threads)
+
+        def work(number: int) -> None:
+            start.wait(PATIENCE_S)
+            for turn in range(n_each):
+                command_id = f"c{number}-{turn}"
+                hold, written = False, False
+                while not written:
+                    with (
+                        journal.snapshot(command_id, [("thing", "all")], hold=False),
+                        journal.transaction(command_id, [("thing", "all")], hold=hold) as transaction,
+                    ):
+                        before = transaction.document("thing", "all")
+                        rev = 1 if before is None else before.rev + 1
+                        commit = commit_of(transaction.head(), command_id, bodies=[command_id.encode()])
+                        transaction.commit(commit._replace(documents=(document("all", rev=rev),)))
+                        written = True
+                    hold = True
+
+        with ThreadPoolExecutor(n_threads) as pool:
+            list(pool.map(work, range(n_threads)))
+        counted = journal.document("thing", "all")
+        assert counted is not None and counted.rev == journal.head().seq == n_threads * n_each
+
     def test_a_command_may_change_nothing_but_its_receipt(self, journal: Journal) -> None:
         write(journal, "c1", bodies=[])
         assert journal.head() == EMPTY_HEAD

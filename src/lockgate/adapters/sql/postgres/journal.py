@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from itertools import chain, islice
+from contextlib import contextmanager, nullcontext
 
 import psycopg
+from psycopg import errors
 
 from lockgate.adapters.sql.postgres.errors import CommitUnknown, TextNotStorable
-from lockgate.adapters.sql.postgres.store import Connection, PostgresStore, Question
+from lockgate.adapters.sql.postgres.store import Connection, HeadMoved, PostgresStore, Question
+from lockgate.adapters.sql.postgres.writing import writing
 from lockgate.adapters.sql.tables import (
     AS_DOCUMENT,
     AS_EDGE,
@@ -26,28 +27,18 @@ from lockgate.hub.ports import Commit, Edge, StoredDocument, StoredEntry
 _COLUMNS = DOCUMENT.replace("body", "''::bytea")
 _NUL = "\0"
 
-_NAMED = DOCUMENT.encode() + b"WHERE (kind, key) IN (SELECT * FROM unnest(%s::text[], %s::text[]))"
+_ONE = DOCUMENT + "WHERE kind = %s AND key = %s"
+_NAMED = DOCUMENT + "WHERE (kind, key) IN (SELECT * FROM unnest(%s::text[], %s::text[]))"
 _RECEIPT = b"SELECT body FROM receipts WHERE command_id = %s"
-
-# How rows come into each table: where to, the types of the columns, what if there is such a row.
-_EVENTS = (b"events", (b"bigint", b"bytea", b"bytea"), b"")
-_DOCUMENTS = (
-    b"documents",
-    (b"text", b"text", b"bigint", b"bigint", b"bytea", b"text", b"text", b"text"),
-    b" ON CONFLICT (kind, key) DO UPDATE SET rev = excluded.rev, fold_version = excluded.fold_version,"
-    b" body = excluded.body, parent = excluded.parent, state = excluded.state, digest = excluded.digest",
-)
-_EDGES = (b"edges", (b"text", b"text", b"text"), b" ON CONFLICT DO NOTHING")
-_EFFECTS = (b"outbox (subject, fence, body)", (b"text", b"bigint", b"bytea"), b"")
-_RECEIPTS = (b"receipts", (b"text", b"bytea"), b"")
-_HEAD = b"UPDATE head SET seq = %s, hash = %s, frontier = %s RETURNING xmin::text"
-_FEW = 8
-_BATCH = 2000
 
 
 class PostgresTransaction:
     def __init__(
-        self, journal: PostgresJournal, store: PostgresStore, connection: Connection, head: Head
+        self,
+        journal: PostgresJournal,
+        store: PostgresStore,
+        connection: Connection,
+        head: Head,
     ) -> None:
         self._journal = journal
         self._store = store
@@ -56,6 +47,7 @@ class PostgresTransaction:
         # What was fetched before it was asked for; under the lock it stays as it is.
         self.receipts: dict[str, bytes | None] = {}
         self._documents: dict[tuple[str, str], StoredDocument | None] = {}
+        self._assumed: set[tuple[str, str]] = set()
         self.open = True
 
     def head(self) -> Head:
@@ -66,7 +58,7 @@ class PostgresTransaction:
             return self.receipts[command_id]
         return self._journal.receipt(command_id)
 
-    def expect(self, documents: Iterable[tuple[str, str]]) -> None:
+    def expect(self, documents: Iterable[tuple[str, str]], *, new: bool = False) -> None:
         state, recent = self._store.state(), self._store.recent
         missing = {
             (kind, key): None
@@ -75,9 +67,14 @@ class PostgresTransaction:
             and _NUL not in key
             and (state is None or recent.document(state, kind, key) is None)
         }
+        if new and self.open and not self._store.is_held():
+            # Whether there is none is found out when they are written.
+            self._documents.update(missing)
+            self._assumed.update(missing)
         # One alone is fetched when it is asked for.
-        if self.open and len(missing) > 1:
-            self.fetched(missing, self._connection.cursor(binary=True).execute(*_named(missing)).fetchall())
+        elif self.open and len(missing) > 1:
+            kinds, keys = zip(*missing, strict=True)
+            self.fetched(missing, self._store.read(self._store.few, _NAMED, (kinds, keys)))
 
     def fetched(self, asked: Iterable[tuple[str, str]], rows: Iterable[tuple[object, ...]]) -> None:
         found = {(one.kind, one.key): one for one in map(AS_DOCUMENT, rows)}
@@ -110,39 +107,36 @@ class PostgresTransaction:
                 remedy="send it again under the same id: then it is carried out once, whatever happened",
                 command=commit.command_id,
             ) from error
-        self._store.advance(commit.head, transaction, commit.documents)
+        self._store.advance(transaction, commit)
 
     def _write(self, commit: Commit) -> int:
-        """One statement and the COMMIT in one go: one way to the server and back. After a failure none counts.
+        """One way to the server and back. Returns the number of the transaction that wrote it.
 
-        Returns the number of the transaction that wrote it.
+        Raises:
+            HeadMoved: somebody else was faster; nothing was written.
         """
-        head, entries = commit.head, _batches(commit.entries)
-        receipts = _batches(chain(((commit.command_id, commit.receipt),), commit.receipts))
-        inserts = [
-            _insert(into, rows)
-            for into, rows in (
-                (_EVENTS, next(entries, [])),
-                (_DOCUMENTS, commit.documents),
-                (_EDGES, commit.edges),
-                (_EFFECTS, commit.effects),
-                (_RECEIPTS, next(receipts)),
-            )
-            if rows
-        ]
-        parts = b", ".join(b"i%d AS (%s)" % (number, insert) for number, (insert, _) in enumerate(inserts))
-        values = [value for _, values in inserts for value in values]
-        with self._connection.pipeline():
-            run = self._connection.execute
-            written = run(
-                b"WITH %s %s" % (parts, _HEAD), (*values, head.seq, head.hash, b"".join(head.frontier))
-            )
-            for into, batches in ((_EVENTS, entries), (_RECEIPTS, receipts)):
-                for rows in batches:
-                    run(*_insert(into, rows))
-            run(b"COMMIT")
-        ((transaction,),) = written.fetchall()
-        return int(transaction)
+        state = self._store.state()
+        assert state is not None
+        (statement, values), more = writing(commit, state, lambda one: one[:2] in self._assumed)
+        if self._store.is_held():
+            with self._connection.pipeline():
+                written = self._connection.execute(statement, values)
+                for each in more:
+                    self._connection.execute(*each)
+                self._connection.execute(b"COMMIT")
+            rows = written.fetchall()
+        elif next(more, None) is not None:
+            # What takes several statements is written under the lock.
+            raise HeadMoved
+        else:
+            try:
+                rows = self._connection.ask(statement, values)
+            except errors.UniqueViolation:
+                # A document that was assumed to begin is there already.
+                raise HeadMoved from None
+        if not rows:
+            raise HeadMoved
+        return int(rows[0][0])
 
 
 class PostgresJournal:
@@ -153,8 +147,14 @@ class PostgresJournal:
 
     @contextmanager
     def transaction(
-        self, command_id: str = "", documents: Iterable[tuple[str, str]] = ()
+        self, command_id: str = "", documents: Iterable[tuple[str, str]] = (), *, hold: bool = True
     ) -> Iterator[PostgresTransaction]:
+        if not (hold or self._store.is_crowded() or _NUL in command_id):
+            try:
+                yield from self._proposal(command_id, documents)
+            except HeadMoved:
+                self._store.found_crowded()
+            return
         along: list[Question] = []
         if command_id and _NUL not in command_id:
             along.append((_RECEIPT, (command_id,)))
@@ -173,8 +173,27 @@ class PostgresJournal:
             finally:
                 transaction.open = False
 
+    def _proposal(
+        self, command_id: str, documents: Iterable[tuple[str, str]]
+    ) -> Iterator[PostgresTransaction]:
+        named = [one for one in documents if _NUL not in one[1]]
+        with self._store.proposing(command_id, named) as (connection, base):
+            transaction = PostgresTransaction(self, self._store, connection, base.head)
+            transaction.receipts[command_id] = base.receipt
+            try:
+                yield transaction
+            finally:
+                transaction.open = False
+
     @contextmanager
-    def snapshot(self) -> Iterator[None]:
+    def snapshot(
+        self, command_id: str = "", documents: Iterable[tuple[str, str]] = (), *, hold: bool = True
+    ) -> Iterator[None]:
+        if not hold:
+            glancing = self._store.glancing(command_id, [one for one in documents if _NUL not in one[1]])
+            with glancing if _NUL not in command_id else nullcontext():
+                yield
+            return
         with self._store.snapshot():
             yield
 
@@ -185,7 +204,10 @@ class PostgresJournal:
     def receipt(self, command_id: str) -> bytes | None:
         if _NUL in command_id:
             return None
-        rows = self._store.rows("SELECT body FROM receipts WHERE command_id = %s", (command_id,))
+        glance = self._store.glance()
+        if glance is not None and glance.command_id == command_id:
+            return glance.receipt
+        rows = self._store.few("SELECT body FROM receipts WHERE command_id = %s", (command_id,))
         return rows[0][0] if rows else None
 
     def entries(self, after: int, limit: int) -> Sequence[StoredEntry]:
@@ -198,9 +220,11 @@ class PostgresJournal:
         if _NUL in key:
             return None
         state, recent = self._store.state(), self._store.recent
-        if state is not None and (kept := recent.document(state, kind, key)) is not None:
+        glance = self._store.glance()
+        readable = glance.state if state is None and glance is not None else state
+        if readable is not None and (kept := recent.document(readable, kind, key)) is not None:
             return kept[0]
-        rows = self._store.rows(f"{DOCUMENT} WHERE kind = %s AND key = %s", (kind, key))
+        rows = self._store.read(self._store.few, _ONE, (kind, key))
         found = StoredDocument(*rows[0]) if rows else None
         if state is not None:
             recent.keep(state, kind, key, found)
@@ -228,7 +252,8 @@ class PostgresJournal:
         after = None if after is None else after.partition(_NUL)[0]
         wanted = document_conditions(kind, prefix, parent, state, after)
         where = " AND ".join(f"{condition} %s" for condition in wanted)
-        rows = self._store.rows(
+        rows = self._store.read(
+            self._store.rows,
             f"{DOCUMENT if bodies else _COLUMNS} WHERE {where} ORDER BY key LIMIT %s",
             (*wanted.values(), limit),
         )
@@ -251,34 +276,7 @@ class PostgresJournal:
 
 def _named(documents: Iterable[tuple[str, str]]) -> Question:
     kinds, keys = zip(*documents, strict=True)
-    return _NAMED, (list(kinds), list(keys))
-
-
-def _insert(
-    into: tuple[bytes, tuple[bytes, ...], bytes], rows: Sequence[tuple[object, ...]]
-) -> tuple[bytes, list[object]]:
-    """A statement that inserts rows in their order: a few as they are, many as one array per column."""
-    table, types, ending = into
-    if len(rows) <= _FEW:
-        row = b"(%s)" % b", ".join(b"%%s::%s" % kind for kind in types)
-        statement = b"INSERT INTO %s VALUES %s" % (table, b", ".join([row] * len(rows)))
-        return statement + ending, [value for row in rows for value in row]
-    arrays = b", ".join(b"%%s::%s[]" % kind for kind in types)
-    columns = b", ".join(b"c%d" % number for number in range(len(types)))
-    statement = b"INSERT INTO %s SELECT %s FROM unnest(%s) WITH ORDINALITY AS t (%s, n) ORDER BY n" % (
-        table,
-        columns,
-        arrays,
-        columns,
-    )
-    return statement + ending, [list(column) for column in zip(*rows, strict=True)]
-
-
-def _batches(rows: Iterable[tuple[object, ...]]) -> Iterator[list[tuple[object, ...]]]:
-    """A whole history may come in one commit; it passes through, some rows at a time."""
-    stream = iter(rows)
-    while batch := list(islice(stream, _BATCH)):
-        yield batch
+    return _NAMED.encode(), (list(kinds), list(keys))
 
 
 def _refuse_nul(commit: Commit, place: str) -> None:

@@ -3,19 +3,24 @@
 Every commit writes the row of the head, hence a head names one state of all documents. Whoever has just read the head,
 in a snapshot or under its lock, may take from here what was read at the very same head before; a question of a dozen
 documents then goes to the server three times instead of fifteen. What was read at another head is never given out.
+
+Also remembered is how this process itself has led from one state to the next, without anybody else in between.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any, NamedTuple
 
-from lockgate.hub.ports import StoredDocument
+from lockgate.adapters.sql.tables import head_of
+from lockgate.core.journal import Head
+from lockgate.hub.ports import Commit, StoredDocument
 
 _MAX_KEPT = 10_000
 _MAX_BODY_BYTES = 64 * 1024
 _MAX_LISTED = 200
+_MAX_PASSED = 1000
 
 
 class State(NamedTuple):
@@ -26,6 +31,15 @@ class State(NamedTuple):
     transaction: int
 
 
+class Glance(NamedTuple):
+    """The head as somebody saw it who holds no lock on it, and the receipt of a command at that moment."""
+
+    state: State
+    head: Head
+    command_id: str
+    receipt: bytes | None
+
+
 class Recent:
     """Safe for threads. Each entry belongs to a kind of document, and goes when a document of that kind changes."""
 
@@ -34,6 +48,10 @@ class Recent:
         self._state: State | None = None
         self._documents: dict[tuple[str, str], StoredDocument | None] = {}
         self._lists: dict[str, dict[Hashable, tuple[StoredDocument, ...]]] = {}
+        # The states that this process has led through to the present one, its head, and the receipts on the way.
+        self._passed: set[State] = set()
+        self._head: Head | None = None
+        self._receipts: dict[str, bytes] = {}
 
     def document(self, state: State, kind: str, key: str) -> tuple[StoredDocument | None] | None:
         """The document in a tuple, since there may be none; or None when it must be read."""
@@ -65,29 +83,49 @@ class Recent:
             if self._is_at(state):
                 self._lists.setdefault(kind, {})[asked] = tuple(found)
 
-    def advance(self, before: State, after: State, changed: Iterable[StoredDocument]) -> None:
-        """A commit led from one state to the next and changed these documents."""
+    def advance(self, before: State, transaction: int, commit: Commit) -> None:
+        """A commit of this process led from one state to the next."""
+        after = State(commit.head.seq, commit.head.hash, transaction)
         with self._latch:
             if self._state != before:
                 self._start(after)
-            self._state = after
-            for one in changed:
+            if len(self._passed) >= _MAX_PASSED:
+                self._passed, self._receipts = set(), {}
+            self._passed.add(before)
+            self._receipts[commit.command_id] = commit.receipt
+            self._state, self._head = after, commit.head
+            for one in commit.documents:
                 self._lists.pop(one.kind, None)
                 self._documents[one.kind, one.key] = one
 
+    def led_on(self, seen: Glance) -> Glance | None:
+        """What has become of what somebody saw, by way of this process alone; None when that is not known."""
+        with self._latch:
+            if seen.state in self._passed and self._state is not None and self._head is not None:
+                receipt = self._receipts.get(seen.command_id, seen.receipt)
+                return Glance(self._state, self._head, seen.command_id, receipt)
+            return seen if self._is_at(seen.state) else None
+
     def _is_at(self, state: State) -> bool:
         """Whether what was read at `state` may be kept; an older one does not drive out a newer one."""
-        if state != self._state and (self._state is None or state.seq >= self._state.seq):
+        is_newer = self._state is None or (state.seq >= self._state.seq and state not in self._passed)
+        if state != self._state and is_newer:
             self._start(state)
         if len(self._documents) > _MAX_KEPT or sum(map(len, self._lists.values())) > _MAX_LISTED:
             self._start(state)
         return state == self._state
 
     def _start(self, state: State) -> None:
-        self._state = state
+        self._state, self._head = state, None
         self._documents, self._lists = {}, {}
+        self._passed, self._receipts = set(), {}
 
 
-def state_of(row: tuple[Any, ...]) -> State:
+def state_of(row: Sequence[Any]) -> State:
     """Of a row of the head: number, hash, frontier, and `xmin`."""
     return State(row[0], row[1], int(row[3]))
+
+
+def glance_of(row: Sequence[Any], command_id: str) -> Glance:
+    """Of a row of the head with a receipt behind it."""
+    return Glance(state_of(row), head_of(*row[:3]), command_id, row[4])

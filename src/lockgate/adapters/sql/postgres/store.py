@@ -6,9 +6,10 @@ A server without them is refused; what a session may set for itself is set here,
 
 from __future__ import annotations
 
+import select
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, TypeAlias, TypeVar
 
@@ -17,21 +18,23 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import TransactionStatus
 
 from lockgate.adapters.sql.postgres.errors import StoreUnsuitable, not_connected, translated
-from lockgate.adapters.sql.postgres.recent import Recent, State, state_of
+from lockgate.adapters.sql.postgres.recent import Glance, Recent, State, glance_of, state_of
 from lockgate.adapters.sql.postgres.schema import MIGRATIONS
-from lockgate.adapters.sql.tables import too_new
+from lockgate.adapters.sql.postgres.session import Session, Value
+from lockgate.adapters.sql.tables import DOCUMENT, too_new
 from lockgate.adapters.sql.turns import Turns
 from lockgate.core.errors import Bug
-from lockgate.core.journal import Head
-from lockgate.hub.ports import JournalBusy, StoredDocument
+from lockgate.hub.ports import Commit, JournalBusy, StoredDocument
 
-Connection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
+Connection: TypeAlias = Session
 Values: TypeAlias = Sequence[Any] | Mapping[str, Any]
 Question: TypeAlias = tuple[bytes, Sequence[Any]]
 R = TypeVar("R")
 
 _BUSY_S = 30
 _N_CONNECTIONS = 12
+# So many commands lock the head from the start after one that did not was overtaken by another hub.
+_N_LOCKING = 20
 # Asked of the network where the connection string says nothing else: a dead peer is noticed within a minute.
 _DEFAULTS = {
     "application_name": "lockgate",
@@ -51,10 +54,16 @@ _SETTLE = f"""
            set_config('statement_timeout', '{2 * _BUSY_S}s', false),
            set_config('idle_in_transaction_session_timeout', '{2 * _BUSY_S}s', false),
            set_config('jit', 'off', false),
+           set_config('enable_seqscan', 'off', false),
+           set_config('plan_cache_mode', 'force_generic_plan', false),
            current_setting('fsync'), current_setting('full_page_writes'), current_setting('server_encoding')
 """.encode()
 # Any number does that no other program of this database takes: the letters of the name.
 _MIGRATING = int.from_bytes(b"lockgate")
+
+
+class HeadMoved(Exception):
+    """Somebody else has written since this thread read the head, which it did not lock."""
 
 
 class PostgresStore:
@@ -80,6 +89,7 @@ class PostgresStore:
         self._seats = threading.BoundedSemaphore(_N_CONNECTIONS)
         self._idle: list[Connection] = []
         self.recent = Recent()
+        self._n_locking = 0
         self._local = threading.local()
         self.close = weakref.finalize(self, _close_all, self._idle)
         self._migrate()
@@ -87,6 +97,83 @@ class PostgresStore:
     def rows(self, query: str, values: Values = ()) -> list[tuple[Any, ...]]:
         """Ask or do one thing that may be done twice: on the connection this thread holds, or on any."""
         return self._once_more(lambda connection: _rows(connection, query, values))
+
+    def few(self, query: str, values: Sequence[Value]) -> list[tuple[Any, ...]]:
+        """As `rows`, for a frequent question with few rows of texts, bytes and bigints."""
+        return self._once_more(lambda connection: connection.ask(query.encode(), values))
+
+    def read(
+        self, ask: Callable[[str, Any], list[tuple[Any, ...]]], query: str, values: Values
+    ) -> list[tuple[Any, ...]]:
+        """Ask, by `rows` or by `few`, for documents of the state that this thread reads.
+
+        Raises:
+            HeadMoved: nothing held that state, and it is gone.
+        """
+        state = self.state()
+        if state is None or self.is_held():
+            return ask(query, values)
+        rows = ask(
+            f"SELECT {_HEAD}, found.* FROM head LEFT JOIN ({query}) AS found ON true ORDER BY found.key",
+            values,
+        )
+        if state_of(rows[0]) != state:
+            raise HeadMoved
+        return [row[4:] for row in rows if row[4] is not None]
+
+    @contextmanager
+    def glancing(self, command_id: str, documents: Sequence[tuple[str, str]]) -> Iterator[None]:
+        """Inside the block, this thread may read what was there when it began, until it writes or takes a snapshot."""
+        before = self.glance()
+        self._local.glance = self._look(command_id, documents)
+        try:
+            yield
+        finally:
+            self._local.glance = before
+
+    def glance(self) -> Glance | None:
+        """What this thread may read although it is bound to no state."""
+        glance: Glance | None = getattr(self._local, "glance", None)
+        return glance
+
+    def _look(self, command_id: str, documents: Sequence[tuple[str, str]]) -> Glance:
+        named = [one for one in documents if not self.recent.may_know(*one)]
+        rows = self._once_more(lambda connection: _glance(connection, command_id, named))
+        glance = glance_of(rows[0], command_id)
+        found = {(row[5], row[6]): StoredDocument(*row[5:]) for row in rows if row[5] is not None}
+        for one in named:
+            self.recent.keep(glance.state, *one, found.get(one))
+        return glance
+
+    @contextmanager
+    def proposing(
+        self, command_id: str, documents: Sequence[tuple[str, str]]
+    ) -> Iterator[tuple[Connection, Glance]]:
+        """Like `writing`, but without a lock: who writes inside makes sure that the head is still what it was.
+
+        Raises:
+            HeadMoved: others write all the time.
+        """
+        self._must_be_free()
+        seen = self.glance()
+        if seen is None or seen.command_id != command_id:
+            seen = self._look(command_id, documents)
+        with self._turns.turn(_BUSY_S):
+            # Others may have had their turns since; those of this process have told what they did.
+            base = self.recent.led_on(seen) or self.recent.led_on(self._look(command_id, documents))
+            if base is None:
+                raise HeadMoved
+            with self._block(lambda connection: None) as (connection, _):
+                self._bind(base.state, is_held=False)
+                yield connection, base
+
+    def is_crowded(self) -> bool:
+        """Whether others have written in between of late, so that whoever does not lock works in vain."""
+        self._n_locking = max(0, self._n_locking - 1)
+        return self._n_locking > 0
+
+    def found_crowded(self) -> None:
+        self._n_locking = _N_LOCKING
 
     @contextmanager
     def writing(self, *along: Question) -> Iterator[tuple[Connection, list[list[tuple[Any, ...]]]]]:
@@ -99,7 +186,7 @@ class PostgresStore:
             self._turns.turn(_BUSY_S),
             self._block(lambda connection: _lock_head(connection, along)) as (connection, answers),
         ):
-            self._local.state = state_of(answers[0][0])
+            self._bind(state_of(answers[0][0]), is_held=True)
             yield connection, answers
 
     @contextmanager
@@ -109,7 +196,7 @@ class PostgresStore:
             yield
             return
         with self._block(_begin_snapshot) as (_, head):
-            self._local.state = state_of(head)
+            self._bind(state_of(head), is_held=True)
             yield
 
     def state(self) -> State | None:
@@ -117,11 +204,18 @@ class PostgresStore:
         state: State | None = getattr(self._local, "state", None)
         return state
 
-    def advance(self, head: Head, transaction: int, changed: Iterable[StoredDocument]) -> None:
+    def is_held(self) -> bool:
+        """Whether the state that this thread is bound to stays while it reads it."""
+        return bool(self._local.is_held)
+
+    def _bind(self, state: State, *, is_held: bool) -> None:
+        self._local.state, self._local.is_held = state, is_held
+
+    def advance(self, transaction: int, commit: Commit) -> None:
         """This thread's transaction was committed: what it reads from now on is bound to nothing."""
         before, self._local.state = self.state(), None
         if before is not None:
-            self.recent.advance(before, State(head.seq, head.hash, transaction), changed)
+            self.recent.advance(before, transaction, commit)
 
     def _held(self) -> Connection | None:
         held: Connection | None = getattr(self._local, "connection", None)
@@ -135,7 +229,7 @@ class PostgresStore:
     def _block(self, begin: Callable[[Connection], R]) -> Iterator[tuple[Connection, R]]:
         with self._seat():
             connection, first = self._begun(begin)
-            self._local.connection = connection
+            self._local.connection, self._local.glance = connection, None
             try:
                 yield connection, first
             except psycopg.Error as error:
@@ -189,14 +283,24 @@ class PostgresStore:
     def _take(self) -> tuple[Connection, bool]:
         """A connection, and whether it is a fresh one."""
         with suppress(IndexError):
-            return self._idle.pop(), False
+            while True:
+                connection = self._idle.pop()
+                if not _has_news(connection):
+                    return connection, False
+                connection.close()
         return self._connect(), True
 
     def _give_back(self, connection: Connection) -> None:
         # Whatever goes wrong here shows in the state of the connection, which decides whether it is kept.
         with suppress(psycopg.Error):
-            if connection.info.transaction_status in (TransactionStatus.INTRANS, TransactionStatus.INERROR):
+            status = connection.info.transaction_status
+            if status == TransactionStatus.INTRANS:
+                # Past psycopg, which forgets what it has prepared whenever it sees a rollback.
+                connection.pgconn.exec_(b"ROLLBACK")
+            elif status == TransactionStatus.INERROR:
+                # Here it does well to: what came after the error was not prepared.
                 connection.execute(b"ROLLBACK")
+                connection.forget()
         if connection.info.transaction_status == TransactionStatus.IDLE and self.close.alive:
             self._idle.append(connection)
         else:
@@ -204,7 +308,7 @@ class PostgresStore:
 
     def _connect(self) -> Connection:
         try:
-            connection = psycopg.connect(self._conninfo, autocommit=True, prepare_threshold=2)
+            connection = Session.connect(self._conninfo, autocommit=True, prepare_threshold=2)
         except psycopg.Error as error:
             raise not_connected(error, self.place) from None
         try:
@@ -260,11 +364,35 @@ class PostgresStore:
         return int(version)
 
 
+def _has_news(connection: Connection) -> bool:
+    """Whether the server has said something to an idle connection: that it ends it, most likely."""
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
+
+
 def _rows(connection: Connection, query: str, values: Values) -> list[tuple[Any, ...]]:
     return connection.cursor(binary=True).execute(query.encode(), values).fetchall()
 
 
-_READ_HEAD = b"SELECT seq, hash, frontier, xmin::text FROM head"
+_HEAD = "head.seq, head.hash, head.frontier, head.xmin::text"
+_READ_HEAD = f"SELECT {_HEAD} FROM head".encode()
+_GLANCE = f"SELECT {_HEAD}, (SELECT body FROM receipts WHERE command_id = %s)"
+_GLANCE_ALONE = f"{_GLANCE}, NULL FROM head".encode()
+_GLANCE_AT = (
+    f"{_GLANCE}, found.* FROM head LEFT JOIN ({DOCUMENT} NATURAL JOIN unnest(%s::text[], %s::text[])"
+    " AS named (kind, key)) AS found ON true"
+).encode()
+
+
+def _glance(
+    connection: Connection, command_id: str, named: Sequence[tuple[str, str]]
+) -> list[tuple[Any, ...]]:
+    # One statement, hence of one moment.
+    if not named:
+        return connection.ask(_GLANCE_ALONE, (command_id,))
+    kinds, keys = zip(*named, strict=True)
+    return connection.ask(_GLANCE_AT, (command_id, kinds, keys))
 
 
 _LOCK_HEAD = b"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; " + _READ_HEAD + b" FOR UPDATE"

@@ -33,7 +33,7 @@ class SqliteTransaction:
     def receipt(self, command_id: str) -> bytes | None:
         return _receipt(self._connection, command_id)
 
-    def expect(self, documents: Iterable[tuple[str, str]]) -> None:
+    def expect(self, documents: Iterable[tuple[str, str]], *, new: bool = False) -> None:
         """They are near."""
 
     def document(self, kind: str, key: str) -> StoredDocument | None:
@@ -67,13 +67,18 @@ class SqliteJournal:
 
     @contextmanager
     def transaction(
-        self, command_id: str = "", documents: Iterable[tuple[str, str]] = ()
+        self, command_id: str = "", documents: Iterable[tuple[str, str]] = (), *, hold: bool = True
     ) -> Iterator[SqliteTransaction]:
         with self._store.writing() as connection:
             yield SqliteTransaction(connection)
 
     @contextmanager
-    def snapshot(self) -> Iterator[None]:
+    def snapshot(
+        self, command_id: str = "", documents: Iterable[tuple[str, str]] = (), *, hold: bool = True
+    ) -> Iterator[None]:
+        if not hold:
+            yield
+            return
         with self._store.reading() as connection:
             if connection.in_transaction:
                 yield
