@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import obstore
 import pytest
 from seaweed import Seaweed, seaweed, secret
 
+from lockgate.adapters.blobs import object_store
 from lockgate.adapters.blobs.object_store import (
     BucketDenied,
     CheckpointContested,
@@ -59,6 +61,35 @@ class TestSeaweedBlobs(BlobStoreContract):
             obstore.put(bucket.store, key, bytes([data[0] ^ 1]) + data[1:])
 
         return flip
+
+
+def test_what_is_put_while_a_sweep_removes_it_is_there(
+    store: ObjectBlobs,
+    url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    eventually: Callable[..., object],
+) -> None:
+    """Nobody can make an object of a real store old, so here a second is as good as an hour."""
+    monkeypatch.setattr(object_store, "_RENEW_AFTER_US", 0)
+    made = {store.put(data): data for data in (b"blob %d" % number for number in range(40))}
+    before = max(one.put_at for one in store.kept()) + 1_000_000
+    eventually(lambda: time.time_ns() // 1000 > before + 1_000_000)
+    sweeper = open_blobs(url, secret, tmp_path / "sweeper")
+    putters = [open_blobs(url, secret, tmp_path / f"putter-{number}") for number in range(2)]
+    with ThreadPoolExecutor(8) as pool:
+        removed = [pool.submit(sweeper.discard, digest, before) for digest in made]
+        put = [pool.submit(putters[0].put, data) for data in reversed(made.values())]
+        renewed = {digest: pool.submit(putters[1].renew, digest) for digest in made}
+        again = [pool.submit(sweeper.discard, digest, before) for digest in made]
+    assert {one.result() for one in put} == set(made)
+    assert {one.result() for one in renewed.values()} <= {True, False}
+    n_removed = len([one for one in (*removed, *again) if one.result()])
+    assert 0 < n_removed <= len(made), "the sweep and the putters did not meet"
+    for digest, data in made.items():
+        assert store.get(digest) == data
+        assert not sweeper.discard(digest, before)
+    assert list(open_bucket(url, secret).names("sweeping/")) == []
 
 
 def test_a_large_blob_goes_up_in_parts_and_comes_back_whole(store: ObjectBlobs) -> None:

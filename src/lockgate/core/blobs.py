@@ -82,6 +82,15 @@ class SweptBlobs(BlobStore, Protocol):
         """All blobs, in no particular order."""
         ...
 
+    def renew(self, digest: Digest) -> bool:
+        """As if the blob had been put again, without its bytes; false when it is not there."""
+        ...
+
     def discard(self, digest: Digest, before: Micros) -> bool:
-        """Remove the blob unless it was put at `before` or later; whether this call removed it."""
+        """Remove the blob unless it was put at `before` or later; whether this call removed it. What somebody else puts
+        or renews at the same time is there when his call returns.
+
+        Args:
+            before: more than an hour ago, for a blob that is younger than that need not be renewed.
+        """
         ...

@@ -163,6 +163,42 @@ class SweptBlobsContract:
         with pytest.raises(BlobMissing):
             make.get(old)
 
+    def test_what_is_there_is_renewed_without_its_bytes(self, make: SweptBlobs, age: Age) -> None:
+        digest = make.put(b"hello")
+        age(digest, LONG_AGO)
+        assert make.renew(digest)
+        assert not make.discard(digest, LONG_AGO + DAY)
+        assert make.get(digest) == b"hello"
+        (listed,) = make.kept()
+        assert listed.put_at > LONG_AGO + DAY
+        assert not make.renew(_ABSENT)
+        assert list(make.digests()) == [digest]
+
+    @pytest.mark.parametrize("again", ["put", "put_file", "renew"])
+    def test_whoever_puts_what_a_sweep_removes_has_it_when_his_call_returns(
+        self, make: SweptBlobs, age: Age, tmp_path: Path, again: str
+    ) -> None:
+        made = {make.put(data): data for data in (b"blob %d" % number for number in range(24))}
+        for digest, data in made.items():
+            age(digest, LONG_AGO)
+            (tmp_path / digest[7:]).write_bytes(data)
+
+        def put(digest: Digest) -> bool:
+            if again == "renew":
+                return make.renew(digest)
+            done = make.put(made[digest]) if again == "put" else make.put_file(str(tmp_path / digest[7:]))
+            return done == digest
+
+        with ThreadPoolExecutor(6) as pool:
+            removed = [pool.submit(make.discard, digest, LONG_AGO + DAY) for digest in made]
+            kept = {digest: pool.submit(put, digest) for digest in made}
+            also = [pool.submit(make.discard, digest, LONG_AGO + DAY) for digest in reversed(made)]
+        assert len([one for one in (*removed, *also) if one.result()]) <= len(made)
+        for digest, done in kept.items():
+            # Only a renewal has no bytes to bring: it says that they are gone.
+            assert make.has(digest) == done.result()
+            assert done.result() or again == "renew"
+
     def test_putting_again_renews(self, make: SweptBlobs, age: Age) -> None:
         digest = make.put(b"hello")
         age(digest, LONG_AGO)

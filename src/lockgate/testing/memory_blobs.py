@@ -92,6 +92,12 @@ class MemoryBlobs:
         with self._lock:
             return iter([KeptBlob(name, len(data), self._put_at[name]) for name, data in self._blobs.items()])
 
+    def renew(self, digest: Digest) -> bool:
+        with self._lock:
+            if digest in self._blobs:
+                self._put_at[digest] = self._now()
+            return digest in self._blobs
+
     def discard(self, digest: Digest, before: Micros) -> bool:
         with self._lock:
             if digest not in self._blobs or self._put_at[digest] >= before:

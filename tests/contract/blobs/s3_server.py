@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import formatdate
@@ -21,6 +21,8 @@ class S3(ThreadingHTTPServer):
     Attributes:
         written: when each object was written, in seconds since 1970; now, for one that was put there by hand.
         heeds: the conditional headers that it keeps; the others it ignores, as some stores do.
+        before, after: told of each DELETE, before and after it was carried out; when `after` is false the sender hears
+            that it failed.
         answers_with: a status and code for every write; None to work.
     """
 
@@ -32,6 +34,8 @@ class S3(ThreadingHTTPServer):
         self.written: dict[str, float] = {}
         self.heeds = {"If-None-Match", "If-Match"}
         self.answers_with: tuple[int, str] | None = None
+        self.before: Callable[[str], None] = lambda key: None
+        self.after: Callable[[str], bool] = lambda key: True
         self.seen: list[str] = []
         self.guard = threading.Lock()
 
@@ -104,9 +108,13 @@ class _Handler(BaseHTTPRequestHandler):
     do_HEAD = do_GET
 
     def do_DELETE(self) -> None:
+        key = self._key()
+        self.server.before(key)
         with self.server.guard:
-            self.server.objects.pop(self._key(), None)
-        self._answer(204, b"", {})
+            self.server.objects.pop(key, None)
+        if not self.server.after(key):
+            return self._fail(503, "SlowDown")
+        return self._answer(204, b"", {})
 
     def _list(self, path: str, prefix: str) -> None:
         bucket = unquote(path).strip("/")

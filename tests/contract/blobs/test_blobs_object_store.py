@@ -5,13 +5,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from s3_server import S3, s3
 
+from lockgate.adapters.blobs import object_store
 from lockgate.adapters.blobs.object_store import (
+    BlobBeingRemoved,
     BucketDenied,
     BucketUnreachable,
     BucketUrl,
@@ -26,7 +30,14 @@ from lockgate.core.blobs import BlobMissing, StorageFull
 from lockgate.core.digests import sha256
 from lockgate.core.errors import LockgateError
 from lockgate.core.journal import Checkpoint
-from lockgate.testing.blobs_suite import Age, BlobStoreContract, Damage, SweptBlobsContract
+from lockgate.testing.blobs_suite import (
+    DAY,
+    LONG_AGO,
+    Age,
+    BlobStoreContract,
+    Damage,
+    SweptBlobsContract,
+)
 
 SECRETS = {"env:ACCESS": "the-access-key", "env:SECRET": "the-secret-key"}
 
@@ -46,8 +57,8 @@ def store(server: S3, tmp_path: Path) -> ObjectBlobs:
     return open_blobs(server.url(), secret, tmp_path / "cache")
 
 
-def key(digest: str) -> str:
-    return f"models/team/blobs/sha256/{digest.removeprefix('sha256:')}"
+def key(digest: str, folder: str = "blobs/sha256") -> str:
+    return f"models/team/{folder}/{digest.removeprefix('sha256:')}"
 
 
 class TestObjectBlobsAreSwept(SweptBlobsContract):
@@ -59,6 +70,7 @@ class TestObjectBlobsAreSwept(SweptBlobsContract):
     def age(self, make: ObjectBlobs, server: S3) -> Age:
         def age(digest: str, at: int) -> None:
             server.written[key(digest)] = at / 1_000_000
+            server.objects.pop(key(digest, "renewed"), None)
 
         return age
 
@@ -75,6 +87,72 @@ class TestObjectBlobs(BlobStoreContract):
             server.objects[key(digest)] = bytes([data[0] ^ 1]) + data[1:]
 
         return flip
+
+
+@pytest.mark.parametrize("answered", [True, False], ids=["at once", "when it is asked again"])
+@pytest.mark.parametrize("moment", ["before it is gone", "when it is gone"])
+def test_who_puts_while_a_sweep_removes_waits_and_puts_again(
+    server: S3, store: ObjectBlobs, eventually: Callable[..., object], answered: bool, moment: str
+) -> None:
+    digest = store.put(b"hello")
+    server.written[key(digest)] = LONG_AGO / 1_000_000
+    deletions = iter([True])
+    with ThreadPoolExecutor(1) as pool:
+        putting: list[Future[str]] = []
+
+        def put_meanwhile(deleted: str) -> None:
+            if deleted == key(digest) and not putting:
+                n_seen = len(server.seen)
+                putting.append(pool.submit(store.put, b"hello"))
+                # It has written what it had to, and has seen that somebody is at it.
+                eventually(lambda: f"HEAD {key(digest, 'sweeping')}" in server.seen[n_seen:])
+
+        def meanwhile(deleted: str) -> bool:
+            if moment == "when it is gone":
+                put_meanwhile(deleted)
+            return answered or deleted != key(digest) or not next(deletions, False)
+
+        if moment == "before it is gone":
+            server.before = put_meanwhile
+        server.after = meanwhile
+        assert store.discard(digest, LONG_AGO + DAY)
+        assert putting[0].result(timeout=30) == digest
+    assert store.get(digest) == b"hello"
+    assert not store.discard(digest, LONG_AGO + DAY)
+    assert not [name for name in server.objects if "/sweeping/" in name]
+
+
+def test_what_a_killed_sweep_left_is_waited_for_and_taken_over_after_an_hour(
+    server: S3, store: ObjectBlobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(object_store, "_WAITS", 2)
+    digest, lock = store.put(b"hello"), key(sha256(b"hello"), "sweeping")
+    server.written[key(digest)] = LONG_AGO / 1_000_000
+    server.objects[lock] = b"somebody"
+    with pytest.raises(BlobBeingRemoved) as caught:
+        store.put(b"hello")
+    assert caught.value.retryable and caught.value.facts["digest"] == digest
+    server.objects.pop(key(digest, "renewed"))
+    assert not store.discard(digest, LONG_AGO + DAY)
+    server.written[lock] = time.time() - 3700
+    assert store.discard(digest, LONG_AGO + DAY)
+    assert not store.has(digest) and lock not in server.objects
+    server.objects[lock] = b"somebody"
+    server.written[lock] = time.time() - 3700
+    assert store.put(b"hello") == digest
+    assert store.has(digest) and lock not in server.objects
+
+
+def test_to_renew_a_large_blob_takes_none_of_its_bytes(server: S3, store: ObjectBlobs) -> None:
+    digest = store.put(b"hello" * 1000)
+    server.written[key(digest)] = LONG_AGO / 1_000_000
+    server.seen.clear()
+    assert store.renew(digest)
+    assert not [one for one in server.seen if one == f"PUT {key(digest)}" or one.startswith("GET ")]
+    # A blob that is young already is not written about.
+    server.seen.clear()
+    assert store.renew(digest)
+    assert not [one for one in server.seen if one.startswith("PUT ")]
 
 
 @pytest.mark.parametrize("header", ["If-None-Match", "If-Match"])

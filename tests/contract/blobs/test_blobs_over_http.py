@@ -121,6 +121,20 @@ def test_a_large_blob_that_was_found_damaged_on_the_hub_is_sent_again(served: Se
     assert served.store.get(digest) == LARGE
 
 
+def test_what_is_not_sent_again_because_it_is_there_is_as_young_as_if_it_were(
+    served: Served, tmp_path: Path
+) -> None:
+    digest = served.connect(tmp_path / "one").put(LARGE)
+    file = served.store.root / "blobs" / "sha256" / digest.removeprefix("sha256:")
+    os.utime(file, (1_700_000_000, 1_700_000_000))
+    served.roles["eve"] = {"viewer"}
+    assert served.connect(tmp_path / "two", "eve").has(digest)
+    assert file.stat().st_mtime == 1_700_000_000, "whoever only looks relies on nothing"
+    served.connect(tmp_path / "three").put(LARGE)
+    assert not served.store.discard(digest, 1_700_000_000_000_000 + 1)
+    assert served.store.has(digest)
+
+
 def test_a_sending_goes_on_where_it_broke(served: Served, client: httpx.Client, tmp_path: Path) -> None:
     digest, size = sha256(LARGE), len(LARGE)
     path = f"/v1/blobs/{digest}"

@@ -168,6 +168,10 @@ class DirectoryBlobs:
                     status = (self._blobs / name).stat()
                     yield KeptBlob(f"sha256:{name}", status.st_size, status.st_mtime_ns // 1000)
 
+    def renew(self, digest: Digest) -> bool:
+        with _storage_errors(self.root, digest=digest):
+            return self._renew(digest, self._file(check_digest(digest)))
+
     def discard(self, digest: Digest, before: Micros) -> bool:
         file = self._file(check_digest(digest))
         with _storage_errors(self.root, digest=digest), self._sweep_lock(fcntl.LOCK_EX):

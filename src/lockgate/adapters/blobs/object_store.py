@@ -1,12 +1,22 @@
 """Blobs in an object store that speaks S3, with a verified cache on this machine; and checkpoints in one.
 
     BUCKET/PREFIX/blobs/sha256/<hex>     one object per blob, created and never replaced
+    BUCKET/PREFIX/renewed/<hex>          empty; a blob was put again when this was written
+    BUCKET/PREFIX/sweeping/<hex>         somebody is just removing the blob
     BUCKET/PREFIX/checkpoints/<size>     one object per signed note
 
 The store is believed in one thing only: that it keeps `If-None-Match` and `If-Match`. Some that call themselves
 compatible take the header and overwrite all the same, so `open_bucket` tries it out first and refuses such a store.
 Bytes are hashed whenever they come back; a request carries the hash of its body, so the store refuses what the wire
 has changed.
+
+An object store cannot compare and remove in one step, so whoever removes and whoever puts look at each other. To remove
+is: say so in `sweeping` (created, so one does it at a time); then look how old the blob is; only then remove it. To put
+is: write the blob, or `renewed` when it is there; then look into `sweeping`, and wait while there is something; then
+look that the blob is there, or begin again. Of two who write first and look afterwards one sees the other, because the
+store shows everybody at once what was written. Whoever dies while he removes leaves `sweeping` behind; after an hour
+somebody takes it over, which is far longer than a request of his can be on its way. Left is this: a process that stands
+still for that hour between looking at the clock and sending its request, while another one puts the same blob.
 
 What is verified: `get` hashes on every read. `path` hashes what it brings into the cache, and asks the store each time
 whether the object is still the one it hashed (its ETag). When the store cannot be reached, a verified file of the cache
@@ -64,6 +74,9 @@ _STATUS = re.compile(r"status code: ([45]\d\d)")
 _FULL = frozenset({"507", "InsufficientStorage", "QuotaExceeded", "XMinioStorageFull"})
 _DIGITS = 20
 _RENEW_AFTER_US = 3_600_000_000
+_ABANDONED_US = 3_600_000_000
+_HASTE_US = 60_000_000
+_WAITS, _WAIT_S = 200, 0.05
 
 Secret = Callable[[str, str], str]
 """Turns a reference to a secret, `env:NAME` or `file:PATH`, and where it stands into the secret."""
@@ -83,6 +96,12 @@ class ConditionalWritesIgnored(Unsupported):
     """The object store overwrites what it was asked to create; two writers would undo each other silently."""
 
     code = "blobs.conditional-writes-ignored"
+
+
+class BlobBeingRemoved(Unavailable):
+    """A sweep is at the blob, or was killed in the midst of it."""
+
+    code = "blobs.being-removed"
 
 
 class BucketUrlInvalid(Invalid):
@@ -180,13 +199,24 @@ class Bucket:
             )
         return done["e_tag"] or ""
 
+    def write(self, key: str, data: bytes) -> None:
+        """Write an object, whatever is there."""
+        with self._errors():
+            obstore.put(self.store, self.prefix + key, data, use_multipart=False)
+
     def etag(self, key: str) -> str | None:
         """Of the object; None when there is none."""
+        found = self.head(key)
+        return None if found is None else found[0]
+
+    def head(self, key: str) -> tuple[str, Micros] | None:
+        """The ETag of the object, and when it was last written; None when there is none."""
         with self._errors():
             try:
-                return obstore.head(self.store, self.prefix + key)["e_tag"] or ""
+                meta = obstore.head(self.store, self.prefix + key)
             except FileNotFoundError:
                 return None
+        return meta["e_tag"] or "", _micros(meta["last_modified"])
 
     def read(self, key: str) -> tuple[bytes, str] | None:
         """The object and its ETag; None when there is none."""
@@ -217,14 +247,6 @@ class Bucket:
                             entry["size"],
                             _micros(entry["last_modified"]),
                         )
-
-    def written_at(self, key: str) -> Micros | None:
-        """When an object was last written; None when there is none."""
-        with self._errors():
-            try:
-                return _micros(obstore.head(self.store, self.prefix + key)["last_modified"])
-            except FileNotFoundError:
-                return None
 
     def require_conditional_writes(self) -> None:
         """Try it out, on an object of its own that goes again.
@@ -292,31 +314,36 @@ class ObjectBlobs:
 
     def put(self, data: bytes) -> Digest:
         digest = sha256(data)
-        key = _key(digest)
         for _ in range(_ROUNDS):
-            etag = self._bucket.etag(key) if len(data) > _SINGLE_BYTES else self._bucket.create(key, data)
-            if etag and len(data) <= _SINGLE_BYTES:
-                return self._remember(digest, etag)
-            if len(data) > _SINGLE_BYTES and etag is None:
-                # No condition here: whoever is faster writes the same bytes, for the key is their hash.
-                return self._remember(digest, self._bucket.upload(key, data))
-            found = self._intact(digest)
-            if found is True and self._is_young(key):
+            if self._write(digest, data) and self._stays(digest):
                 return digest
-            if found is True:
-                # Written anew, so that no sweep takes it for something old.
-                found = self._verified[digest]
-            if found:
-                # The bytes under this name are damaged; ours hash to it, so they may take the place.
-                healed = self._bucket.replace(key, data, found)
-                if healed is not None:
-                    return self._remember(digest, healed)
         raise BucketUnreachable(
             f"{digest} kept changing in {self._bucket.where} while it was stored",
             remedy="run the same command again; if it stays so, find out who else writes there",
             store=self._bucket.where,
             digest=digest,
         )
+
+    def _write(self, digest: Digest, data: bytes) -> bool:
+        """Make the blob whole and young; false when somebody came in between."""
+        key = _key(digest)
+        if len(data) <= _SINGLE_BYTES:
+            etag = self._bucket.create(key, data)
+        elif self._bucket.etag(key) is None:
+            # No condition here: whoever is faster writes the same bytes, for the key is their hash.
+            etag = self._bucket.upload(key, data)
+        else:
+            etag = None
+        if etag is None:
+            found = self._intact(digest)
+            if found is True:
+                self._make_young(digest)
+                return True
+            # The bytes under this name are damaged; ours hash to it, so they may take the place.
+            etag = self._bucket.replace(key, data, found) if found else None
+        if etag is not None:
+            self._remember(digest, etag)
+        return etag is not None
 
     def put_file(self, path: str) -> Digest:
         with Path(path).open("rb") as file:
@@ -373,24 +400,80 @@ class ObjectBlobs:
         with self._lock:
             self._verified.pop(check_digest(digest), None)
         self._bucket.delete(_key(digest))
+        self._bucket.delete(_renewed(digest))
         self._cache.delete(digest)
 
     def kept(self) -> Iterator[KeptBlob]:
+        renewed = {name: written_at for name, _, written_at in self._bucket.listing("renewed/")}
         for name, n_bytes, put_at in self._bucket.listing("blobs/sha256/"):
-            yield KeptBlob(f"sha256:{name}", n_bytes, put_at)
+            yield KeptBlob(f"sha256:{name}", n_bytes, max(put_at, renewed.get(name, put_at)))
+
+    def renew(self, digest: Digest) -> bool:
+        if self._put_at(check_digest(digest)) is None:
+            return False
+        self._make_young(digest)
+        return self._stays(digest)
 
     def discard(self, digest: Digest, before: Micros) -> bool:
-        """An object store cannot compare and remove in one step: a blob put again within the milliseconds between is
-        lost to its putter. A sweep spares what is young for a day, and a put renews what is older than an hour."""
-        put_at = self._bucket.written_at(_key(check_digest(digest)))
-        if put_at is None or put_at >= before:
+        """See the head of this file. What a sweep that was killed has begun is taken up after an hour."""
+        if not self._is_older(check_digest(digest), before):
             return False
-        self.delete(digest)
-        return True
+        begun = _now()
+        if not self._take(digest):
+            return False
+        # Whoever stood still for long may have been taken for dead, and removes nothing that others count on by now.
+        removed = self._is_older(digest, before) and _now() - begun < _HASTE_US
+        if removed:
+            self.delete(digest)
+        if _now() - begun < _ABANDONED_US // 2:
+            self._bucket.delete(_sweeping(digest))
+        return removed
 
-    def _is_young(self, key: str) -> bool:
-        put_at = self._bucket.written_at(key)
-        return put_at is not None and time.time() * 1_000_000 - put_at < _RENEW_AFTER_US
+    def _take(self, digest: Digest) -> bool:
+        """Say that the blob is being removed; false when somebody else just does."""
+        key, mine = _sweeping(digest), os.urandom(12).hex().encode()
+        if self._bucket.create(key, mine) is not None:
+            return True
+        found = self._bucket.head(key)
+        if found is None or _now() - found[1] < _ABANDONED_US:
+            return False
+        return self._bucket.replace(key, mine, found[0]) is not None
+
+    def _stays(self, digest: Digest) -> bool:
+        """Whether a blob that was just written or made young is there and stays; waits for a sweep that is at it.
+
+        Raises:
+            BlobBeingRemoved: for longer than anybody waits.
+        """
+        for _ in range(_WAITS):
+            found = self._bucket.head(_sweeping(digest))
+            if found is None:
+                return self._bucket.head(_key(digest)) is not None
+            if _now() - found[1] >= _ABANDONED_US and self._take(digest):
+                self._bucket.delete(_sweeping(digest))
+            else:
+                time.sleep(_WAIT_S)
+        raise BlobBeingRemoved(
+            f"{digest} is just being removed from {self._bucket.where}",
+            remedy="run the same command again; when a sweep was killed in the midst of it, in an hour",
+            store=self._bucket.where,
+            digest=digest,
+        )
+
+    def _put_at(self, digest: Digest) -> Micros | None:
+        blob, renewed = self._bucket.head(_key(digest)), self._bucket.head(_renewed(digest))
+        if blob is None:
+            return None
+        return blob[1] if renewed is None else max(blob[1], renewed[1])
+
+    def _is_older(self, digest: Digest, before: Micros) -> bool:
+        put_at = self._put_at(digest)
+        return put_at is not None and put_at < before
+
+    def _make_young(self, digest: Digest) -> None:
+        put_at = self._put_at(digest)
+        if put_at is None or _now() - put_at >= _RENEW_AFTER_US:
+            self._bucket.write(_renewed(digest), b"")
 
     def _intact(self, digest: Digest) -> bool | str:
         """True when the object there hashes to its name, its ETag when not; False when there is none."""
@@ -512,6 +595,18 @@ def open_sink(url: str, secret: Secret) -> ObjectSink:
 
 def _key(digest: Digest) -> str:
     return f"blobs/sha256/{digest.removeprefix('sha256:')}"
+
+
+def _renewed(digest: Digest) -> str:
+    return f"renewed/{digest.removeprefix('sha256:')}"
+
+
+def _sweeping(digest: Digest) -> str:
+    return f"sweeping/{digest.removeprefix('sha256:')}"
+
+
+def _now() -> Micros:
+    return time.time_ns() // 1000
 
 
 def _micros(at: datetime) -> Micros:

@@ -34,7 +34,7 @@ from litestar.response import Stream
 from lockgate.access.roles import BRINGING
 from lockgate.adapters.http.gate import AnyRequest, BodyTooLarge, Gate, arriving
 from lockgate.adapters.http.lanes import Lane
-from lockgate.core.blobs import BlobStore, StorageFull
+from lockgate.core.blobs import BlobStore, StorageFull, SweptBlobs
 from lockgate.core.digests import Digest, canonical, check_digest
 from lockgate.core.errors import Conflict, Forbidden, Invalid
 from lockgate.hub.authority import holds
@@ -207,7 +207,7 @@ class Arrival:
             )
 
 
-def blob_routes(gate: Gate, lane: Lane, blobs: BlobStore, uploads: Uploads) -> list[Any]:
+def blob_routes(gate: Gate, lane: Lane, blobs: SweptBlobs, uploads: Uploads) -> list[Any]:
     """The routes of blobs: uploads need a permission that makes something, downloads `read`."""
     uploads.prepare()
     door = BlobDoor(gate, lane, blobs, uploads)
@@ -231,7 +231,7 @@ def blob_routes(gate: Gate, lane: Lane, blobs: BlobStore, uploads: Uploads) -> l
 class BlobDoor:
     """What the routes do."""
 
-    def __init__(self, gate: Gate, lane: Lane, blobs: BlobStore, uploads: Uploads) -> None:
+    def __init__(self, gate: Gate, lane: Lane, blobs: SweptBlobs, uploads: Uploads) -> None:
         self._gate = gate
         self._lane = lane
         self._blobs = blobs
@@ -283,11 +283,14 @@ class BlobDoor:
         await self._lane.run(lambda: arrival.write(chunk), begun=True)
 
     async def see(self, request: AnyRequest, digest: Digest) -> Response[bytes]:
-        """Whether a blob is here; its bytes are not verified for that."""
+        """Whether a blob is here; its bytes are not verified for that. Who may bring one and hears that it is here will
+        rely on it, so for him it is made as young as if he had brought it."""
         self._gate.check(request)
 
         def look() -> bool:
             self._demand(request, "read blobs", _READING)
+            if holds(self._gate.session(request), BRINGING):
+                return self._blobs.renew(digest)
             return self._blobs.has(digest)
 
         if await self._lane.run(look):
