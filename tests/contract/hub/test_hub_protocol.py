@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import json
 import socket
@@ -240,6 +241,104 @@ def test_streams_are_bounded_and_end_when_the_hub_stops(sqlite_world: HubWorld) 
         served.server.stop()
         assert [list(each) for each in lines] == [[""], [""]]
     served.close()
+
+
+def test_one_listener_leaves_streams_to_others(sqlite_world: HubWorld) -> None:
+    served = Served(sqlite_world, Limits(n_watchers=9, actor_watchers=2, address_watchers=3))
+
+    reading: list[Iterator[str]] = []
+
+    def begins(response: httpx.Response) -> str:
+        reading.append(response.iter_lines())
+        return next(reading[-1])
+
+    def listens(actor: str) -> httpx.Response:
+        request = served.client.build_request("GET", "/v1/changes", headers={"Lockgate-Actor": actor})
+        response = served.client.send(request, stream=True)
+        if response.status_code != 200:
+            response.read()
+        return response
+
+    def refusal(actor: str) -> str:
+        return str(refused(listens(actor), 429, "http.too-many-requests")["detail"])
+
+    try:
+        first, second = listens("ann"), listens("ann")
+        assert [begins(one) for one in (first, second)] == ["retry: 2000"] * 2
+        assert "of this actor" in refusal("ann")
+        assert begins(listens("bob")) == "retry: 2000"
+        assert "of this address" in refusal("eve")
+        # Whoever leaves makes a place, for himself as well.
+        second.close()
+        deadline = time.monotonic() + 20
+        while (again := listens("ann")).status_code == 429 and time.monotonic() < deadline:
+            assert again.headers["retry-after"] == "15"
+        assert begins(again) == "retry: 2000"
+    finally:
+        served.close()
+
+
+def test_connections_are_bounded_in_all_and_of_one_address(sqlite_world: HubWorld) -> None:
+    """Who only connects, and says nothing, takes no place from those who come from elsewhere."""
+    served = Served(sqlite_world, Limits(n_connections=6, address_connections=4))
+    elsewhere = 0
+
+    def knocks(address: str) -> socket.socket:
+        connection = socket.create_connection(("127.0.0.1", served.server.port), source_address=(address, 0))
+        connection.settimeout(20)
+        return connection
+
+    def answers(connection: socket.socket) -> bytes:
+        connection.sendall(b"GET /v1/health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        return connection.recv(65_536)
+
+    silent: list[socket.socket] = []
+    try:
+        silent = [knocks("127.0.0.2") for _ in range(4)]
+        with knocks("127.0.0.2") as fifth:
+            said = fifth.recv(65_536)
+            assert said.startswith(b"HTTP/1.1 429 Too Many Requests\r\n")
+            assert b"http.too-many-requests" in said and b"Retry-After: 1" in said
+            assert fifth.recv(1) == b""
+        with knocks("127.0.0.3") as other, knocks("127.0.0.4") as another:
+            assert [answers(one)[:12] for one in (other, another)] == [b"HTTP/1.1 200"] * 2
+            with knocks("127.0.0.5") as seventh:
+                said = seventh.recv(65_536)
+                assert said.startswith(b"HTTP/1.1 503 ") and b"http.busy" in said
+        silent.pop().close()
+        deadline = time.monotonic() + 20
+        while elsewhere != 200 and time.monotonic() < deadline:
+            with knocks("127.0.0.2") as free, contextlib.suppress(OSError):
+                elsewhere = int(answers(free).split()[1])
+        assert elsewhere == 200
+        assert served.app.state.tally.counts()["refused.connections"] >= 2
+    finally:
+        for one in silent:
+            one.close()
+        served.close()
+
+
+def test_a_proxy_brings_everybody(sqlite_world: HubWorld) -> None:
+    limits = Limits(n_connections=6, address_connections=1)
+    served = Served(sqlite_world, limits, proxies=("127.0.0.1",))
+    try:
+        with contextlib.ExitStack() as open_ones:
+            for _ in range(5):
+                one = open_ones.enter_context(socket.create_connection(("127.0.0.1", served.server.port)))
+                one.settimeout(20)
+                one.sendall(b"GET /v1/health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                assert one.recv(65_536).startswith(b"HTTP/1.1 200 ")
+    finally:
+        served.close()
+
+
+def test_who_connects_and_says_nothing_is_shown_out(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(HubServer.protocol, "head_timeout_s", 0.2)
+    for said in (b"", b"GET /v1/health HTTP/1.1\r\nHost: loc"):
+        with socket.create_connection(("127.0.0.1", served.server.port)) as connection:
+            connection.settimeout(20)
+            connection.sendall(said)
+            assert connection.recv(1) == b""
 
 
 def test_who_asks_too_often_is_told_when_to_come_again(sqlite_world: HubWorld) -> None:

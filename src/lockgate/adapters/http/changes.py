@@ -13,14 +13,15 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from functools import partial
 from typing import Any
 
 from litestar import get
 from litestar.response import Stream
 
-from lockgate.adapters.http.gate import AnyRequest, Gate
+from lockgate.adapters.http.connections import Shares
+from lockgate.adapters.http.gate import AnyRequest, Gate, TooManyRequests
 from lockgate.adapters.http.lanes import HubBusy, Lane
 from lockgate.adapters.http.messages import HubFor
 from lockgate.core.digests import canonical
@@ -80,32 +81,56 @@ class Listeners:
         self._lane = lane
         self._hub_for = hub_for
         self._watch = watch
-        self._n_open = 0
+        limits = gate.limits
+        each = {"actor": limits.actor_watchers, "address": limits.address_watchers}
+        self._shares = Shares(limits.n_watchers, each)
 
     async def stream(self, request: AnyRequest, after: int | None) -> Stream:
-        """Refused before it begins, when the caller may not listen."""
-        answer = await self._lane.run(partial(self._batch, request, after or 0))
-        most = self._gate.limits.n_watchers
-        if self._n_open >= most or self._watch.closing.is_set():
-            raise HubBusy(f"{self._n_open} streams of changes are open", remedy="try again later", limit=most)
+        """Refused before it begins, when the caller may not listen, or listens too often already."""
+        actor, answer = await self._lane.run(partial(self._first, request, after or 0))
+        holders = (("actor", actor), ("address", self._gate.address(request)))
+        self._require_place(holders)
         return Stream(
-            self._counted(request, answer.head if after is None else after),
+            self._counted(request, answer.head if after is None else after, holders),
             media_type="text/event-stream",
             headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
         )
 
-    def _batch(self, request: AnyRequest, after: int) -> ChangesAnswer:
-        hub = self._hub_for(self._gate.session(request))
-        answer: ChangesAnswer = hub.ask(ChangesSince(seq=after, limit=_BATCH))
-        return answer
+    def _first(self, request: AnyRequest, after: int) -> tuple[str, ChangesAnswer]:
+        session = self._gate.session(request)
+        answer: ChangesAnswer = self._hub_for(session).ask(ChangesSince(seq=after, limit=_BATCH))
+        return session.actor, answer
 
-    async def _counted(self, request: AnyRequest, after: int) -> AsyncIterator[bytes]:
-        self._n_open += 1
+    def _batch(self, request: AnyRequest, after: int) -> ChangesAnswer:
+        return self._first(request, after)[1]
+
+    def _require_place(self, holders: Collection[tuple[str, str]]) -> None:
+        lacking = self._shares.lacking(holders)
+        if lacking == "all" or self._watch.closing.is_set():
+            n_held = self._shares.n_held
+            raise HubBusy(f"{n_held} streams of changes are open", remedy="try again later", limit=n_held)
+        if lacking is not None:
+            raise TooManyRequests(
+                f"too many streams of changes of this {lacking}",
+                remedy=f"close one, or ask the operator for higher [limits] {lacking}_watchers",
+                retry_after_s=_HEARTBEAT_S,
+            )
+
+    async def _counted(
+        self, request: AnyRequest, after: int, holders: Collection[tuple[str, str]]
+    ) -> AsyncIterator[bytes]:
+        try:
+            # Others may have begun since this one was let in.
+            self._require_place(holders)
+        except LockgateError as error:
+            yield _ended_by(error)
+            return
+        self._shares.take(holders)
         try:
             async for chunk in self._events(request, after):
                 yield chunk
         finally:
-            self._n_open -= 1
+            self._shares.give_back(holders)
 
     async def _events(self, request: AnyRequest, after: int) -> AsyncIterator[bytes]:
         yield f"retry: {_RETRY_MS}\n\n".encode()
@@ -122,7 +147,7 @@ class Listeners:
                 continue
             except LockgateError as error:
                 # The stream has begun: what ends it can only be told inside.
-                yield b"event: error\ndata: " + canonical(error.record()) + b"\n\n"
+                yield _ended_by(error)
                 return
             told_at = time.monotonic()
             for line in answer.changes:
@@ -131,6 +156,10 @@ class Listeners:
                 yield b": still here\n\n"
             # Others may have happened that this one is not shown.
             after = max(after, answer.read_to)
+
+
+def _ended_by(error: LockgateError) -> bytes:
+    return b"event: error\ndata: " + canonical(error.record()) + b"\n\n"
 
 
 def _position(request: AnyRequest) -> int | None:

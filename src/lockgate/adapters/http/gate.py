@@ -71,7 +71,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         request_s: how long an answer may take; a command goes on, and is found by its id.
         n_commands, n_queries, n_blobs: carried out at the same time.
         n_waiting: of each of these, how many may wait for their turn; more are refused.
-        n_watchers: open streams of changes.
+        n_watchers: open streams of changes; `actor_watchers` and `address_watchers` those of one.
+        n_connections: open at once; `address_connections` those of one address, unless it is a trusted proxy.
     """
 
     body_bytes: int = 1_048_576
@@ -88,6 +89,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     n_blobs: int = 8
     n_waiting: int = 64
     n_watchers: int = 64
+    actor_watchers: int = 8
+    address_watchers: int = 32
+    n_connections: int = 512
+    address_connections: int = 128
 
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:
@@ -95,7 +100,15 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                 raise ValueError(f"{name} must be above 0")
 
 
-UNMETERED = Limits(actor_per_s=1e6, actor_burst=10**6, address_per_s=1e6, address_burst=10**6)
+UNMETERED = Limits(
+    actor_per_s=1e6,
+    actor_burst=10**6,
+    address_per_s=1e6,
+    address_burst=10**6,
+    actor_watchers=64,
+    address_watchers=64,
+    address_connections=512,
+)
 """For a hub of one machine: whoever reaches it could as well stop it."""
 
 
@@ -223,7 +236,7 @@ class Gate:
             named = ",".join(request.headers.getall("x-forwarded-for", [])).split(",")
             found = [one.strip() for one in named if one.strip() and one.strip() not in self._proxies]
             address = found[-1] if found else address
-        return _share_of(address)
+        return share_of(address)
 
     def _paced(self, wait_s: float, whose: str) -> None:
         if wait_s > 0:
@@ -277,8 +290,9 @@ def _too_large(max_bytes: int) -> BodyTooLarge:
     )
 
 
-def _share_of(address: str) -> str:
-    """One line at home has a whole /64 of addresses, so they count as one. What is no address counts as it stands."""
+def share_of(address: str) -> str:
+    """Whose share an address has: one line at home has a whole /64 of them, so those count as one. What is no address
+    counts as it stands."""
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:

@@ -34,6 +34,7 @@ from litestar.exceptions import HTTPException
 
 from lockgate.adapters.http.blobs import Uploads, blob_routes
 from lockgate.adapters.http.changes import Watch, change_routes
+from lockgate.adapters.http.connections import Counted, Door
 from lockgate.adapters.http.gate import UNMETERED, Authenticate, Gate, Limits
 from lockgate.adapters.http.health import health_routes
 from lockgate.adapters.http.lanes import Lane
@@ -99,7 +100,8 @@ def create_app(
     limits: Limits = UNMETERED,
     behind: Behind | None = None,
 ) -> Litestar:
-    """The application. Its state has the `tally` of what was counted, and `closing`, an event that ends streams.
+    """The application. Its state has the `tally` of what was counted, the `door` that connections come in by, and
+    `closing`, an event that ends streams.
 
     Args:
         hub_for: the hub of a session; called for each request, in a worker thread.
@@ -117,7 +119,7 @@ def create_app(
         Lane("logins", _N_LOGINS, limits.n_waiting, limits.request_s),
     )
     routes = message_routes(gate, lanes, hub_for, behind.head)
-    state = State({"tally": gate.tally})
+    state = State({"tally": gate.tally, "door": Door(limits, proxies, gate.tally)})
     watch = None
     if behind.head is not None:
         watch = Watch(behind.head, lanes.queries)
@@ -179,10 +181,12 @@ def _translated(request: AnyRequest, error: Exception) -> LockgateError:
     )
 
 
-class HubServer(Listener):
-    """Listens as the data plane does: a head that is too long or too slow ends the connection."""
+class HubHttp(Counted, GuardedHttp):
+    """HTTP as the data plane reads it, where a head that is too long or too slow ends the connection; behind a door."""
 
-    protocol = GuardedHttp
+
+class HubServer(Listener):
+    protocol = HubHttp
 
     def stop(self) -> None:
         closing = self.config.app.state.get("closing") if isinstance(self.config.app, Litestar) else None

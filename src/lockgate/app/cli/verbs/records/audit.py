@@ -14,6 +14,7 @@ from lockgate.app.cli.session import Session, of_a_hub, verb
 from lockgate.app.cli.verbs.show import when
 from lockgate.app.plugins import resolve
 from lockgate.core.digests import canonical
+from lockgate.core.errors import Unavailable
 from lockgate.core.journal import verifier_key
 from lockgate.hub.messages import (
     AuditAnswer,
@@ -26,6 +27,7 @@ from lockgate.hub.messages import (
 )
 
 _FOLLOW_EVERY_S = 0.5
+_AWAY_S = 1.0
 
 
 @click.group()
@@ -49,6 +51,8 @@ def log(session: Session, since: int | None, limit: int, follow: bool) -> None:
         known: ChangesAnswer = session.ask(ChangesSince(limit=0))
         since = max(0, known.head - limit)
     if follow:
+        # Only one that was there can come back.
+        _changes(session, since, 0)
         _follow(session, since)
     changes, head = _changes(session, since, limit)
     rows = [_row(one) for one in changes]
@@ -63,14 +67,28 @@ def _row(one: ChangeLine) -> str:
 
 
 def _follow(session: Session, since: int) -> NoReturn:
-    """Tell what happens, as it happens; a hub that looks at part of the journal at a time says how far it came."""
+    """Tell what happens, as it happens; a hub that looks at part of the journal at a time says how far it came.
+
+    What was told last is known here alone, so nothing is lost or told twice when the hub goes away and comes back.
+    """
+    is_away = False
     while True:
-        page: ChangesAnswer = session.ask(ChangesSince(seq=since, limit=1000))
+        try:
+            page: ChangesAnswer = session.ask(ChangesSince(seq=since, limit=1000))
+        except Unavailable as error:
+            if not error.retryable:
+                raise
+            if not is_away:
+                session.note(f"{error.message}; going on after {since} when it is back")
+            is_away = True
+            time.sleep(_AWAY_S)
+            continue
+        is_away = False
         for one in page.changes:
             click.echo(msgspec.json.encode(one).decode() if session.json else _row(one))
-        if page.read_to == since:
+        if page.read_to <= since:
             time.sleep(_FOLLOW_EVERY_S)
-        since = page.read_to
+        since = max(since, page.read_to)
 
 
 def _changes(session: Session, since: int, limit: int) -> tuple[list[ChangeLine], int]:
