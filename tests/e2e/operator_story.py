@@ -393,7 +393,8 @@ def ask_for_no_release_plan(project: Project) -> None:
     """A release plan names guards, and what is released at once has none: such a project has a policy of its own."""
     shipped = resources.files("lockgate.app").joinpath("policies/default.toml").read_text()
     policy = project.root / ".lockgate" / "no-plan.toml"
-    policy.write_text(re.sub(r"(?m)^release_plan = .*\n", "", shipped))
+    named = shipped.replace('name = "default"', 'name = "without-plan"')
+    policy.write_text(re.sub(r"(?m)^release_plan = .*\n", "", named))
     project.types("policy adopt .lockgate/no-plan.toml", by="petra").must(OK)
 
 

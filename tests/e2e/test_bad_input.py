@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from operator_story import (
     MODEL,
     NOT_FOUND,
     OK,
+    REFUSED,
     SOURCES,
     UNAVAILABLE,
     USAGE,
@@ -299,6 +301,14 @@ def test_a_policy_file_is_read_strictly(given: Given, when: When, then: Then) ->
     when.ada("policy adopt")
     when.somebody("policy show --json")
     assert then.answer["source"] == "adopted"
+    shipped = resources.files("lockgate.app").joinpath("policies/default.toml").read_text()
+    (project.root / "edited.toml").write_text(
+        shipped.replace("evidence_max_age_days = 30", "evidence_max_age_days = 29")
+    )
+    when.ada("policy adopt edited.toml")
+    then.it_ends_with(REFUSED).it_says(
+        "governance.policy-version", "tiers.low.evidence_max_age_days", "next:"
+    )
 
 
 @pytest.mark.parametrize("line", ["ship", "train", "check", "snapshot", "judge flight-delay@1.0.0"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import resources
 
 from lockgate.app.control import Control
-from lockgate.core.messages import Command, Receipt
+from lockgate.core.messages import Command
 from lockgate.core.names import EndpointName, ModelName
 from lockgate.delivery.messages import ConfigureEndpoint, DeclareEndpoint, DeclareEnvironment
 from lockgate.governance.messages import AdoptPolicy
@@ -25,11 +25,6 @@ def default_policy() -> AnyPolicy:
 def default_cases() -> str:
     """What the pack promises, as cases."""
     return resources.files("lockgate.app").joinpath("policies/default.cases.toml").read_text()
-
-
-def adopt_policy(control: Control, hub: Hub, policy: AnyPolicy) -> Receipt:
-    namespace = control.config.project.namespace
-    return require(hub.execute(AdoptPolicy(id=control.ids.new(), namespace=namespace, policy=policy)))
 
 
 def declare(control: Control, hub: Hub) -> None:

@@ -31,8 +31,8 @@ from lockgate.governance.messages import (
     VersionApproved,
     VersionDeclined,
 )
-from lockgate.governance.policies.laxity import laxer
-from lockgate.governance.policies.policy import complaints
+from lockgate.governance.policies.laxity import differing, laxer
+from lockgate.governance.policies.policy import complaints, named
 from lockgate.governance.state import (
     APPROVAL,
     POLICY,
@@ -71,8 +71,10 @@ def adopt_policy(docs: Docs, command: AdoptPolicy, context: Context) -> Decision
         return Refusal(reasons=tuple(wrong))
     known = docs.get(POLICY, command.namespace)
     digest = command.policy.digest
-    if known is not None and known.digest == digest:
+    if known is not None and known.policy == command.policy:
         return Decision(())
+    if known is not None and named(known.policy) == named(command.policy):
+        return refuse(_of_same_version(known, command))
     lax = () if known is None or context.claimed else laxer(known.policy, command.policy)
     if not lax:
         return Decision(
@@ -87,6 +89,20 @@ def adopt_policy(docs: Docs, command: AdoptPolicy, context: Context) -> Decision
         return Decision(())
     return Decision(
         (PolicyProposed(namespace=command.namespace, policy=command.policy, digest=digest, laxer=tuple(lax)),)
+    )
+
+
+def _of_same_version(known: PolicyState, command: AdoptPolicy) -> Reason:
+    """People speak of a policy by its name and version; two of one name would be told apart by nobody."""
+    policy, changed = command.policy, differing(known.policy, command.policy)
+    more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+    return Reason(
+        rule="governance.policy-version",
+        message=f"policy {policy.name} version {policy.version} rules {command.namespace} with other content: "
+        f"{', '.join(changed[:3])}{more}",
+        measured=policy.digest,
+        limit=known.digest,
+        remedy=f"write version = {policy.version + 1} into the file, or another name",
     )
 
 

@@ -13,6 +13,7 @@ from lockgate.governance.messages import (
     DeclineVersion,
     RevokeApproval,
 )
+from lockgate.governance.policies.laxity import differing
 from lockgate.governance.policies.policy import AnyPolicy, Limit, Policy
 from lockgate.hub.kernel import LocalHub
 from lockgate.hub.messages import ExplainVersion, PolicyInForce, Standing
@@ -67,6 +68,28 @@ def test_a_policy_is_adopted_once(story: Story) -> None:
     changed = msgspec.structs.replace(POLICY, version=2)
     (event,) = accepted(adopt(story, changed)).events
     assert event["digest"] == changed.digest != POLICY.digest
+
+
+def test_a_name_and_version_of_a_policy_have_one_content(story: Story) -> None:
+    """Else two policies are both called `test 1`, and an approval names the one that nobody reads any more."""
+    tiers = {**POLICY.tiers, "high": msgspec.structs.replace(POLICY.tiers["high"], evidence_max_age_days=3)}
+    edited = msgspec.structs.replace(POLICY, tiers=tiers)
+    receipt = adopt(story, edited)
+    assert rules_of(receipt) == ["governance.policy-version"]
+    assert receipt.refusal is not None
+    (reason,) = receipt.refusal.reasons
+    assert "tiers.high.evidence_max_age_days" in reason.message
+    assert "version = 2" in (reason.remedy or "")
+    accepted(adopt(story, msgspec.structs.replace(edited, version=2)))
+    accepted(adopt(story, msgspec.structs.replace(edited, name="other")))
+
+
+def test_a_policy_of_another_shape_says_which_keys_differ() -> None:
+    same = Policy(
+        name=POLICY.name, version=POLICY.version, tiers={tier: POLICY.rule(tier) for tier in POLICY.tiers}
+    )
+    assert {key.partition(".")[0] for key in differing(POLICY, same)} >= {"schema", "kpi", "tiers"}
+    assert differing(same, same) == []
 
 
 def test_without_a_policy_nothing_is_validated(world: HubWorld) -> None:

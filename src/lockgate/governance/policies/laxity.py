@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import get_args
+from typing import Any, get_args
+
+import msgspec
 
 from lockgate.governance.policies.policy import (
     AnyPolicy,
@@ -38,6 +40,20 @@ def laxer(before: AnyPolicy, after: AnyPolicy) -> list[str]:
     if new.max_hours > old.max_hours or new.review_hours > old.review_hours:
         found.append("break-glass lasts longer or is reviewed later")
     return found
+
+
+def differing(before: AnyPolicy, after: AnyPolicy) -> list[str]:
+    """The keys in which two policies differ, as they stand in a file: `tiers.high.ticket`."""
+    old, new = (dict(_keys(msgspec.to_builtins(policy), "")) for policy in (before, after))
+    return sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
+
+
+def _keys(table: dict[str, Any], place: str) -> Iterator[tuple[str, Any]]:
+    for name, value in table.items():
+        if isinstance(value, dict) and value:
+            yield from _keys(value, f"{place}{name}.")
+        else:
+            yield f"{place}{name}", value
 
 
 def _rule_lines(old: TierRule, new: TierRule) -> Iterator[str]:

@@ -212,6 +212,11 @@ class Policy(
 AnyPolicy = Policy1 | Policy
 
 
+def named(policy: AnyPolicy) -> tuple[str, int]:
+    """What people call a policy; one name has one content wherever it rules."""
+    return policy.name, policy.version
+
+
 class Quorum(msgspec.Struct, frozen=True, kw_only=True):
     """Whose approvals are asked for: one person per seat, and so many people at least."""
 

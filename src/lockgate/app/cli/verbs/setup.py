@@ -15,11 +15,11 @@ import msgspec
 from lockgate.app.cli.main import REFUSED, WAITING, Exit
 from lockgate.app.cli.session import Session, verb
 from lockgate.app.cli.verbs.show import when
-from lockgate.app.declare import adopt_policy, declarations, default_cases, default_policy
+from lockgate.app.declare import declarations, default_cases, default_policy
 from lockgate.core.errors import LockgateError, NotFound
 from lockgate.core.names import parse_endpoint, parse_version
 from lockgate.core.secrets import parse_secret_ref
-from lockgate.governance.messages import ConsentToPolicy
+from lockgate.governance.messages import AdoptPolicy, ConsentToPolicy
 from lockgate.governance.policies.file import parse_policy, rule_lines
 from lockgate.governance.policies.policy import AnyPolicy, PolicyInvalid
 from lockgate.hub.messages import PolicyAnswer, PolicyInForce, ReplayAnswer, ReplayPolicy
@@ -182,7 +182,9 @@ def adopt(session: Session, file: str | None) -> None:
     """Make FILE (or the default pack) the rule of the project's namespace."""
     pack = read_policy(file) if file else default_policy()
     session.say_identity()
-    receipt = adopt_policy(session.control, session.deciding, pack)
+    namespace = session.layout.config().project.namespace
+    command = AdoptPolicy(id=session.new_id(), namespace=namespace, policy=pack)
+    receipt = session.tell(command, headline="the policy in force stays")
     session.seal()
     laxer = [line for event in receipt.events for line in event.get("laxer", ())]
     name = f"{pack.name} version {pack.version}"
