@@ -32,6 +32,7 @@ def record_snapshot(docs: Docs, command: RecordSnapshot, context: Context) -> De
             Reason(
                 rule="data.snapshot-owner",
                 message=f"the snapshot belongs to dataset {known.dataset}, not {command.dataset}",
+                remedy="lockgate snapshot takes one of each dataset",
             )
         )
     if known is not None and known.state == "erased":

@@ -275,6 +275,7 @@ def _emergency_reasons(
                 message=f"{version.version} is {version.state}",
                 measured=version.state,
                 limit=" or ".join(allowed),
+                remedy=version.way_on,
             )
         )
     if was_live:

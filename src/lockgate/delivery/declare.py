@@ -194,7 +194,8 @@ def configure_endpoint(docs: Docs, command: ConfigureEndpoint, context: Context)
     policy = command.settings.rollout
     wrong = () if policy is None else complaints(policy)
     if wrong:
-        return refuse(*(Reason(rule="delivery.rollout-policy", message=complaint) for complaint in wrong))
+        remedy = f"correct steps and guards of {name.shown} in lockgate.toml"
+        return refuse(*(Reason(rule="delivery.rollout-policy", message=one, remedy=remedy) for one in wrong))
     known = settings_of(docs, command.endpoint)
     if known == command.settings:
         return Decision(())

@@ -44,6 +44,7 @@ def start_drill(docs: Docs, command: StartDrill, context: Context) -> Decision |
                 message=f"a drill of {command.n_flips} flips is not possible",
                 measured=str(command.n_flips),
                 limit=f"1 to {MAX_FLIPS}",
+                remedy=f"give --n from 1 to {MAX_FLIPS}",
             )
         )
     if endpoint.rollout is not None:
@@ -62,6 +63,7 @@ def start_drill(docs: Docs, command: StartDrill, context: Context) -> Decision |
                 rule="delivery.nothing-before",
                 message=f"{command.endpoint} has no previous version to go back to",
                 measured=endpoint.live.served.version if endpoint.live else "nothing live",
+                remedy="drill when a second version has gone live there: lockgate promote",
             )
         )
     before = docs.get(DRILL, command.endpoint)

@@ -162,7 +162,7 @@ def _life_reasons(version: VersionState, environment: EnvironmentState) -> list[
             message=f"{version.version} is {version.state}",
             measured=version.state,
             limit=" or ".join(allowed),
-            remedy=f"lockgate judge {version.version}" if version.state == "candidate" else None,
+            remedy=version.way_on,
         )
     ]
 

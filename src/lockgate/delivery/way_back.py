@@ -187,6 +187,7 @@ def roll_back_endpoint(docs: Docs, command: RollBackEndpoint, context: Context) 
                 rule="delivery.nothing-before",
                 message=f"{command.endpoint} has no previous version to go back to",
                 measured=endpoint.live.served.version if endpoint.live else "nothing live",
+                remedy="release another version: lockgate promote; to take the endpoint down: lockgate endpoint remove",
             )
         )
     target = docs.get(VERSION, back.served.version)
@@ -326,6 +327,7 @@ def _uses(docs: Docs, version: VersionState) -> tuple[Reason, ...]:
         Reason(
             rule="delivery.in-use",
             message=f"{endpoint.endpoint} serves it, is about to, or may fall back to it",
+            remedy=f"release two others there, or take it down: lockgate endpoint remove {endpoint.endpoint}",
         )
         for _, endpoint in _endpoints(docs, version.model)
         if any(
@@ -374,6 +376,7 @@ def collect_package(docs: Docs, command: CollectPackage, context: Context) -> De
                 if days is None
                 else f"{max(days, 0):.1f} days since it was {version.state}",
                 limit=f"{term} days",
+                remedy="lockgate collect again when it has; terms stand in [retention]",
             )
         )
     reasons += [
@@ -390,6 +393,7 @@ def collect_package(docs: Docs, command: CollectPackage, context: Context) -> De
                 rule="registry.latest",
                 message=f"the next version of {version.model} is compared with it",
                 measured="newest version",
+                remedy="lockgate collect again when there is a newer one: lockgate train",
             )
         )
     if reasons:
@@ -413,7 +417,11 @@ def erase_captures(docs: Docs, command: EraseCaptures, context: Context) -> Deci
         )
     if not command.reason.strip():
         return refuse(
-            Reason(rule="data.erasure-reason", message="an erasure needs a reason, without any name")
+            Reason(
+                rule="data.erasure-reason",
+                message="an erasure needs a reason, without any name",
+                remedy="give --reason TEXT",
+            )
         )
     return Decision((CapturesErased(endpoint=command.endpoint, reason=command.reason),))
 
@@ -505,7 +513,13 @@ def _removal_reasons(
 ) -> list[Reason]:
     name, reasons = endpoint.endpoint, []
     if not command.reason.strip():
-        reasons.append(Reason(rule="delivery.reason", message="an endpoint is not removed without a reason"))
+        reasons.append(
+            Reason(
+                rule="delivery.reason",
+                message="an endpoint is not removed without a reason",
+                remedy="give --reason TEXT",
+            )
+        )
     if endpoint.rollout is not None:
         reasons.append(
             Reason(

@@ -51,6 +51,7 @@ def record_evidence(docs: Docs, command: RecordEvidence, context: Context) -> De
                 message=f"the evidence is about another package than {command.version}",
                 measured=command.package,
                 limit=version.package,
+                remedy=f"lockgate judge {command.version}",
             )
         )
     foreign = _foreign(command)
@@ -59,7 +60,10 @@ def record_evidence(docs: Docs, command: RecordEvidence, context: Context) -> De
     if version.state in ("rejected", "retired"):
         return refuse(
             Reason(
-                rule="registry.state", message=f"{command.version} is {version.state}; its judgement is over"
+                rule="registry.state",
+                message=f"{command.version} is {version.state}; its judgement is over",
+                measured=version.state,
+                remedy=version.way_on,
             )
         )
     evidence_set = set_digest(command.lines)
@@ -84,6 +88,9 @@ def record_evidence(docs: Docs, command: RecordEvidence, context: Context) -> De
 def _foreign(command: RecordEvidence) -> tuple[Reason, ...]:
     """Lines that speak of another environment or another champion than the set they are put into."""
     reasons = []
+    judge = f"lockgate judge {command.version}" + (
+        f" --for {command.environment}" if command.environment else ""
+    )
     for line in command.lines:
         if line.environment != command.environment:
             reasons.append(
@@ -92,6 +99,7 @@ def _foreign(command: RecordEvidence) -> tuple[Reason, ...]:
                     message=f"{line.name} was judged for another environment",
                     measured=line.environment or "none",
                     limit=command.environment or "none",
+                    remedy=judge,
                     evidence=line.digest,
                 )
             )
@@ -102,6 +110,7 @@ def _foreign(command: RecordEvidence) -> tuple[Reason, ...]:
                     message=f"{line.name} was judged against another champion",
                     measured=line.baseline or "no baseline",
                     limit=command.baseline or "no baseline",
+                    remedy=judge,
                     evidence=line.digest,
                 )
             )

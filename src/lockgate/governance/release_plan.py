@@ -98,7 +98,9 @@ def plan_reasons(risks: Sequence[Risk], guards: Iterable[str], endpoint: str) ->
 def _unseen(risk: Risk, known: Sequence[str], endpoint: str) -> Reason:
     if not risk.what.strip():
         return Reason(
-            rule="governance.no-risk", message=f"a risk with signal {risk.signal!r} does not say what fails"
+            rule="governance.no-risk",
+            message=f"a risk with signal {risk.signal!r} does not say what fails",
+            remedy="write what fails, or leave the risk out",
         )
     configure = f'configure guards under [endpoints."{endpoint}".rollout] in lockgate.toml'
     return Reason(

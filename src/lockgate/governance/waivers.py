@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from lockgate.core.clock import Micros, iso
 from lockgate.core.documents import DocRef, Docs
+from lockgate.core.errors import did_you_mean
 from lockgate.core.messages import Context, Decision, Reason, Refusal, refuse
 from lockgate.core.names import check_part
 from lockgate.governance.decide import policy_of
@@ -107,6 +108,7 @@ def _unfit(docs: Docs, command: RequestWaiver, policy: AnyPolicy, rule: TierRule
                 message=f"the policy does not ask for {command.gate}, so there is nothing to waive",
                 measured=command.gate,
                 limit=", ".join(sorted(asked)),
+                remedy=did_you_mean(command.gate, sorted(asked)),
             )
         )
     for name in ("reason", "control", "ticket"):
@@ -127,6 +129,7 @@ def _unfit(docs: Docs, command: RequestWaiver, policy: AnyPolicy, rule: TierRule
                 message=f"{command.versions!r} names no versions",
                 measured=command.versions,
                 limit="1.4.2, 1.4.* or 1.*",
+                remedy="name one version, or a range of one number: lockgate waive NAME@1.4.*",
             )
         )
     elif exact and docs.get(VERSION, f"{command.model}@{command.versions}") is None:
@@ -232,6 +235,7 @@ def _not_in_the_name_of(
             message=f"{command.role} grants no waivers of this tier",
             measured=command.role,
             limit=" or ".join(terms.roles),
+            remedy=f"ask somebody who speaks for {' or '.join(terms.roles)}",
         )
     ]
 

@@ -69,7 +69,11 @@ def erase_snapshot(docs: Docs, command: EraseSnapshot, context: Context) -> Deci
         return Decision(())
     if not command.reason.strip():
         return refuse(
-            Reason(rule="data.erasure-reason", message="an erasure needs a reason, without any name")
+            Reason(
+                rule="data.erasure-reason",
+                message="an erasure needs a reason, without any name",
+                remedy="give --reason TEXT",
+            )
         )
     same = sorted(set(context.facts.get(SAME_ROWS_FACT, ())) - set(command.together))
     if same:

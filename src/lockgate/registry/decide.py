@@ -230,6 +230,10 @@ def register_version(docs: Docs, command: RegisterVersion, context: Context) -> 
             Reason(
                 rule="registry.other-model",
                 message=f"package {short(fact.package)} was built for {fact.model}, not {command.model}",
+                measured=fact.model,
+                limit=command.model,
+                evidence=fact.package,
+                remedy=f"register it as a version of {fact.model}, or build another: lockgate train",
             )
         )
     distrusted = revocation_reasons(f"package {short(fact.package)}", fact.signed_by, revoked(docs))
@@ -315,6 +319,7 @@ def wrong_state(version: VersionState, verb: str) -> Refusal:
             rule="registry.state",
             message=f"{version.version} is {version.state} and cannot be {verb}",
             measured=version.state,
+            remedy=version.way_on,
         )
     )
 
@@ -397,6 +402,7 @@ def attach_attestation(docs: Docs, command: AttachAttestation, context: Context)
                 measured=fact.package,
                 limit=version.package,
                 evidence=command.envelope,
+                remedy="attach it to the version that package is registered as",
             )
         )
     if fact.predicate_type != command.predicate_type:
@@ -407,6 +413,7 @@ def attach_attestation(docs: Docs, command: AttachAttestation, context: Context)
                 measured=fact.predicate_type,
                 limit=command.predicate_type,
                 evidence=command.envelope,
+                remedy=f"attach it as what it is: {fact.predicate_type}",
             )
         )
     if reasons:
@@ -439,10 +446,17 @@ def hold_version(docs: Docs, command: HoldVersion, context: Context) -> Decision
                 rule="registry.collected",
                 message=f"the package of {command.version} was collected, there is nothing left to hold",
                 measured="collected",
+                remedy=f"lockgate explain {command.version} shows what is on record of it",
             )
         )
     if not command.matter.strip() or not command.reason.strip():
-        return refuse(Reason(rule="registry.hold-reason", message="a hold names its matter and a reason"))
+        return refuse(
+            Reason(
+                rule="registry.hold-reason",
+                message="a hold names its matter and a reason",
+                remedy="give --matter and --reason",
+            )
+        )
     if any(hold.matter == command.matter for hold in version.holds):
         return Decision(())
     held = VersionHeld(version=command.version, matter=command.matter, reason=command.reason)

@@ -102,6 +102,16 @@ class VersionState(msgspec.Struct, frozen=True, kw_only=True):
     collected_at: Micros | None = None
     quarantined_at: Micros | None = None
 
+    @property
+    def way_on(self) -> str:
+        """What somebody types next who wanted what its state does not allow."""
+        ways = {
+            "candidate": f"lockgate judge {self.version}",
+            "validated": f"lockgate explain {self.version} says where it stands",
+            "quarantined": f"look into it, then: lockgate quarantine {self.version} --lift --reason TEXT",
+        }
+        return ways.get(self.state, "its way is over; train another one: lockgate train")
+
 
 class PackageClaim(msgspec.Struct, frozen=True, kw_only=True):
     """Which version of a model a package digest became; a digest gets one number only."""

@@ -81,6 +81,7 @@ def load_reasons(version: VersionState, fact: TrustFact, keys: frozenset[str]) -
                 message=f"{version.version} is {version.state}",
                 measured=version.state,
                 limit="not quarantined, not rejected",
+                remedy=version.way_on,
             )
         )
     return reasons
@@ -131,7 +132,11 @@ def sign_version(docs: Docs, command: SignVersion, context: Context) -> Decision
     version = docs.get(VERSION, command.version)
     if version is None:
         return refuse(
-            Reason(rule="registry.version-unknown", message=f"there is no version {command.version}")
+            Reason(
+                rule="registry.version-unknown",
+                message=f"there is no version {command.version}",
+                remedy="lockgate status lists what there is",
+            )
         )
     fact = cast(TrustFact, context.facts[TRUST_FACT])
     if command.signature in version.signatures:
@@ -145,6 +150,7 @@ def sign_version(docs: Docs, command: SignVersion, context: Context) -> Decision
                 measured=fact.package,
                 limit=version.package,
                 evidence=command.signature,
+                remedy=f"lockgate package sign {command.version}",
             )
         )
     if fact.signed_by:

@@ -49,6 +49,7 @@ def taken_back(seen: Observed, hand: Hand) -> Plan | Refusal:
                 rule="delivery.nothing-before",
                 message=f"the plan of {seen.endpoint} names no version to go back to",
                 measured=f"plan {plan.generation}",
+                remedy="release another version when the hub is back: lockgate promote",
             )
         )
     reasons = tuple(
