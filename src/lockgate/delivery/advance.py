@@ -41,7 +41,7 @@ from lockgate.delivery.state import (
     RolloutState,
     release_key,
 )
-from lockgate.delivery.way_back import capture_of, publish, served_of, take_back
+from lockgate.delivery.way_back import capture_of, publish, served_of, take_back, unknown_endpoint
 from lockgate.traffic.capture import CaptureMode
 from lockgate.traffic.plan import FLIP_PATIENCE_S
 
@@ -50,16 +50,6 @@ def settings_of(docs: Docs, endpoint: str) -> EndpointSettings:
     """How an endpoint is served; the defaults when nobody said."""
     known = docs.get(SETTINGS, endpoint)
     return EndpointSettings() if known is None else known.settings
-
-
-def _unknown(endpoint: str) -> Refusal:
-    return refuse(
-        Reason(
-            rule="delivery.endpoint-unknown",
-            message=f"there is no endpoint {endpoint}",
-            remedy="lockgate status",
-        )
-    )
 
 
 def begin(
@@ -275,7 +265,7 @@ def _steered(docs: Docs, name: str) -> tuple[EndpointState, Rollout, RolloutStat
     """A rollout that stands on a step, where people may steer it."""
     endpoint = docs.get(ENDPOINT, name)
     if endpoint is None:
-        return _unknown(name)
+        return unknown_endpoint(name)
     found = rollout_of(docs, endpoint)
     if found is None:
         return refuse(

@@ -26,6 +26,7 @@ from lockgate.delivery.messages import (
 from lockgate.delivery.rollouts.asked import loosened
 from lockgate.delivery.rollouts.policy import EndpointSettings, complaints
 from lockgate.delivery.state import ENDPOINT, ENVIRONMENT, SETTINGS, EndpointState, EnvironmentState
+from lockgate.delivery.way_back import unknown_endpoint
 from lockgate.governance.policies.policy import Sensitivity
 from lockgate.registry.decide import Agreement, declared_of, proposed_lowering, quarantine_of
 from lockgate.registry.state import LOWERING, MODEL, VERSION, LoweringState
@@ -184,13 +185,7 @@ def configure_endpoint(docs: Docs, command: ConfigureEndpoint, context: Context)
     name = parse_endpoint(command.endpoint)
     check_full(command.endpoint, name)
     if docs.get(ENDPOINT, command.endpoint) is None:
-        return refuse(
-            Reason(
-                rule="delivery.endpoint-unknown",
-                message=f"there is no endpoint {command.endpoint}",
-                remedy="lockgate status",
-            )
-        )
+        return unknown_endpoint(command.endpoint)
     policy = command.settings.rollout
     wrong = () if policy is None else complaints(policy)
     if wrong:

@@ -13,6 +13,7 @@ from lockgate.core.messages import Context, Decision, Reason, Refusal, refuse
 from lockgate.core.names import parse_endpoint
 from lockgate.delivery.messages import DrillFinished, DrillStarted, FinishDrill, StartDrill
 from lockgate.delivery.state import DRILL, ENDPOINT, ENVIRONMENT, SETTINGS
+from lockgate.delivery.way_back import nothing_before, unknown_endpoint
 
 MAX_FLIPS = 1000
 
@@ -30,13 +31,7 @@ def needs_drill(command: StartDrill | FinishDrill, docs: Docs) -> tuple[DocRef, 
 def start_drill(docs: Docs, command: StartDrill, context: Context) -> Decision | Refusal:
     endpoint = docs.get(ENDPOINT, command.endpoint)
     if endpoint is None:
-        return refuse(
-            Reason(
-                rule="delivery.endpoint-unknown",
-                message=f"there is no endpoint {command.endpoint}",
-                remedy="lockgate status",
-            )
-        )
+        return unknown_endpoint(command.endpoint)
     if not 1 <= command.n_flips <= MAX_FLIPS:
         return refuse(
             Reason(
@@ -58,14 +53,7 @@ def start_drill(docs: Docs, command: StartDrill, context: Context) -> Decision |
             waiting=True,
         )
     if endpoint.live is None or endpoint.previous is None:
-        return refuse(
-            Reason(
-                rule="delivery.nothing-before",
-                message=f"{command.endpoint} has no previous version to go back to",
-                measured=endpoint.live.served.version if endpoint.live else "nothing live",
-                remedy="drill when a second version has gone live there: lockgate promote",
-            )
-        )
+        return nothing_before(endpoint)
     before = docs.get(DRILL, command.endpoint)
     started = DrillStarted(
         endpoint=command.endpoint,

@@ -161,7 +161,7 @@ def roll_back_endpoint(docs: Docs, command: RollBackEndpoint, context: Context) 
     endpoint = docs.get(ENDPOINT, command.endpoint)
     environment = docs.get(ENVIRONMENT, parse_endpoint(command.endpoint).environment)
     if endpoint is None or environment is None:
-        return _unknown(command.endpoint)
+        return unknown_endpoint(command.endpoint)
     rollout = endpoint.rollout
     if rollout is not None and rollout.state == "rolling_back":
         return refuse(
@@ -182,14 +182,7 @@ def roll_back_endpoint(docs: Docs, command: RollBackEndpoint, context: Context) 
         return call_off(environment, endpoint, rollout, detail, capture)
     back = _way_back(endpoint)
     if endpoint.live is None or back is None:
-        return refuse(
-            Reason(
-                rule="delivery.nothing-before",
-                message=f"{command.endpoint} has no previous version to go back to",
-                measured=endpoint.live.served.version if endpoint.live else "nothing live",
-                remedy="release another version: lockgate promote; to take the endpoint down: lockgate endpoint remove",
-            )
-        )
+        return nothing_before(endpoint)
     target = docs.get(VERSION, back.served.version)
     assert target is not None, "a released version is registered"
     # While a release is on its way, what is live answers its share anyway: nothing worse comes of going back to it.
@@ -240,7 +233,7 @@ def adopt_local_plan(docs: Docs, command: AdoptLocalPlan, context: Context) -> D
     endpoint = docs.get(ENDPOINT, command.endpoint)
     environment = docs.get(ENVIRONMENT, parse_endpoint(command.endpoint).environment)
     if endpoint is None or environment is None:
-        return _unknown(command.endpoint)
+        return unknown_endpoint(command.endpoint)
     if command.generation <= endpoint.adopted:
         return Decision(())
     why = _misfit(docs, endpoint, command.answers)
@@ -408,13 +401,7 @@ def needs_erase_captures(command: EraseCaptures, docs: Docs) -> tuple[DocRef, ..
 
 def erase_captures(docs: Docs, command: EraseCaptures, context: Context) -> Decision | Refusal:
     if docs.get(ENDPOINT, command.endpoint) is None:
-        return refuse(
-            Reason(
-                rule="delivery.endpoint-unknown",
-                message=f"there is no endpoint {command.endpoint}",
-                remedy="lockgate status",
-            )
-        )
+        return unknown_endpoint(command.endpoint)
     if not command.reason.strip():
         return refuse(
             Reason(
@@ -462,7 +449,7 @@ def sign_off_removal(docs: Docs, command: SignOffRemoval, context: Context) -> D
     """A consumer lets an endpoint go, by a person. Said twice, it is no news."""
     endpoint = docs.get(ENDPOINT, command.endpoint)
     if endpoint is None:
-        return _unknown(command.endpoint)
+        return unknown_endpoint(command.endpoint)
     if command.consumer not in endpoint.consumers:
         return refuse(
             Reason(
@@ -485,7 +472,7 @@ def remove_endpoint(docs: Docs, command: RemoveEndpoint, context: Context) -> De
     endpoint = docs.get(ENDPOINT, command.endpoint)
     environment = docs.get(ENVIRONMENT, parse_endpoint(command.endpoint).environment)
     if endpoint is None or environment is None:
-        return _unknown(command.endpoint)
+        return unknown_endpoint(command.endpoint)
     if endpoint.removed_at is not None:
         return Decision(())
     holding = tuple(one for one in endpoint.consumers if one not in endpoint.let_go)
@@ -553,11 +540,22 @@ def _removal_reasons(
     return reasons
 
 
-def _unknown(endpoint: str) -> Refusal:
+def unknown_endpoint(endpoint: str) -> Refusal:
     return refuse(
         Reason(
             rule="delivery.endpoint-unknown",
             message=f"there is no endpoint {endpoint}",
             remedy="lockgate status",
+        )
+    )
+
+
+def nothing_before(endpoint: EndpointState) -> Refusal:
+    return refuse(
+        Reason(
+            rule="delivery.nothing-before",
+            message=f"{endpoint.endpoint} has no previous version to go back to",
+            measured=endpoint.live.served.version if endpoint.live else "nothing live",
+            remedy="release another version: lockgate promote; to take the endpoint down: lockgate endpoint remove",
         )
     )

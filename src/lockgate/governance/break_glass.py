@@ -13,7 +13,7 @@ from lockgate.core.clock import Micros, iso
 from lockgate.core.documents import DocRef, Docs
 from lockgate.core.messages import Context, Decision, Reason, Refusal, refuse
 from lockgate.core.names import check_part
-from lockgate.governance.decide import policy_of
+from lockgate.governance.decide import model_and_policy
 from lockgate.governance.judgement import by_a_person
 from lockgate.governance.messages import (
     BreakGlass,
@@ -39,18 +39,10 @@ def needs_break_glass(command: BreakGlass | SecondBreakGlass | CloseReview, docs
 
 def break_glass(docs: Docs, command: BreakGlass, context: Context) -> Decision | Refusal:
     check_part(command.environment, what="environment")
-    if docs.get(MODEL, command.model) is None:
-        return refuse(
-            Reason(
-                rule="registry.model-unknown",
-                message=f"model {command.model} is not declared",
-                remedy="lockgate status lists what there is",
-            )
-        )
-    policy = policy_of(docs, command.model.partition("/")[0])
-    if isinstance(policy, Refusal):
-        return policy
-    terms = policy.policy.break_glass
+    known = model_and_policy(docs, command.model)
+    if isinstance(known, Refusal):
+        return known
+    terms = known[1].policy.break_glass
     reasons = by_a_person(context)
     if not 0 < command.hours <= terms.max_hours:
         reasons.append(

@@ -46,7 +46,7 @@ from lockgate.governance.state import (
 from lockgate.registry import decide as registry
 from lockgate.registry.decide import known_version, model_of, wrong_state
 from lockgate.registry.messages import LiftQuarantine, VersionValidated
-from lockgate.registry.state import MODEL, VERSION, VersionState
+from lockgate.registry.state import MODEL, VERSION, ModelState, VersionState
 
 # Approving again renews the date that revalidation counts from; doing so twice a day is no news.
 _STILL_FRESH_US = 12 * 3600 * 1_000_000
@@ -157,6 +157,21 @@ def policy_of(docs: Docs, namespace: str) -> PolicyState | Refusal:
             )
         )
     return policy
+
+
+def model_and_policy(docs: Docs, key: str) -> tuple[ModelState, PolicyState] | Refusal:
+    """A model and the policy in force over it, or which of them nobody knows."""
+    model = docs.get(MODEL, key)
+    if model is None:
+        return refuse(
+            Reason(
+                rule="registry.model-unknown",
+                message=f"model {key} is not declared",
+                remedy="lockgate status lists what there is",
+            )
+        )
+    policy = policy_of(docs, key.partition("/")[0])
+    return policy if isinstance(policy, Refusal) else (model, policy)
 
 
 def needs_validate(command: ValidateVersion, docs: Docs) -> tuple[DocRef, ...]:

@@ -15,7 +15,7 @@ from lockgate.core.documents import DocRef, Docs
 from lockgate.core.errors import did_you_mean
 from lockgate.core.messages import Context, Decision, Reason, Refusal, refuse
 from lockgate.core.names import check_part
-from lockgate.governance.decide import policy_of
+from lockgate.governance.decide import model_and_policy
 from lockgate.governance.judgement import DAY_US, by_a_person, never_waived
 from lockgate.governance.messages import (
     EndWaiver,
@@ -26,8 +26,9 @@ from lockgate.governance.messages import (
     WaiverRequested,
 )
 from lockgate.governance.policies.policy import AnyPolicy, TierRule, WaiverTerms
-from lockgate.governance.state import POLICY, WAIVER, PolicyState, WaiverState
-from lockgate.registry.state import MODEL, VERSION, ModelState
+from lockgate.governance.state import POLICY, WAIVER, WaiverState
+from lockgate.registry.decide import known_version
+from lockgate.registry.state import MODEL, VERSION
 
 _VERSIONS = re.compile(r"[0-9]+\.([0-9]+\.([0-9]+|\*)|\*)\Z")
 
@@ -58,7 +59,7 @@ def _is(waiver: WaiverState, command: RequestWaiver | GrantWaiver | EndWaiver) -
 
 def request_waiver(docs: Docs, command: RequestWaiver, context: Context) -> Decision | Refusal:
     check_part(command.environment, what="environment")
-    known = _model_and_policy(docs, command.model)
+    known = model_and_policy(docs, command.model)
     if isinstance(known, Refusal):
         return known
     model, policy = known
@@ -132,14 +133,9 @@ def _unfit(docs: Docs, command: RequestWaiver, policy: AnyPolicy, rule: TierRule
                 remedy="name one version, or a range of one number: lockgate waive NAME@1.4.*",
             )
         )
-    elif exact and docs.get(VERSION, f"{command.model}@{command.versions}") is None:
-        reasons.append(
-            Reason(
-                rule="registry.version-unknown",
-                message=f"there is no version {command.model}@{command.versions}",
-                remedy="lockgate status lists what there is",
-            )
-        )
+    elif exact:
+        known = known_version(docs, f"{command.model}@{command.versions}")
+        reasons += known.reasons if isinstance(known, Refusal) else ()
     return reasons
 
 
@@ -160,7 +156,7 @@ def _too_long(terms: WaiverTerms, until: Micros, now: Micros) -> list[Reason]:
 
 def grant_waiver(docs: Docs, command: GrantWaiver, context: Context) -> Decision | Refusal:
     """By a person who neither asked for it nor made the version, in the name of a role that the policy lets."""
-    known = _model_and_policy(docs, command.model)
+    known = model_and_policy(docs, command.model)
     if isinstance(known, Refusal):
         return known
     model, policy = known
@@ -249,20 +245,6 @@ def end_waiver(docs: Docs, command: EndWaiver, context: Context) -> Decision | R
     return Decision(
         (WaiverEnded(model=command.model, number=command.number, role=command.role, reason=command.reason),)
     )
-
-
-def _model_and_policy(docs: Docs, key: str) -> tuple[ModelState, PolicyState] | Refusal:
-    model = docs.get(MODEL, key)
-    if model is None:
-        return refuse(
-            Reason(
-                rule="registry.model-unknown",
-                message=f"model {key} is not declared",
-                remedy="lockgate status lists what there is",
-            )
-        )
-    policy = policy_of(docs, key.partition("/")[0])
-    return policy if isinstance(policy, Refusal) else (model, policy)
 
 
 def _named(docs: Docs, command: GrantWaiver | EndWaiver) -> WaiverState | Refusal:
