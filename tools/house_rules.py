@@ -69,6 +69,7 @@ DOOR_VALUES: dict[str, str] = {
     "delivery.standing": "the part of `decide` that questions ask as well",
     "delivery.way_back": "the half of `decide` about coming back",
     "delivery.advance": "the part of `decide` about rollouts on their way",
+    "delivery.rollouts.asked": "the part of `decide` about what a rollout has to pass",
     "delivery.rollouts.policy": "steps and guards travel inside the events that plan a rollout",
     "delivery.rollouts.verdict": "a verdict is decided, and travels inside the event that tells it",
     "registry.trust": "the part of `decide` about keys and signatures",

@@ -390,11 +390,11 @@ def release_at_once(config: Path) -> None:
 
 
 def ask_for_no_release_plan(project: Project) -> None:
-    """A release plan names guards, and what is released at once has none: such a project has a policy of its own."""
+    """A release plan names guards, which what is released at once has none of: such a project has its own policy."""
     shipped = resources.files("lockgate.app").joinpath("policies/default.toml").read_text()
     policy = project.root / ".lockgate" / "no-plan.toml"
     named = shipped.replace('name = "default"', 'name = "without-plan"')
-    policy.write_text(re.sub(r"(?m)^release_plan = .*\n", "", named))
+    policy.write_text(re.sub(r"(?m)^(release_plan|rollout\.production) = .*\n", "", named))
     project.types("policy adopt .lockgate/no-plan.toml", by="petra").must(OK)
 
 

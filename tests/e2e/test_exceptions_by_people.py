@@ -8,7 +8,17 @@ from collections.abc import Iterator
 
 import pytest
 from operator_story import OK, REFUSED, USAGE, WAITING
-from rollout_rig import SHOWN, VERSIONS, Eventually, Lamps, lamps, two_live
+from rollout_rig import (
+    EARLY,
+    LATE,
+    SHOWN,
+    VERSIONS,
+    Eventually,
+    Lamps,
+    lamps,
+    rollout_table,
+    two_live,
+)
 
 LIVE, GOOD, WRONG = (VERSIONS[name] for name in ("live", "good", "wrong"))
 
@@ -147,3 +157,28 @@ def test_somebodys_no_and_somebodys_second_thoughts(project: Lamps) -> None:
     assert "grace declined it for prod in the name of owner: too dark" in told
     project.types(f"approve lamp@{WRONG} --for prod", by="grace").must(OK)
     project.types(f"evidence lamp@{WRONG} --for prod --check").must(OK)
+
+
+def test_a_policy_asks_for_a_rollout_and_says_what_to_write(eventually: Eventually) -> None:
+    with lamps(eventually, two_live, rollout=rollout_table((EARLY, LATE))) as project:
+        asked = 'rollout.production = [{ stage = "shadow" }, { stage = "canary", max_share = 0.3 }]\n'
+        text = re.sub(r"(?m)^(approvals|release_plan|ticket)\S* = .*\n", "", POLICY)
+        project.write("strict.toml", text.replace("evidence_max", f"{asked}evidence_max"))
+        project.types("policy adopt strict.toml", by="petra").must(OK)
+        assert "a rollout in production: shadow, then canary" in project.types("policy show").must(OK).out
+        project.is_ready()
+        told = project.types(f"promote lamp@{WRONG} --to prod", by="ada").must(REFUSED)
+        assert "governance.rollout" in told.err and "prod asks for a shadow before everybody" in told.err
+        assert "{ weight = 0, min_units = 1 }" in told.err
+        config = project.read("lockgate.toml")
+        project.write(
+            "lockgate.toml", config.replace("steps = [", "steps = [{ weight = 0, min_units = 1 }, ")
+        )
+        project.types("declare", by="petra").must(OK)
+        # Without traffic it stays where it is, and by hand no stage is left out.
+        project.types(f"promote lamp@{WRONG} --to prod", by="ada").must(WAITING)
+        eventually(lambda: project.types(f"status {SHOWN}").must(OK).out.count("shadow"))
+        told = project.types(f"rollout promote {SHOWN} --full --reason hurry", by="ada").must(REFUSED)
+        assert "governance.rollout" in told.err and "break-glass" in told.err
+        project.types(f"rollback {SHOWN}", by="ada").must(OK)
+        assert project.types("audit verify").must(OK).out.startswith("ok: ")

@@ -27,6 +27,7 @@ from lockgate.delivery.messages import (
     RolloutStepStarted,
     Served,
 )
+from lockgate.delivery.rollouts.asked import Passed, passed_over
 from lockgate.delivery.rollouts.policy import EndpointSettings, RolloutPolicy
 from lockgate.delivery.rollouts.verdict import Verdict, judge
 from lockgate.delivery.state import (
@@ -42,6 +43,7 @@ from lockgate.delivery.state import (
     release_key,
 )
 from lockgate.delivery.way_back import capture_of, publish, served_of, take_back, unknown_endpoint
+from lockgate.governance.policies.policy import StageTerms
 from lockgate.traffic.capture import CaptureMode
 from lockgate.traffic.plan import FLIP_PATIENCE_S
 
@@ -288,6 +290,25 @@ def _steered(docs: Docs, name: str) -> tuple[EndpointState, Rollout, RolloutStat
             waiting=True,
         )
     return endpoint, underway, rollout
+
+
+def stages_left_out(
+    docs: Docs, command: AdvanceRollout, endpoint: EndpointState, asked: tuple[StageTerms, ...], now: Micros
+) -> list[Reason]:
+    """What the policy asks of a rollout on its way and a move by hand would leave out, by the plan it began with."""
+    found = rollout_of(docs, endpoint)
+    if found is None or found[1].run is None:
+        return []
+    rollout, runs = found[1], found[1].runs
+    ends = [run.started_at for run in runs[1:]] + [now]
+    seen = rollout.verdict.n_canary if rollout.verdict else 0
+    served = [
+        Passed(run.stage, (end - run.started_at) / 1_000_000, seen)
+        for run, end in zip(runs, ends, strict=True)
+    ]
+    to = len(rollout.policy.steps) if command.full else runs[-1].step + 1
+    environment = parse_endpoint(endpoint.endpoint).environment
+    return passed_over(rollout.policy, served, to, asked, environment=environment)
 
 
 def advance_rollout(

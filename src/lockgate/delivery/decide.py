@@ -15,6 +15,7 @@ from lockgate.delivery.advance import (
     needs_rollout,
     rollout_of,
     settings_of,
+    stages_left_out,
     step_plan,
     step_served,
 )
@@ -421,8 +422,12 @@ def move_on(docs: Docs, command: AdvanceRollout, context: Context) -> Decision |
         standing = [
             reason
             for reason in standing_of(docs, version, environment, endpoint, policy, context.now).reasons
-            if reason.rule != "delivery.rollout-active"
+            if reason.rule not in ("delivery.rollout-active", "governance.rollout")
         ]
+        model = docs.get(MODEL, str(model_of(version)))
+        if model is not None:
+            asked = policy.policy.rule(model.tier).rollout.get(environment.sensitivity, ())
+            standing += stages_left_out(docs, command, endpoint, asked, context.now)
     return advance_rollout(docs, command, context, standing)
 
 

@@ -13,6 +13,7 @@ from lockgate.core.documents import DocRef, Docs, DocumentKind
 from lockgate.core.messages import Reason
 from lockgate.core.names import parse_endpoint, parse_version
 from lockgate.delivery.messages import PromoteVersion, ReleaseStarted, Served
+from lockgate.delivery.rollouts.asked import rollout_reasons
 from lockgate.delivery.state import (
     DRILL,
     ENDPOINT,
@@ -43,7 +44,7 @@ from lockgate.governance.judgement import (
     pass_over,
     reaching,
 )
-from lockgate.governance.policies.policy import AnyPolicy, Seat, TierRule, quorum_of
+from lockgate.governance.policies.policy import AnyPolicy, Seat, StageTerms, TierRule, quorum_of
 from lockgate.governance.release_plan import Mishap, ReleasePlan, plan_reasons
 from lockgate.governance.state import (
     APPROVAL,
@@ -148,6 +149,7 @@ def standing_of(
         reasons += _sign_off_reasons(docs, version, environment, endpoint)
     if sensitivity != "open":
         reasons += frozen_reasons(docs.all(BREAK_GLASS, f"{version.model}#"), now)
+    reasons += _rollout_reasons(docs, rule.rollout.get(sensitivity, ()), endpoint, version)
     reasons += _drill_reasons(docs, rule.drill_max_age_days.get(sensitivity), endpoint, now)
     return Findings(reasons + way_back_reasons(environment, endpoint), judged.waived)
 
@@ -300,6 +302,39 @@ def _sign_off_reasons(
     ]
 
 
+def _rollout_reasons(
+    docs: Docs, asked: tuple[StageTerms, ...], endpoint: EndpointState, version: VersionState
+) -> list[Reason]:
+    """The stages that the policy asks for, where there is something to be held against. A first release has nothing.
+
+    A name that was removed is no way round them: what ran there last comes first, as long as it may.
+    """
+    shown = parse_endpoint(endpoint.endpoint).shown
+    if endpoint.live is not None:
+        if endpoint.live.served.package == version.package:
+            return []
+        known = docs.get(SETTINGS, endpoint.endpoint)
+        planned = None if known is None else known.settings.rollout
+        return rollout_reasons(planned, asked, version=version.version, endpoint=shown)
+    last = endpoint.last_live
+    if not asked or last is None or last.served.package == version.package:
+        return []
+    before = docs.get(VERSION, last.served.version)
+    if before is None or before.state != "validated" or before.collected_at is not None:
+        return []
+    environment = shown.partition("/")[0]
+    return [
+        Reason(
+            rule="governance.rollout",
+            message=f"{before.version} ran on {shown} when it was removed: {version.version} goes out beside it",
+            measured="nothing live",
+            limit=", then ".join(terms.text for terms in asked),
+            remedy=f"lockgate promote {before.version} --to {environment}; "
+            f"if it is not to come back: lockgate retire {before.version}",
+        )
+    ]
+
+
 def _drill_reasons(docs: Docs, days: int | None, endpoint: EndpointState, now: Micros) -> list[Reason]:
     """The way back was rehearsed lately. Before a second version was live there is none to rehearse."""
     if days is None or endpoint.previous is None:
@@ -371,6 +406,7 @@ _ENDS = frozenset(
         "governance.no-risk",
         "governance.no-signal",
         "governance.review-overdue",
+        "governance.rollout",
     }
 )
 

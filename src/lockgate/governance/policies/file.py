@@ -68,6 +68,10 @@ def rule_lines(pack: AnyPolicy, tier: Tier) -> Iterator[str]:
     more += [
         f"a drill in {place}, at most {days} days ago" for place, days in rule.drill_max_age_days.items()
     ]
+    more += [
+        f"a rollout in {place}: {', then '.join(stage.text for stage in stages)}"
+        for place, stages in rule.rollout.items()
+    ]
     more += [f"revalidation after {rule.revalidate_days} days"] if rule.revalidate_days else []
     if more:
         yield "asks for " + "; ".join(more)

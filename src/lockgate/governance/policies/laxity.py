@@ -12,6 +12,7 @@ from lockgate.governance.policies.policy import (
     Limit,
     Quorum,
     Sensitivity,
+    StageTerms,
     TierRule,
     fits,
     quorum_of,
@@ -86,11 +87,26 @@ def _rule_lines(old: TierRule, new: TierRule) -> Iterator[str]:
     for place, days in old.drill_max_age_days.items():
         if new.drill_max_age_days.get(place, 10**9) > days:
             yield f"drills in {place} may be older than {days} days"
+    for place, stages in old.rollout.items():
+        now_asked = {one.stage: one for one in new.rollout.get(place, ())}
+        for stage in stages:
+            if not _passes_as_much(stage, now_asked.get(stage.stage)):
+                yield f"rollouts in {place} without {stage.text}"
 
 
 def _gone(what: str, old: Iterable[str], new: Iterable[str]) -> Iterator[str]:
     if gone := sorted(set(old) - set(new)):
         yield f"{what} without {', '.join(gone)}"
+
+
+def _passes_as_much(old: StageTerms, new: StageTerms | None) -> bool:
+    return (
+        new is not None
+        and new.levels >= old.levels
+        and new.max_share <= old.max_share
+        and new.min_units >= old.min_units
+        and new.min_hours >= old.min_hours
+    )
 
 
 def _as_strict(old: Limit, new: Limit) -> bool:

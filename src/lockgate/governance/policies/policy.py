@@ -26,6 +26,8 @@ Seat = Literal["owner", "product", "risk", "validation", "technical"]
 
 TIERS: tuple[Tier, ...] = get_args(Tier)
 TECHNICAL: frozenset[ApproverRole] = frozenset({"owner", "risk", "validation"})
+MAX_STAGE_HOURS = 31 * 24.0
+"""A step of a rollout lasts no longer, so no policy can ask for more."""
 NEVER_WAIVED = frozenset({"data.contract", "model.infra", "security.format"})
 """What these gates find makes bytes unfit to be served by anybody's leave."""
 
@@ -95,6 +97,42 @@ class BreakGlassTerms(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     review_hours: float = 72.0
 
 
+Stage = Literal["shadow", "canary", "soak"]
+"""The stages of a rollout, in the order in which it passes them."""
+
+
+class StageTerms(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A stage that the rollout of a release has to pass.
+
+    Attributes:
+        levels: how many steps of this stage there are at least.
+        max_share: the share of the traffic that the first of them takes at most.
+        min_units: what each of them has met at least, in units (routing keys, pairs in shadow).
+        min_hours: how long all of them together last at least.
+    """
+
+    stage: Stage
+    levels: int = 1
+    max_share: float = 1.0
+    min_units: int = 1
+    min_hours: float = 0.0
+
+    @property
+    def text(self) -> str:
+        """`canary in 2 steps, the first of at most 10 %, of 100 units each, for 24 h`."""
+        parts = []
+        if self.levels > 1:
+            parts.append(f"in {self.levels} steps")
+        if self.stage == "canary" and self.max_share < 1:
+            first = "the first of" if self.levels > 1 else "of"
+            parts.append(f"{first} at most {self.max_share * 100:g} %")
+        if self.min_units > 1:
+            parts.append(f"of {self.min_units} units{' each' if self.levels > 1 else ''}")
+        if self.min_hours > 0:
+            parts.append(f"for {self.min_hours:g} h")
+        return " ".join([self.stage, ", ".join(parts)]).strip()
+
+
 class TierRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What one tier asks for.
 
@@ -111,6 +149,7 @@ class TierRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             unapproved.
         release_plan: sensitivities in which a promotion carries a release plan.
         drill_max_age_days: per sensitivity, how long ago the way back was rehearsed at most.
+        rollout: per sensitivity, the stages that a release which follows another one passes, in their order.
     """
 
     gates: tuple[str, ...]
@@ -125,6 +164,7 @@ class TierRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     tracker: tuple[Sensitivity, ...] = ()
     release_plan: tuple[Sensitivity, ...] = ()
     drill_max_age_days: dict[Sensitivity, int] = {}
+    rollout: dict[Sensitivity, tuple[StageTerms, ...]] = {}
 
     @property
     def asked(self) -> frozenset[str]:
@@ -286,6 +326,12 @@ def _complaints_about(rule: TierRule) -> Iterator[tuple[str, str]]:
                 f"has the tracker asked in {sensitivity}, and asks for no ticket there",
                 f"write ticket.{sensitivity} = '[A-Z]+-[0-9]+', or leave tracker out",
             )
+    for sensitivity, stages in rule.rollout.items():
+        for complaint in _about_stages(stages):
+            yield (
+                f"has a rollout for {sensitivity} {complaint}",
+                'write [{ stage = "shadow" }, { stage = "canary" }]',
+            )
     days = (rule.evidence_max_age_days, rule.revalidate_days or 1, *rule.drill_max_age_days.values())
     if min(days) < 1 or rule.waivers.max_days <= 0 or rule.waivers.renewals < 0:
         yield "counts with days of less than one", "write whole days"
@@ -293,3 +339,21 @@ def _complaints_about(rule: TierRule) -> Iterator[tuple[str, str]]:
         yield "has waivers whose max_days is no number of days", "write max_days = 30"
     if min(rule.people.values(), default=0) < 0:
         yield "asks for fewer than no people", "write 0 or more"
+
+
+def _about_stages(stages: tuple[StageTerms, ...]) -> Iterator[str]:
+    """Why no rollout could pass these stages, or why they ask for none."""
+    named, order = [one.stage for one in stages], get_args(Stage)
+    if not stages:
+        yield "that names no stage"
+    if named != sorted(set(named), key=order.index):
+        yield f"whose stages are not in the order {', '.join(order)}, each once"
+    if "soak" in named and "canary" not in named:
+        yield "with a soak and no canary before it"
+    for one in stages:
+        if one.levels < 1 or one.min_units < 1 or not 0 < one.max_share <= 1:
+            yield f"whose {one.stage} has no step, no unit or no share from 0 to 1"
+        if not 0 <= one.min_hours <= MAX_STAGE_HOURS:
+            yield f"whose {one.stage} lasts {one.min_hours:g} h: from 0 to {MAX_STAGE_HOURS:g}"
+        if one.stage != "canary" and one.levels > 1:
+            yield f"with {one.levels} steps of {one.stage}, of which there is one"

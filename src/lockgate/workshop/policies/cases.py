@@ -8,12 +8,14 @@
     rules = ["governance.approval"]
 
 What a case does not mention is in order: every gate the policy asks for has passed today, there is a release plan, a
-drill of yesterday, the consent of consumers, a ticket. Only approvals have to be given.
+drill of yesterday, the consent of consumers, a ticket, a rollout by the stages that the policy asks for. Only approvals
+have to be given.
 """
 
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -41,7 +43,7 @@ from lockgate.gates.messages import EvidenceLine, Verdict
 from lockgate.gates.state import EVIDENCE, EvidenceState, evidence_key
 from lockgate.governance.decide import bound_of
 from lockgate.governance.judgement import DAY_US, WAITS_FOR_PEOPLE
-from lockgate.governance.policies.policy import AnyPolicy, ApproverRole, Sensitivity
+from lockgate.governance.policies.policy import AnyPolicy, ApproverRole, Sensitivity, StageTerms, TierRule
 from lockgate.governance.release_plan import ReleasePlan, Risk
 from lockgate.governance.state import (
     APPROVAL,
@@ -63,7 +65,7 @@ from lockgate.governance.tickets.tracker import WAITS_FOR_TRACKER, TicketAnswer,
 from lockgate.hub.kernel import gather
 from lockgate.registry.messages import Tier
 from lockgate.registry.state import MODEL, VERSION, ModelState, VersionState
-from lockgate.traffic.plan import Fallback
+from lockgate.traffic.plan import N_SLOTS, Fallback
 
 _MODEL, _KEY, _PLACE, _AUTHOR = "main/case", "main/case@2.0.0", "there", "author"
 _ENDPOINT = f"{_PLACE}/{_MODEL}"
@@ -95,6 +97,8 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         waivers: gates whose failure risk has waived.
         signed_off: whether the endpoint's consumer has agreed; the version is a new major one.
         tracker: what the tracker says of the ticket where the policy has it asked.
+        rollout: the stages by which the endpoint rolls out, as a policy names them; none of them is a release at once.
+        first_release: whether nothing was ever live there.
     """
 
     name: str
@@ -113,6 +117,8 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     drill_age_days: float | None = 1.0
     signed_off: bool = True
     tracker: Literal["open", "approved", "unapproved", "closed", "unknown"] = "open"
+    rollout: tuple[StageTerms, ...] | None = None
+    first_release: bool = False
 
     @property
     def ticket_fact(self) -> TicketFact:
@@ -195,7 +201,7 @@ def _ref(kind: DocumentKind[Any], key: str) -> DocRef:
 def _documents(case: Case, policy: PolicyState) -> dict[DocRef, Any]:
     """A version 2.0.0 that is to follow 1.0.0 on its only endpoint."""
     rule = policy.policy.rule(case.tier)
-    endpoint = _endpoint()
+    endpoint = _endpoint(case.first_release)
     here = approval_key(_KEY, _PLACE)
     known: dict[DocRef, Any] = {
         _ref(POLICY, "main"): policy,
@@ -207,7 +213,7 @@ def _documents(case: Case, policy: PolicyState) -> dict[DocRef, Any]:
             environment=_PLACE, order=0, sensitivity=case.sensitivity, target="local", trust=()
         ),
         _ref(ENDPOINT, _ENDPOINT): endpoint,
-        _ref(SETTINGS, _ENDPOINT): SettingsState(endpoint=_ENDPOINT, settings=_SETTINGS),
+        _ref(SETTINGS, _ENDPOINT): _settings(case, rule),
         _ref(EVIDENCE, evidence_key(_KEY)): _evidence(case, rule.gates, ""),
         _ref(EVIDENCE, evidence_key(_KEY, _PLACE)): _evidence(
             case, rule.relative.get(case.sensitivity, ()), _PLACE
@@ -231,11 +237,28 @@ def _documents(case: Case, policy: PolicyState) -> dict[DocRef, Any]:
     return known
 
 
-_SETTINGS = EndpointSettings(
-    rollout=RolloutPolicy(
-        steps=(RolloutStep(stage="canary", weight=1000, min_units=1, bake_s=0.0),), guards={"errors": Guard()}
-    )
-)
+def _settings(case: Case, rule: TierRule) -> SettingsState:
+    """A rollout by the stages of the case; else by those that the policy asks for, and by a canary in any case."""
+    stages = case.rollout
+    if stages is None:
+        stages = rule.rollout.get(case.sensitivity) or (StageTerms(stage="canary", max_share=0.1),)
+    steps = tuple(step for stage in stages for step in _steps(stage))
+    policy = RolloutPolicy(steps=steps, guards={"errors": Guard()}) if steps else None
+    return SettingsState(endpoint=_ENDPOINT, settings=EndpointSettings(rollout=policy))
+
+
+def _steps(stage: StageTerms) -> Iterator[RolloutStep]:
+    """As many as it has levels, over its hours, each of a bigger share than the one before."""
+    first = {"shadow": 0, "canary": min(int(stage.max_share * N_SLOTS), N_SLOTS // 2), "soak": N_SLOTS}
+    for level in range(stage.levels):
+        yield RolloutStep(
+            stage=stage.stage,
+            weight=first[stage.stage] + level,
+            min_units=stage.min_units,
+            bake_s=stage.min_hours * 3600 / stage.levels,
+        )
+
+
 _DRILLED = DrillFigures(
     n_flips=1,
     n_requests=1,
@@ -268,7 +291,7 @@ def _version() -> VersionState:
     )
 
 
-def _endpoint() -> EndpointState:
+def _endpoint(first_release: bool) -> EndpointState:
     def live(number: str) -> Live:
         served = Served(version=f"{_MODEL}@{number}", package=_LIVE, signatures=(_LIVE,))
         return Live(served=served, release=1, since=_NOW, approved_by=(), ticket="")
@@ -278,8 +301,8 @@ def _endpoint() -> EndpointState:
         fallback=Fallback(kind="constant", value=0.0),
         consumers=("consumer",),
         dashboards=(),
-        live=live("1.0.0"),
-        previous=live("0.9.0"),
+        live=None if first_release else live("1.0.0"),
+        previous=None if first_release else live("0.9.0"),
     )
 
 
@@ -289,12 +312,12 @@ def _evidence(case: Case, gates: tuple[str, ...], environment: str) -> EvidenceS
         verdict = case.verdicts.get(gate, "pass")
         figures: list[Figure | None] = [one for one in case.figures if one.gate == gate]
         if verdict != "none":
-            lines += [_line(gate, figure, verdict, environment) for figure in figures or [None]]
+            lines += [_line(case, gate, figure, verdict, environment) for figure in figures or [None]]
     return EvidenceState(
         version=_KEY,
         package=_NEW,
         environment=environment,
-        baseline=_LIVE if environment else None,
+        baseline=_baseline(case, environment),
         evidence_set=sha256(environment.encode()),
         lines=tuple(lines),
         recorded_at=_NOW - int(case.evidence_age_days * DAY_US),
@@ -302,7 +325,11 @@ def _evidence(case: Case, gates: tuple[str, ...], environment: str) -> EvidenceS
     )
 
 
-def _line(gate: str, figure: Figure | None, verdict: str, environment: str) -> EvidenceLine:
+def _baseline(case: Case, environment: str) -> str | None:
+    return None if not environment else "" if case.first_release else _LIVE
+
+
+def _line(case: Case, gate: str, figure: Figure | None, verdict: str, environment: str) -> EvidenceLine:
     metric = figure.metric if figure else "stated"
     return msgspec.convert(
         {
@@ -315,7 +342,7 @@ def _line(gate: str, figure: Figure | None, verdict: str, environment: str) -> E
             "summary": f"{verdict} {gate} {metric}",
             "digest": sha256(f"{gate} {metric}".encode()),
             "environment": environment,
-            "baseline": _LIVE if environment else None,
+            "baseline": _baseline(case, environment),
             "measured": figure.measured if figure else None,
             "low": figure.low if figure else None,
             "high": figure.high if figure else None,
