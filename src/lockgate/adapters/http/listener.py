@@ -12,10 +12,13 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import uvicorn
+from cryptography import x509
 
+from lockgate.core.clock import Micros, iso
 from lockgate.core.errors import Invalid, Unavailable, Unsupported
 
 LOOPBACK = "127.0.0.1"
@@ -29,7 +32,7 @@ class IdentitiesUnproven(Unsupported):
 
 
 class CertificateInvalid(Invalid):
-    """Certificate and key cannot be read, or do not belong together."""
+    """Certificate and key cannot be read, do not belong together, or are out of date."""
 
     code = "http.certificate-invalid"
 
@@ -141,6 +144,25 @@ def check_certificate(certfile: str | None, keyfile: str | None) -> None:
             remedy="give PEM files that belong together, the key without a password: certfile and keyfile in [listen]",
             certfile=certfile,
         ) from error
+
+
+def require_current(certfile: str, now: Micros) -> Micros:
+    """Until when callers take the certificate.
+
+    Raises:
+        CertificateInvalid: they do not take it now.
+    """
+    own = x509.load_pem_x509_certificates(Path(certfile).read_bytes())[0]
+    begins, ends = (
+        int(at.timestamp() * 1_000_000) for at in (own.not_valid_before_utc, own.not_valid_after_utc)
+    )
+    if not begins <= now <= ends:
+        raise CertificateInvalid(
+            f"{certfile} is good from {iso(begins)} to {iso(ends)} only, so no caller takes it now",
+            remedy="put a new certificate there, and start the hub again",
+            certfile=certfile,
+        )
+    return ends
 
 
 def _listen(host: str, port: int) -> socket.socket:

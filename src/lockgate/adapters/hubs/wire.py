@@ -59,6 +59,13 @@ class HubUnreachable(Unavailable):
     code = "hub.unreachable"
 
 
+class HubUntrusted(Unavailable):
+    """Whoever answers does not show a certificate that this machine trusts. Nothing was sent."""
+
+    code = "hub.untrusted"
+    retryable = False
+
+
 class HubAddressInvalid(Invalid):
     code = "hub.address-invalid"
 
@@ -122,6 +129,7 @@ class Wire:
             again: whether it may be sent once more as it is, when the connection broke.
         Raises:
             HubUnreachable: nobody answered.
+            HubUntrusted: over https, somebody whom this machine does not trust.
             LockgateError: what the hub raised, as its first-level class with its code.
         """
         for _ in range(_N_WAITS):
@@ -159,7 +167,14 @@ class Wire:
                 failure = error
         raise self.unreachable(failure) from failure
 
-    def unreachable(self, failure: Exception | None) -> HubUnreachable:
+    def unreachable(self, failure: Exception | None) -> Unavailable:
+        refused = _refused_certificate(failure)
+        if refused is not None:
+            return HubUntrusted(
+                f"{self.url} shows a certificate that is not trusted here: {refused.verify_message}",
+                remedy="if its authority is your own: SSL_CERT_FILE=ca.pem; else ask who operates the hub",
+                url=self.url,
+            )
         return HubUnreachable(
             f"no answer from the hub at {self.url}: {failure or 'unknown'}",
             remedy="check that the hub runs there, then try again",
@@ -170,6 +185,13 @@ class Wire:
         if self._token is not None:
             return {"Authorization": f"Bearer {self._token()}"}
         return {ACTOR_HEADER: quote(self._actor, safe="@ ")}
+
+
+def _refused_certificate(failure: BaseException | None) -> ssl.SSLCertVerificationError | None:
+    """What lies behind the error of the HTTP library, which keeps the words and drops the kind."""
+    while failure is not None and not isinstance(failure, ssl.SSLCertVerificationError):
+        failure = failure.__cause__ or failure.__context__
+    return failure
 
 
 def _asked_to_wait(response: httpx.Response) -> float | None:

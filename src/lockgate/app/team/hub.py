@@ -18,7 +18,7 @@ from lockgate.access.decide import DEFAULT_TOKEN_DAYS
 from lockgate.adapters.http.blobs import Uploads
 from lockgate.adapters.http.gate import UNMETERED, Gate, Limits, arriving
 from lockgate.adapters.http.identity import identity_routes
-from lockgate.adapters.http.listener import check_certificate
+from lockgate.adapters.http.listener import check_certificate, require_current
 from lockgate.adapters.http.messages import Lanes
 from lockgate.adapters.identity.checkpoints import read_key
 from lockgate.adapters.identity.keys import CheckpointKey, PublicKey, generate_checkpoint_key
@@ -29,6 +29,7 @@ from lockgate.app.deciding import LOCAL_LOOK_S, Deciding
 from lockgate.app.http.server import Behind, HubServer, by_claimed_name, create_app
 from lockgate.app.stores import open_blobs, open_sinks, open_store
 from lockgate.app.team.config import HubConfig, read_hub_config
+from lockgate.core.clock import iso
 from lockgate.core.journal import verifier_key
 from lockgate.hub.authority import embedded
 from lockgate.hub.kernel import LocalHub
@@ -106,11 +107,12 @@ class Team(Deciding):
             generate_checkpoint_key(path)
         CheckpointKey(path)
 
-    def check_listening(self) -> None:
-        """What `serve` would find out later. Raises `CertificateInvalid` and `NetworkInvalid`."""
-        listen = self.config.listen
-        check_certificate(self._path(listen.certfile), self._path(listen.keyfile))
+    def check_listening(self) -> list[str]:
+        """What `serve`, or a caller, would find out later. Raises `CertificateInvalid` and `NetworkInvalid`."""
+        certfile = self._path(self.config.listen.certfile)
+        check_certificate(certfile, self._path(self.config.listen.keyfile))
         parse_networks(self.config.webhooks.networks)
+        return [f"tls: good until {iso(require_current(certfile, self.clock.now()))}"] if certfile else []
 
     def app(self) -> Litestar:
         """The HTTP application over this hub."""
@@ -226,7 +228,7 @@ def check(config: HubConfig, base: Path) -> list[str]:
     team.sink.read()
     lines = [f"store: {head} entries", f"checkpoints: the last one knows {team.sink.last_size()} entries"]
     lines += [f"checkpoints: checked with the key {verifier_key(one)}" for one in team.note_keys]
-    team.check_listening()
+    lines += team.check_listening()
     for environment in config.trust:
         lines.append(f"trust: {len(team.trusted(environment))} keys in {environment}")
     if config.tracker is not None:
