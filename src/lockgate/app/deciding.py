@@ -38,6 +38,7 @@ from lockgate.registry.ports import Verifier
 from lockgate.registry.state import KEY, VersionState
 from lockgate.workshop.admission.facts import Facts
 from lockgate.workshop.config import RetentionTable, TrackerTable
+from lockgate.workshop.upkeep.collecting import prune_captures
 
 CONTROLLER = controller()
 LOCAL_LOOK_S = 1.0
@@ -116,6 +117,13 @@ class Deciding:
             self.clock,
             self.ids,
         )
+
+    def prune_captures(self) -> int:
+        """Remove captures whose term has run out; how many files that were."""
+        if self.run is None:
+            return 0
+        files = CaptureReader(self.run)
+        return prune_captures(self.journal, files, self.clock.now(), self.retention.captures)
 
     def hub_for(self, session: Session) -> LocalHub:
         return LocalHub(

@@ -33,6 +33,7 @@ from lockgate.workshop.upkeep.erasing import Eraser
 
 _TICK_S = 0.1
 _LOOK_S = 0.1
+_CAPTURES_S = 60.0
 _CHECKPOINT_EVERY_S = 60.0
 _READY_S = 60.0
 _LEAVE_S = 20.0
@@ -119,6 +120,7 @@ class Supervisor:
                 self._chores.start("effects", _TICK_S, self._control.effects.carry_out)
                 self._chores.start("rollouts", _LOOK_S, self._control.rollouts.look)
                 self._chores.start("local plans", LOCAL_LOOK_S, self._control.adopt)
+                self._chores.start("captures", _CAPTURES_S, self._control.prune_captures)
                 eraser = Eraser(self._control.journal, self._control.blobs, self._control.steps)
                 self._chores.start("erasures", LOCAL_LOOK_S, eraser.look)
                 self._chores.keep("webhooks", lambda leaving: notifier.run(leaving, note))

@@ -83,7 +83,8 @@ class AuditTable(_Table, frozen=True, kw_only=True):
 
 class RetentionTable(_Table, frozen=True, kw_only=True):
     """For how many days bytes are kept at least: of versions that were rejected or retired, by tier, from then on; of
-    anything that no version, run or document needs, from when it was last put.
+    anything that no version, run or document needs, from when it was last put. And for how many at most `captures` of
+    traffic are kept once the plan under which they were made is over.
     """
 
     low: int = 180
@@ -91,9 +92,11 @@ class RetentionTable(_Table, frozen=True, kw_only=True):
     high: int = 3650
     critical: int = 3650
     unneeded: int = 30
+    captures: int = 30
 
     def __post_init__(self) -> None:
-        if min(self.low, self.moderate, self.high, self.critical) < 0 or self.unneeded < 1:
+        terms = (self.low, self.moderate, self.high, self.critical, self.captures)
+        if min(terms) < 0 or self.unneeded < 1:
             raise ValueError("terms are days, not negative; what nobody needs is kept a day at least")
 
     @property

@@ -35,7 +35,7 @@ def times(reader: CaptureReader, *generations: int) -> list[tuple[int, int]]:
 def test_without_a_directory_there_is_nothing(tmp_path: Path):
     reader = CaptureReader(tmp_path / "nowhere")
     assert times(reader, 1) == []
-    assert reader.prune(ENDPOINT, 9) == 0
+    assert reader.prune(ENDPOINT, 9, last_at=1 << 62) == 0
 
 
 def test_lines_of_all_workers_come_by_time_and_once(tmp_path: Path):
@@ -157,8 +157,9 @@ def test_old_generations_are_removed(tmp_path: Path):
         append(tmp_path, f"{generation}-1-1.jsonl", line(generation))
     kept = append(tmp_path, "notes.txt", line(1))
     reader = CaptureReader(tmp_path)
-    assert reader.prune(ENDPOINT, 10) == 2
-    assert reader.prune(ENDPOINT, 10) == 0
+    assert reader.prune(ENDPOINT, 10, last_at=0) == 0
+    assert reader.prune(ENDPOINT, 10, last_at=1 << 62) == 2
+    assert reader.prune(ENDPOINT, 10, last_at=1 << 62) == 0
     assert times(reader, 1, 2, 10) == [(10, 10)]
     assert kept.exists()
 
@@ -166,7 +167,7 @@ def test_old_generations_are_removed(tmp_path: Path):
 def test_a_directory_that_cannot_be_read_is_told(tmp_path: Path):
     (tmp_path / "capture").write_text("in the way")
     reader = CaptureReader(tmp_path)
-    for ask in (lambda: times(reader, 1), lambda: reader.prune(ENDPOINT, 2)):
+    for ask in (lambda: times(reader, 1), lambda: reader.prune(ENDPOINT, 2, last_at=0)):
         with pytest.raises(TargetUnavailable, match="captures"):
             ask()
 

@@ -54,9 +54,9 @@ class CaptureReader:
                 yield head.generation, head.line
                 self._push(heap, head.path, head.generation, head.rest, head.at)
 
-    def prune(self, endpoint: str, before_generation: int) -> int:
-        """Remove the files of all generations before this one; how many they were. Whoever still writes one
-        writes into the void.
+    def prune(self, endpoint: str, before_generation: int, *, last_at: Micros) -> int:
+        """Remove the files of all generations before this one that nothing was added to since `last_at`; how many
+        they were. Whoever still writes one writes into the void.
 
         Raises:
             TargetUnavailable: the run directory cannot be written.
@@ -64,11 +64,13 @@ class CaptureReader:
         n_removed = 0
         with self._translated():
             for path, generation in self._files(endpoint):
-                if generation < before_generation:
-                    with suppress(FileNotFoundError):
+                if generation >= before_generation:
+                    continue
+                with suppress(FileNotFoundError):
+                    if path.stat().st_mtime_ns // 1000 < last_at:
                         path.unlink()
                         n_removed += 1
-                    self._read_bytes.pop(path, None)
+                        self._read_bytes.pop(path, None)
         return n_removed
 
     def erase(self, endpoint: str, units: Collection[str]) -> int:

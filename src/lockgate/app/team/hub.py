@@ -39,6 +39,7 @@ _LOOK_S = 0.1
 _CHECKPOINT_LOOK_S = 1.0
 _COUNTS_S = 10.0
 _SWEEP_S = 3600.0
+_CAPTURES_S = 60.0
 _LEAVE_S = 5.0
 
 
@@ -195,6 +196,7 @@ class Team(Deciding):
             chores.start("effects", _LOOK_S, self.effects.carry_out)
             chores.start("rollouts", _LOOK_S, self.rollouts.look)
             chores.start("local plans", LOCAL_LOOK_S, self.adopt)
+            chores.start("captures", _CAPTURES_S, self.prune_captures)
 
     def _checkpoint_when_due(self) -> None:
         seq, audit = self.journal.head().seq, self.config.audit

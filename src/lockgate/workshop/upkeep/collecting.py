@@ -7,14 +7,17 @@ they are removed, so a crash leaves bytes that are said to be gone, never a hole
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Protocol
 
 import msgspec
 
 from lockgate.core.blobs import KeptBlob, SweptBlobs
-from lockgate.core.clock import Clock, Ids
+from lockgate.core.clock import Clock, Ids, Micros
 from lockgate.core.messages import Command, Receipt
 from lockgate.core.names import parse_version
+from lockgate.delivery.state import ENDPOINT, ROLLOUT, release_key
 from lockgate.hub.holdings import Kept, due, needed
+from lockgate.hub.kernel import read_body
 from lockgate.hub.ports import Journal
 from lockgate.pipeline.artifact import StepRecord
 from lockgate.registry.messages import RecordSweep
@@ -103,6 +106,32 @@ def collect(
         dry_run=dry_run,
         n_erased=n_erased,
     )
+
+
+class OldCaptures(Protocol):
+    """What was written down of the traffic of endpoints, by the generation of their plans."""
+
+    def prune(self, endpoint: str, before_generation: int, *, last_at: Micros) -> int: ...
+
+
+def prune_captures(journal: Journal, files: OldCaptures, now: Micros, days: int) -> int:
+    """Remove the captures of plans that are over, and were last added to before so many days; how many files.
+
+    A rollout that is on its way is judged by all its captures, so they stay, however old they are.
+
+    Raises:
+        TargetUnavailable: the files cannot be removed.
+    """
+    n_removed = 0
+    for stored in journal.documents(ENDPOINT.name):
+        endpoint = read_body(ENDPOINT, stored)
+        first = endpoint.generation + (endpoint.removed_at is not None)
+        if endpoint.rollout is not None:
+            known = journal.document(ROLLOUT.name, release_key(stored.key, endpoint.rollout.release))
+            runs = () if known is None else read_body(ROLLOUT, known).runs
+            first = min([first, endpoint.rollout.generation, *(run.generation for run in runs)])
+        n_removed += files.prune(stored.key, first, last_at=now - days * _DAY_US)
+    return n_removed
 
 
 def _sweep(

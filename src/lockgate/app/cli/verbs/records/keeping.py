@@ -23,7 +23,8 @@ def collect(session: Session, dry_run: bool) -> None:
     """Give up packages whose terms have run out, and remove bytes that nothing needs.
 
     Terms stand in [retention] of lockgate.toml, or of hub.toml with --config. What is live, previous, on its way, held,
-    or of a version that is neither rejected nor retired stays, and so does everything that was recorded.
+    or of a version that is neither rejected nor retired stays, and so does everything that was recorded. Captures of
+    traffic whose term is over go too, as they do by themselves while a data plane is up.
     """
     session.work_here()
     control = session.control
@@ -41,6 +42,9 @@ def collect(session: Session, dry_run: bool) -> None:
             unneeded_days=control.retention.unneeded,
             dry_run=dry_run,
         )
+    n_captures = 0 if dry_run else control.prune_captures()
+    if n_captures:
+        session.note(f"{n_captures} files of captures removed")
     session.seal()
     session.answer(done, done.text())
 
