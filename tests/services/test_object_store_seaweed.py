@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import itertools
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from subprocess import PIPE
+from typing import Any
 
 import obstore
 import pytest
-from seaweed import Seaweed, seaweed, secret
+from relays import counting
+from seaweed import Seaweed, environment, seaweed, secret
 
 from lockgate.adapters.blobs import object_store
 from lockgate.adapters.blobs.object_store import (
@@ -22,6 +27,7 @@ from lockgate.adapters.blobs.object_store import (
     open_bucket,
     open_sink,
 )
+from lockgate.core.blobs import BlobMissing
 from lockgate.core.digests import sha256
 from lockgate.core.journal import Checkpoint
 from lockgate.testing.blobs_suite import BlobStoreContract, Damage
@@ -97,6 +103,50 @@ def test_a_large_blob_goes_up_in_parts_and_comes_back_whole(store: ObjectBlobs) 
     digest = store.put(data)
     assert digest == sha256(data) == store.put(data)
     assert sha256(Path(store.path(digest)).read_bytes()) == digest
+
+
+PUTS = """\
+import sys
+from pathlib import Path
+from lockgate.adapters.blobs.object_store import open_blobs
+import os
+print(open_blobs(sys.argv[1], lambda name, where: os.environ[name[4:]], Path(sys.argv[3])).put_file(sys.argv[2]))
+"""
+
+
+def test_a_killed_upload_goes_on_in_another_process_and_sends_what_is_missing(
+    server: Seaweed, url: str, tmp_path: Path, eventually: Callable[..., Any]
+) -> None:
+    file, part = tmp_path / "large", 16 * 1024 * 1024
+    file.write_bytes(os.urandom(1 << 20) * 100)
+    digest, size = sha256(file.read_bytes()), file.stat().st_size
+    host = server.endpoint.removeprefix("http://")
+
+    def puts(way: str, cache: str) -> subprocess.Popen[str]:
+        where = url.replace(server.endpoint, f"http://{way}")
+        command = [sys.executable, "-P", "-c", PUTS, where, str(file), str(tmp_path / cache)]
+        return subprocess.Popen(command, env={**os.environ, **environment()}, stdout=PIPE, text=True)
+
+    with counting(host, holds_at=size // 2) as (way, sent):
+        first = puts(way, "one")
+        eventually(lambda: sent[0] >= size // 2)
+        first.kill()
+        first.communicate(timeout=60)
+    store = open_blobs(url, secret, tmp_path / "cache")
+    there = sum(one.n_bytes for one in store.kept())
+    assert not store.has(digest) and 0 < there < size
+    with pytest.raises(BlobMissing):
+        store.get(digest)
+
+    with counting(host) as (way, sent):
+        second = puts(way, "two")
+        out, _ = second.communicate(timeout=120)
+    assert (second.returncode, out.strip()) == (0, digest)
+    assert size - there <= sent[0] < size - there + part / 16
+    assert sha256(store.get(digest)) == digest
+    assert [(one.digest, one.n_bytes) for one in store.kept()] == [(digest, size)]
+    store.delete(digest)
+    assert list(store.kept()) == []
 
 
 def test_of_many_who_create_one_object_one_wins(url: str) -> None:

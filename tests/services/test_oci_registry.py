@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import socket
-import struct
-import sys
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 from registry import Registry, registry, write_login
+from relays import breaking, counting
 
 from decided import Decided
 from lockgate.adapters.registries.oci import Held, OciRegistry
@@ -145,14 +141,6 @@ def test_what_the_journal_attests_goes_through_a_registry_that_knows_no_referrer
     project.types(f"verify {at}:1.0.0 --require approval:risk --for prod").must(3)
 
 
-@contextmanager
-def counting(host: str) -> Iterator[tuple[str, list[int]]]:
-    """A way to the registry that counts the bytes that go there, in the first place of a list."""
-    sent = [0]
-    with breaking(host, sys.maxsize, sent=sent) as way:
-        yield way, sent
-
-
 def test_the_next_version_in_another_repository_takes_what_it_shares_from_there(
     server: Registry, tmp_path: Path
 ) -> None:
@@ -179,60 +167,6 @@ def test_the_next_version_in_another_repository_takes_what_it_shares_from_there(
         project.types(f"push {two.digest} {way}/mounted/unknown --without all").must(0)
         assert sent[0] > len(shared)
         project.types(f"push {two.digest} {way}/other --without all --mount-from ../x").must(2)
-
-
-@contextmanager
-def breaking(host: str, after: int, *, sent: list[int] | None = None) -> Iterator[str]:
-    """A way to the registry that breaks once, after so many bytes in one direction of one connection.
-
-    Args:
-        sent: counts what goes there instead; then nothing breaks.
-    """
-    name, _, port = host.partition(":")
-    listener = socket.create_server(("127.0.0.1", 0))
-    unbroken, threads, opened = [True], list[threading.Thread](), list[socket.socket]()
-
-    def pump(source: socket.socket, sink: socket.socket, counts: bool) -> None:
-        n = 0
-        with suppress(OSError):
-            while data := source.recv(65536):
-                n += len(data)
-                if counts and sent is not None:
-                    sent[0] += len(data)
-                if n > after and unbroken[0]:
-                    unbroken[0] = False
-                    # Closed with a reset, as a machine does that goes away.
-                    for one in (source, sink):
-                        one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                    break
-                sink.sendall(data)
-        for one in (source, sink):
-            with suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
-            one.close()
-
-    def serve() -> None:
-        with suppress(OSError):
-            while True:
-                client, _ = listener.accept()
-                upstream = socket.create_connection((name, int(port)))
-                opened.extend((client, upstream))
-                for way in ((client, upstream, True), (upstream, client, False)):
-                    threads.append(threading.Thread(target=pump, args=way))
-                    threads[-1].start()
-
-    threads.append(threading.Thread(target=serve))
-    threads[0].start()
-    try:
-        yield f"127.0.0.1:{listener.getsockname()[1]}"
-        assert sent is not None or not unbroken[0], "nothing broke"
-    finally:
-        for one in (listener, *opened):
-            with suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
-            one.close()
-        for thread in threads:
-            thread.join(10)
 
 
 def test_a_connection_that_breaks_costs_no_byte_up_or_down(server: Registry) -> None:

@@ -316,7 +316,26 @@ def test_a_package_goes_by_a_registry_and_is_the_same(story: Story) -> None:
     story.taken_back  # noqa: B018
     image = f"{story.team.images.host}/models/flight-delay"
     pager = story.taken_back.has_a_checkout(story.team.project, keys=False)
-    pushed = pager.asks(f"push {ONE} {image}")
+    # Who has no key that signs brings the package and what is signed already, and says so.
+    assert "transport.nobody-signs" in pager.types(f"push {ONE} {image}").text
+    pushed = pager.asks(f"push {ONE} {image} --without all")
     kim = story.people["kim"]
     pulled = kim.types(f"pull {image}:1.0.0 --json", hub=False).must(OK).json
     assert pulled["digest"] == pushed["digest"] == story.judged["package"]
+
+
+def test_who_has_only_the_registry_and_two_public_keys_knows_who_approved(story: Story) -> None:
+    image = f"{story.team.images.host}/models/attested"
+    done = story.taken_back.has_a_checkout(story.team.project, keys=True).asks(f"push {ONE} {image}")
+    assert done["n_signed"] > 4
+    (key,) = re.findall(r"checked with the key (\S+)", story.team.second.checks())
+    asked = f"verify {image}:1.0.0 --trust trust/signing.pub --journal-key {key} --for prod"
+    kim = story.people["kim"]
+    known = kim.types(f"{asked} --require approval:owner --require promotion --json", hub=False).must(OK)
+    approvals = [
+        one["claim"]
+        for one in known.json["attestations"]
+        if one["claim"] and one["claim"]["kind"] == "approval"
+    ]
+    assert {(one["by"], one["result"]) for one in approvals} == {("bob@example.org", "approved")}
+    kim.types(f"{asked} --require approval:risk", hub=False).must(REFUSED, "attested.approval")

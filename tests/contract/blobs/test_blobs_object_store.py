@@ -5,12 +5,15 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from s3_server import S3, s3
 
 from lockgate.adapters.blobs import object_store
@@ -24,9 +27,10 @@ from lockgate.adapters.blobs.object_store import (
     ConditionalWritesIgnored,
     ObjectBlobs,
     open_blobs,
+    open_bucket,
     open_sink,
 )
-from lockgate.core.blobs import BlobMissing, StorageFull
+from lockgate.core.blobs import BlobCorrupt, BlobMissing, StorageFull
 from lockgate.core.digests import sha256
 from lockgate.core.errors import LockgateError
 from lockgate.core.journal import Checkpoint
@@ -153,6 +157,166 @@ def test_to_renew_a_large_blob_takes_none_of_its_bytes(server: S3, store: Object
     server.seen.clear()
     assert store.renew(digest)
     assert not [one for one in server.seen if one.startswith("PUT ")]
+
+
+# -- blobs in parts: everything above four bytes
+
+
+def in_parts(server: S3, cache: Path, part_bytes: int = 3) -> ObjectBlobs:
+    return ObjectBlobs(open_bucket(server.url(), secret), cache, single_bytes=4, part_bytes=part_bytes)
+
+
+def parts(server: S3, digest: str) -> list[str]:
+    return sorted(name for name in server.objects if f"/parts/{digest.removeprefix('sha256:')}/" in name)
+
+
+class TestBlobsInPartsAreSwept(SweptBlobsContract):
+    @pytest.fixture
+    def make(self, server: S3, tmp_path: Path) -> ObjectBlobs:
+        return in_parts(server, tmp_path / "cache")
+
+    @pytest.fixture
+    def age(self, make: ObjectBlobs, server: S3) -> Age:
+        def age(digest: str, at: int) -> None:
+            for name in (key(digest), *parts(server, digest)):
+                server.written[name] = at / 1_000_000
+            server.objects.pop(key(digest, "renewed"), None)
+
+        return age
+
+    @pytest.fixture(autouse=True)
+    def nothing_is_left(self, make: ObjectBlobs, server: S3) -> Iterator[None]:
+        yield
+        for one in list(make.kept()):
+            make.delete(one.digest)
+        assert server.objects == {}
+
+
+class TestBlobsInParts(BlobStoreContract):
+    @pytest.fixture
+    def make(self, server: S3, tmp_path: Path) -> ObjectBlobs:
+        return in_parts(server, tmp_path / "cache", part_bytes=100_000)
+
+    @pytest.fixture(params=["index", "part", "lost part"])
+    def damage(self, request: pytest.FixtureRequest, make: ObjectBlobs, server: S3) -> Damage:
+        def flip(digest: str) -> None:
+            name = key(digest) if request.param == "index" else parts(server, digest)[-1]
+            data = server.objects[name]
+            server.objects[name] = bytes([data[0] ^ 1]) + data[1:]
+            if request.param == "lost part":
+                del server.objects[name]
+
+        return flip
+
+
+def test_an_upload_goes_on_where_another_process_left_it(server: S3, tmp_path: Path) -> None:
+    data = b"0123456789abc"
+    digest = sha256(data)
+    in_parts(server, tmp_path / "first").put(data)
+    there = parts(server, digest)
+    assert len(there) == 5
+    del server.objects[key(digest)], server.objects[there[1]], server.objects[there[4]]
+    server.written[there[2]] = 1.0
+    server.seen.clear()
+    store = in_parts(server, tmp_path / "second")
+    with pytest.raises(BlobMissing):
+        store.get(digest)
+    assert store.put(data) == digest
+    sent = [line.removeprefix("PUT ") for line in server.seen if line.startswith("PUT")]
+    sent = [name for name in sent if "/.probe/" not in name and "/renewed/" not in name]
+    # What is missing, what is too old to be relied on, and at the end what makes a blob of them.
+    assert sorted(sent[:-1]) == [there[1], there[2], there[4]] and sent[-1] == key(digest)
+    assert store.get(digest) == data
+
+
+def test_what_an_upload_left_behind_is_swept_when_all_of_it_is_old(server: S3, tmp_path: Path) -> None:
+    store = in_parts(server, tmp_path / "cache")
+    digest = store.put(b"0123456789abc")
+    del server.objects[key(digest)]
+    there = parts(server, digest)
+    for name in there[1:]:
+        server.written[name] = 10.0
+    (left,) = store.kept()
+    assert (left.digest, left.n_bytes) == (digest, 13)
+    for name in (there[0], key(digest, "renewed")):
+        assert not store.discard(digest, 20_000_000)
+        server.written[name] = 11.0
+    assert store.discard(digest, 20_000_000)
+    assert server.objects == {}
+
+
+def test_an_upload_that_goes_on_while_a_sweep_takes_what_is_left_of_it_is_whole(
+    server: S3, tmp_path: Path
+) -> None:
+    store = in_parts(server, tmp_path / "cache")
+    made = {store.put(data): data for data in (b"a large blob %d" % number for number in range(24))}
+    for digest in made:
+        for name in (*parts(server, digest), key(digest, "renewed")):
+            server.written[name] = LONG_AGO / 1_000_000
+        del server.objects[key(digest)]
+    with ThreadPoolExecutor(6) as pool:
+        removed = [pool.submit(store.discard, digest, LONG_AGO + DAY) for digest in made]
+        put = [pool.submit(store.put, data) for data in made.values()]
+        also = [pool.submit(store.discard, digest, LONG_AGO + DAY) for digest in reversed(made)]
+    assert [one.result() for one in put] == list(made)
+    assert {one.result() for one in (*removed, *also)} <= {True, False}
+    for digest, data in made.items():
+        assert store.get(digest) == data
+
+
+def test_a_blob_of_which_a_sweep_was_killed_is_whole_when_it_is_put_again(server: S3, tmp_path: Path) -> None:
+    """Its parts go first; who reads meanwhile hears that it is missing."""
+    store = in_parts(server, tmp_path / "cache")
+    digest = store.put(b"0123456789abc")
+    for name in (key(digest), key(digest, "renewed"), *parts(server, digest)):
+        server.written[name] = 10.0
+    server.objects[key(digest, "sweeping")] = b"somebody"
+    del server.objects[parts(server, digest)[2]]
+    with pytest.raises(BlobMissing):
+        store.get(digest)
+    server.written[key(digest, "sweeping")] = time.time() - 3_601
+    assert store.put(b"0123456789abc") == digest
+    assert store.get(digest) == b"0123456789abc"
+    assert key(digest, "sweeping") not in server.objects
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        b"",
+        b"{}",
+        b'{"schema":"lockgate.parts/1","size":0,"part":3}',
+        b'{"schema":"lockgate.parts/1","size":13,"part":0}',
+        b'{"schema":"lockgate.parts/1","size":99999999999999,"part":1}',
+        b'{"schema":"lockgate.parts/2","size":13,"part":3}',
+        b"\xff\xfe",
+    ],
+)
+def test_an_object_that_is_neither_the_blob_nor_speaks_of_its_parts_is_damage(
+    server: S3, tmp_path: Path, own: bytes
+) -> None:
+    store = in_parts(server, tmp_path / "cache")
+    digest = store.put(b"0123456789abc")
+    server.objects[key(digest)] = own
+    with pytest.raises(BlobCorrupt):
+        store.get(digest)
+    assert store.put(b"0123456789abc") == digest
+    assert store.get(digest) == b"0123456789abc"
+
+
+@given(st.binary(min_size=1, max_size=40), st.integers(1, 12), st.integers(1, 12))
+def test_a_blob_reads_the_same_however_it_was_cut(data: bytes, part: int, other: int) -> None:
+    """Whoever wrote it, with whatever sizes; and what speaks of parts may be a blob itself."""
+    with s3() as server, tempfile.TemporaryDirectory() as folder:
+        bucket = open_bucket(server.url(), secret)
+        one = ObjectBlobs(bucket, f"{folder}/1", single_bytes=0, part_bytes=part)
+        two = ObjectBlobs(bucket, f"{folder}/2", single_bytes=other, part_bytes=other)
+        digest = one.put(data)
+        assert two.get(digest) == data == one.get(digest)
+        assert two.put(data) == digest
+        own = server.objects[key(digest)]
+        assert two.get(two.put(own)) == own
+        assert Path(two.path(digest)).read_bytes() == data
 
 
 @pytest.mark.parametrize("header", ["If-None-Match", "If-Match"])

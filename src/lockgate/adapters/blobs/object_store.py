@@ -1,6 +1,7 @@
 """Blobs in an object store that speaks S3, with a verified cache on this machine; and checkpoints in one.
 
     BUCKET/PREFIX/blobs/sha256/<hex>     one object per blob, created and never replaced
+    BUCKET/PREFIX/parts/<hex>/<a>-<b>    the bytes of a large blob from a to b; its own object then speaks of parts
     BUCKET/PREFIX/renewed/<hex>          empty; a blob was put again when this was written
     BUCKET/PREFIX/sweeping/<hex>         somebody is just removing the blob
     BUCKET/PREFIX/checkpoints/<size>     one object per signed note
@@ -18,6 +19,11 @@ store shows everybody at once what was written. Whoever dies while he removes le
 somebody takes it over, which is far longer than a request of his can be on its way. Left is this: a process that stands
 still for that hour between looking at the clock and sending its request, while another one puts the same blob.
 
+A large blob is sent part by part, each an object, and its own object last. So an upload that ended, with its process or
+without, goes on where it was: no library and no credential of a role has to know of an upload's id. What is read is the
+blob or its parts, whichever hashes to the name; there is no third. Who sends parts writes `renewed` and waits for a
+sweep before he looks which are there; who removes takes the own object last. So whoever finds none knows its parts.
+
 What is verified: `get` hashes on every read. `path` hashes what it brings into the cache, and asks the store each time
 whether the object is still the one it hashed (its ETag). When the store cannot be reached, a verified file of the cache
 is still handed out; when the store says the blob is gone, the file goes too.
@@ -30,14 +36,16 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 from urllib.parse import parse_qsl, urlsplit
 
+import msgspec
 import obstore
 from obstore.exceptions import (
     AlreadyExistsError,
@@ -51,7 +59,7 @@ from obstore.store import S3Store
 from lockgate.adapters.blobs.directory import DirectoryBlobs
 from lockgate.core.blobs import BlobCorrupt, BlobMissing, KeptBlob, StorageFull
 from lockgate.core.clock import Micros
-from lockgate.core.digests import Digest, check_digest, sha256
+from lockgate.core.digests import Digest, canonical, check_digest, sha256
 from lockgate.core.errors import Corrupt, Forbidden, Invalid, Unavailable, Unsupported, did_you_mean
 from lockgate.core.journal import Checkpoint
 
@@ -61,6 +69,8 @@ if TYPE_CHECKING:
 _SINGLE_BYTES = 64 * 1024 * 1024
 _PART_BYTES = 16 * 1024 * 1024
 _PARTS_AT_ONCE = 4
+_MAX_PARTS = 1_000_000
+_MAX_INDEX_BYTES = 256
 _ROUNDS = 5
 _SECRETS = {
     "access_key": "access_key_id",
@@ -75,6 +85,8 @@ _FULL = frozenset({"507", "InsufficientStorage", "QuotaExceeded", "XMinioStorage
 _DIGITS = 20
 _RENEW_AFTER_US = 3_600_000_000
 _ABANDONED_US = 3_600_000_000
+_GOES_ON_WITHIN_US = 12 * 3_600_000_000
+"""Parts older than this are sent again: they may not be there for as long as a sweep spares what is young."""
 _HASTE_US = 60_000_000
 _WAITS, _WAIT_S = 200, 0.05
 
@@ -155,6 +167,14 @@ class BucketUrl:
         return f"s3://{self.bucket}/{self.prefix}".rstrip("/")
 
 
+class Look(NamedTuple):
+    """What a store knows of an object. `written_at` by the store's own clock."""
+
+    etag: str
+    n_bytes: int
+    written_at: Micros
+
+
 class Bucket:
     """A place in an object store: small conditional operations, with the store's errors translated.
 
@@ -186,19 +206,6 @@ class Bucket:
                 return None
         return done["e_tag"] or ""
 
-    def upload(self, key: str, data: bytes) -> str:
-        """Write in parts, several at once, each tried again by itself; the object appears whole, at the end."""
-        with self._errors():
-            done = obstore.put(
-                self.store,
-                self.prefix + key,
-                data,
-                use_multipart=True,
-                chunk_size=_PART_BYTES,
-                max_concurrency=_PARTS_AT_ONCE,
-            )
-        return done["e_tag"] or ""
-
     def write(self, key: str, data: bytes) -> None:
         """Write an object, whatever is there."""
         with self._errors():
@@ -207,16 +214,16 @@ class Bucket:
     def etag(self, key: str) -> str | None:
         """Of the object; None when there is none."""
         found = self.head(key)
-        return None if found is None else found[0]
+        return None if found is None else found.etag
 
-    def head(self, key: str) -> tuple[str, Micros] | None:
-        """The ETag of the object, and when it was last written; None when there is none."""
+    def head(self, key: str) -> Look | None:
+        """A look at the object; None when there is none."""
         with self._errors():
             try:
                 meta = obstore.head(self.store, self.prefix + key)
             except FileNotFoundError:
                 return None
-        return meta["e_tag"] or "", _micros(meta["last_modified"])
+        return Look(meta["e_tag"] or "", meta["size"], _micros(meta["last_modified"]))
 
     def read(self, key: str) -> tuple[bytes, str] | None:
         """The object and its ETag; None when there is none."""
@@ -233,20 +240,17 @@ class Bucket:
 
     def names(self, folder: str) -> Iterator[str]:
         """What follows `folder` in the keys below it."""
-        return (name for name, _, _ in self.listing(folder))
+        return (name for name, _ in self.listing(folder))
 
-    def listing(self, folder: str) -> Iterator[tuple[str, int, Micros]]:
-        """As `names`, with the size of each object and when it was written."""
+    def listing(self, folder: str) -> Iterator[tuple[str, Look]]:
+        """As `names`, with a look at each."""
         start = self.prefix + folder
         with self._errors():
             for page in obstore.list(self.store, prefix=start.rstrip("/")):
                 for entry in page:
                     if entry["path"].startswith(start):
-                        yield (
-                            entry["path"].removeprefix(start),
-                            entry["size"],
-                            _micros(entry["last_modified"]),
-                        )
+                        found = Look(entry["e_tag"] or "", entry["size"], _micros(entry["last_modified"]))
+                        yield entry["path"].removeprefix(start), found
 
     def require_conditional_writes(self) -> None:
         """Try it out, on an object of its own that goes again.
@@ -298,17 +302,60 @@ class Bucket:
             ) from None
 
 
+class _Index(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the own object of a large blob holds: how many bytes it has, and how many are in each part."""
+
+    schema: Literal["lockgate.parts/1"] = "lockgate.parts/1"
+    size: int
+    part: int
+
+    @property
+    def n_parts(self) -> int:
+        return -(-self.size // self.part)
+
+    def bounds(self, number: int) -> tuple[int, int]:
+        return number * self.part, min(self.size, (number + 1) * self.part)
+
+    def key(self, digest: Digest, number: int) -> str:
+        start, end = self.bounds(number)
+        return f"{_parts(digest)}{start:0{_DIGITS}d}-{end:0{_DIGITS}d}"
+
+
+class _Found(NamedTuple):
+    """What lies under the name of a blob.
+
+    Attributes:
+        data: the blob's bytes; None when what is there does not hash to the name.
+        own: the blob's own object, its ETag in `etag`.
+        seal: the ETags of all that was read, one after another.
+    """
+
+    data: bytes | None
+    own: bytes
+    etag: str
+    seal: str
+
+
 class ObjectBlobs:
     """A `BlobStore` over a bucket.
 
     Args:
         bucket: one whose conditional writes were tried out (`open_bucket`).
         cache: a directory for verified copies; may be shared by processes, and removed at any time.
+        single_bytes: a blob above this size goes up in parts of `part_bytes`.
     """
 
-    def __init__(self, bucket: Bucket, cache: str | os.PathLike[str]) -> None:
+    def __init__(
+        self,
+        bucket: Bucket,
+        cache: str | os.PathLike[str],
+        *,
+        single_bytes: int = _SINGLE_BYTES,
+        part_bytes: int = _PART_BYTES,
+    ) -> None:
         self._bucket = bucket
         self._cache = DirectoryBlobs(cache)
+        self._single_bytes, self._part_bytes = single_bytes, part_bytes
         self._verified: dict[Digest, str] = {}
         self._lock = threading.Lock()
 
@@ -326,24 +373,92 @@ class ObjectBlobs:
 
     def _write(self, digest: Digest, data: bytes) -> bool:
         """Make the blob whole and young; false when somebody came in between."""
-        key = _key(digest)
-        if len(data) <= _SINGLE_BYTES:
-            etag = self._bucket.create(key, data)
-        elif self._bucket.etag(key) is None:
-            # No condition here: whoever is faster writes the same bytes, for the key is their hash.
-            etag = self._bucket.upload(key, data)
-        else:
-            etag = None
-        if etag is None:
-            found = self._intact(digest)
-            if found is True:
-                self._make_young(digest)
-                return True
-            # The bytes under this name are damaged; ours hash to it, so they may take the place.
-            etag = self._bucket.replace(key, data, found) if found else None
-        if etag is not None:
+        key, own, etag = _key(digest), data, None
+        if len(data) > self._single_bytes:
+            own = canonical(_Index(size=len(data), part=self._part_bytes))
+            if (etag := self._bucket.etag(key)) is None:
+                self._send(digest, data)
+        if etag is None and (etag := self._bucket.create(key, own)) is not None:
             self._remember(digest, etag)
-        return etag is not None
+            return True
+        found = self._find(digest)
+        if found is None:
+            return False
+        if found.data is not None:
+            self._make_young(digest)
+            return True
+        # The bytes under this name are damaged; ours hash to it, so they may take the place.
+        if own is not data:
+            self._send(digest, data, whole=True)
+        healed = self._bucket.replace(key, own, found.etag)
+        if healed is not None:
+            self._remember(digest, healed)
+        return healed is not None
+
+    def _send(self, digest: Digest, data: bytes, *, whole: bool = False) -> None:
+        """Send the parts of a blob, several at once. What is there of late is not sent again, unless `whole` says so.
+
+        A part is written over at will: its key says which bytes it holds, so whoever is faster writes the same.
+        """
+        index = _Index(size=len(data), part=self._part_bytes)
+        self._bucket.write(_renewed(digest), b"")
+        self._await_sweep(digest)
+        late = _now() - _GOES_ON_WITHIN_US
+        there = {
+            name: found.n_bytes
+            for name, found in ([] if whole else self._bucket.listing(_parts(digest)))
+            if found.written_at >= late
+        }
+
+        def send(number: int) -> None:
+            start, end = index.bounds(number)
+            key = index.key(digest, number)
+            if there.get(key.removeprefix(_parts(digest))) != end - start:
+                self._bucket.write(key, data[start:end])
+
+        with ThreadPoolExecutor(_PARTS_AT_ONCE) as pool:
+            list(pool.map(send, range(index.n_parts)))
+
+    def _find(self, digest: Digest) -> _Found | None:
+        """The blob, or its parts, or what is wrong there; None for nothing at all. What hashes to the name is noted."""
+        read = self._bucket.read(_key(digest))
+        if read is None:
+            return None
+        found = _Found(read[0], read[0], read[1], read[1])
+        if sha256(read[0]) != digest:
+            found = self._joined(digest, found)
+        if found.data is not None:
+            self._remember(digest, found.seal)
+        else:
+            with self._lock:
+                self._verified.pop(digest, None)
+        return found
+
+    def _joined(self, digest: Digest, found: _Found) -> _Found:
+        """With the parts that the blob's own object speaks of; with nothing when those are not the blob."""
+        nothing = found._replace(data=None)
+        try:
+            index = msgspec.json.decode(found.own[: _MAX_INDEX_BYTES + 1], type=_Index)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            return nothing
+        if index.size < 1 or index.part < 1 or index.n_parts > _MAX_PARTS:
+            return nothing
+        keys = [index.key(digest, number) for number in range(index.n_parts)]
+        with ThreadPoolExecutor(_PARTS_AT_ONCE) as pool:
+            read = list(pool.map(self._bucket.read, keys))
+        parts = [one for one in read if one is not None]
+        whole = b"".join(data for data, _ in parts)
+        if len(parts) != len(keys) or sha256(whole) != digest:
+            return nothing
+        return found._replace(data=whole, seal="".join((found.etag, *(etag for _, etag in parts))))
+
+    def _seal(self, digest: Digest) -> str | None:
+        """The ETags of all that lies there for a blob now; None when there is no such blob."""
+        own = self._bucket.head(_key(digest))
+        if own is None or own.n_bytes > _MAX_INDEX_BYTES:
+            return None if own is None else own.etag
+        # Only a small object can be one that speaks of parts.
+        return "".join((own.etag, *(part.etag for _, part in sorted(self._bucket.listing(_parts(digest))))))
 
     def put_file(self, path: str) -> Digest:
         with Path(path).open("rb") as file:
@@ -354,38 +469,35 @@ class ObjectBlobs:
                 return self.put(cast("bytes", data))
 
     def get(self, digest: Digest) -> bytes:
-        found = self._bucket.read(_key(check_digest(digest)))
-        if found is None:
+        found = self._find(check_digest(digest))
+        # Of a blob that is just being removed, the parts go first.
+        if found is None or (found.data is None and self._bucket.head(_sweeping(digest)) is not None):
             raise self._missing(digest)
-        data, etag = found
-        if sha256(data) != digest:
-            with self._lock:
-                self._verified.pop(digest, None)
+        if found.data is None:
             raise BlobCorrupt(
                 f"the bytes kept as {digest} in {self._bucket.where} do not hash to that name",
                 remedy="put the original bytes again, or copy the blob from another store",
                 digest=digest,
                 store=self._bucket.where,
             )
-        self._remember(digest, etag)
-        return data
+        return found.data
 
     def path(self, digest: Digest) -> str:
         check_digest(digest)
         cached = self._cache.has(digest)
         try:
-            etag = self._bucket.etag(_key(digest))
+            seal = self._seal(digest)
         except BucketUnreachable:
             if not cached:
                 raise
             return self._cache.path(digest)
-        if etag is None:
+        if seal is None:
             raise self._missing(digest)
         # A copy of before this process began hashes to its name, whatever became of the object it came from.
-        if cached and self._verified.get(digest, etag) == etag:
+        if cached and self._verified.get(digest, seal) == seal:
             with suppress(BlobCorrupt, BlobMissing):
                 path = self._cache.path(digest)
-                self._remember(digest, etag)
+                self._remember(digest, seal)
                 return path
         self._cache.put(self.get(digest))
         return self._cache.path(digest)
@@ -397,16 +509,30 @@ class ObjectBlobs:
         return (f"sha256:{name}" for name in self._bucket.names("blobs/sha256/"))
 
     def delete(self, digest: Digest) -> None:
+        own = self._bucket.head(_key(check_digest(digest)))
         with self._lock:
-            self._verified.pop(check_digest(digest), None)
+            self._verified.pop(digest, None)
+        # Only a small object can be one that speaks of parts.
+        if own is None or own.n_bytes <= _MAX_INDEX_BYTES:
+            for name in self._bucket.names(_parts(digest)):
+                self._bucket.delete(_parts(digest) + name)
         self._bucket.delete(_key(digest))
         self._bucket.delete(_renewed(digest))
         self._cache.delete(digest)
 
     def kept(self) -> Iterator[KeptBlob]:
-        renewed = {name: written_at for name, _, written_at in self._bucket.listing("renewed/")}
-        for name, n_bytes, put_at in self._bucket.listing("blobs/sha256/"):
-            yield KeptBlob(f"sha256:{name}", n_bytes, max(put_at, renewed.get(name, put_at)))
+        """Parts belong to their blob. Those of an upload without an end are one too, until a sweep takes them."""
+        renewed = {name: found.written_at for name, found in self._bucket.listing("renewed/")}
+        parts: dict[str, list[Look]] = {}
+        for name, part in self._bucket.listing("parts/"):
+            parts.setdefault(name.partition("/")[0], []).append(part)
+        for name, own in self._bucket.listing("blobs/sha256/"):
+            n_bytes = sum(part.n_bytes for part in parts.pop(name)) if name in parts else own.n_bytes
+            put_at = max(own.written_at, renewed.get(name, own.written_at))
+            yield KeptBlob(f"sha256:{name}", n_bytes, put_at)
+        for name, left in parts.items():
+            put_at = max(renewed.get(name, 0), *(part.written_at for part in left))
+            yield KeptBlob(f"sha256:{name}", sum(part.n_bytes for part in left), put_at)
 
     def renew(self, digest: Digest) -> bool:
         if self._put_at(check_digest(digest)) is None:
@@ -435,12 +561,17 @@ class ObjectBlobs:
         if self._bucket.create(key, mine) is not None:
             return True
         found = self._bucket.head(key)
-        if found is None or _now() - found[1] < _ABANDONED_US:
+        if found is None or _now() - found.written_at < _ABANDONED_US:
             return False
-        return self._bucket.replace(key, mine, found[0]) is not None
+        return self._bucket.replace(key, mine, found.etag) is not None
 
     def _stays(self, digest: Digest) -> bool:
-        """Whether a blob that was just written or made young is there and stays; waits for a sweep that is at it.
+        """Whether a blob that was just written or made young is there and stays; waits for a sweep that is at it."""
+        self._await_sweep(digest)
+        return self._bucket.head(_key(digest)) is not None
+
+    def _await_sweep(self, digest: Digest) -> None:
+        """Wait until nobody is removing the blob.
 
         Raises:
             BlobBeingRemoved: for longer than anybody waits.
@@ -448,8 +579,8 @@ class ObjectBlobs:
         for _ in range(_WAITS):
             found = self._bucket.head(_sweeping(digest))
             if found is None:
-                return self._bucket.head(_key(digest)) is not None
-            if _now() - found[1] >= _ABANDONED_US and self._take(digest):
+                return
+            if _now() - found.written_at >= _ABANDONED_US and self._take(digest):
                 self._bucket.delete(_sweeping(digest))
             else:
                 time.sleep(_WAIT_S)
@@ -461,13 +592,19 @@ class ObjectBlobs:
         )
 
     def _put_at(self, digest: Digest) -> Micros | None:
-        blob, renewed = self._bucket.head(_key(digest)), self._bucket.head(_renewed(digest))
-        if blob is None:
-            return None
-        return blob[1] if renewed is None else max(blob[1], renewed[1])
+        """When the blob was put; None when there is none."""
+        own = self._bucket.head(_key(digest))
+        return None if own is None else self._last((own,), digest)
+
+    def _last(self, looks: Iterable[Look], digest: Digest) -> Micros:
+        renewed = self._bucket.head(_renewed(digest))
+        return max(one.written_at for one in (*looks, *([renewed] if renewed else [])))
 
     def _is_older(self, digest: Digest, before: Micros) -> bool:
+        """Whether there is a blob, or what an upload left of one, and it is that old."""
         put_at = self._put_at(digest)
+        if put_at is None and (left := [part for _, part in self._bucket.listing(_parts(digest))]):
+            put_at = self._last(left, digest)
         return put_at is not None and put_at < before
 
     def _make_young(self, digest: Digest) -> None:
@@ -475,19 +612,9 @@ class ObjectBlobs:
         if put_at is None or _now() - put_at >= _RENEW_AFTER_US:
             self._bucket.write(_renewed(digest), b"")
 
-    def _intact(self, digest: Digest) -> bool | str:
-        """True when the object there hashes to its name, its ETag when not; False when there is none."""
-        found = self._bucket.read(_key(digest))
-        if found is None:
-            return False
-        if sha256(found[0]) != digest:
-            return found[1]
-        self._remember(digest, found[1])
-        return True
-
-    def _remember(self, digest: Digest, etag: str) -> Digest:
+    def _remember(self, digest: Digest, seal: str) -> Digest:
         with self._lock:
-            self._verified[digest] = etag
+            self._verified[digest] = seal
         return digest
 
     def _missing(self, digest: Digest) -> BlobMissing:
@@ -591,6 +718,10 @@ def open_blobs(url: str, secret: Secret, cache: Path, *, writes: bool = True) ->
 def open_sink(url: str, secret: Secret) -> ObjectSink:
     """A checkpoint sink at an `s3:` URL. Raises as `open_bucket` does."""
     return ObjectSink(open_bucket(url, secret))
+
+
+def _parts(digest: Digest) -> str:
+    return f"parts/{digest.removeprefix('sha256:')}/"
 
 
 def _key(digest: Digest) -> str:
