@@ -252,6 +252,25 @@ def test_a_command_goes_to_the_server_twice(world: HubWorld, statements: list[by
         accepted(story.confirm("dev"))
 
 
+def test_a_question_goes_on_from_memory_while_its_hub_writes(database: str, statements: list[bytes]) -> None:
+    journal = open_postgres(database).journal
+    write(journal, "c1", documents=[document("a"), document("b"), document("c", kind="other")])
+    with journal.snapshot():
+        assert len(journal.documents("other")) == 1
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(write, journal, "c2", documents=[document("a", rev=2)]).result(30)
+            pool.submit(write, journal, "c3", bodies=[]).result(30)
+        statements.clear()
+        assert journal.document("thing", "b") == document("b")
+        assert len(journal.documents("other")) == 1
+        assert statements == []
+        # What was changed is read as it was.
+        assert journal.document("thing", "a") == document("a")
+        assert len(statements) == 1
+    with journal.snapshot():
+        assert journal.document("thing", "a") == document("a", rev=2)
+
+
 def test_what_was_prepared_stays_prepared_over_questions(world: HubWorld) -> None:
     story = Story(world.hub)
     story.found()

@@ -6,6 +6,7 @@ full form: model `main/flight-delay`, version `main/flight-delay@1.0.0`, endpoin
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import NamedTuple
 
@@ -68,6 +69,8 @@ class EndpointName(NamedTuple):
         return f"{self.environment}/{self.model.shown}"
 
 
+# A command says the same name over and over.
+@functools.lru_cache(maxsize=1024)
 def parse_model(text: str) -> ModelName:
     """`NAME` or `NAMESPACE/NAME`."""
     parts = text.split("/")
@@ -85,6 +88,7 @@ def check_full(text: str, name: ModelName | VersionRef | EndpointName) -> str:
     return text
 
 
+@functools.lru_cache(maxsize=1024)
 def parse_version(text: str) -> VersionRef:
     """`NAME@1.2.3` or `NAMESPACE/NAME@1.2.3`."""
     model, at, number = text.partition("@")

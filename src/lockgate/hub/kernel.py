@@ -315,7 +315,8 @@ def read_body(kind: DocumentKind[D], stored: StoredDocument) -> D:
         DocumentUnreadable: the bytes are no such document; somebody changed them.
     """
     try:
-        return msgspec.json.decode(stored.body, type=kind.type)
+        decoded: D = _decoded(stored.body, kind)
+        return decoded
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise DocumentUnreadable(
             f"document {stored.kind} {stored.key} cannot be read: {error}",
@@ -323,6 +324,12 @@ def read_body(kind: DocumentKind[D], stored: StoredDocument) -> D:
             kind=stored.kind,
             key=stored.key,
         ) from error
+
+
+@functools.lru_cache(maxsize=256)
+def _decoded(body: bytes, kind: DocumentKind[Any]) -> Any:
+    """Bodies are frozen, and one command reads a dozen that the one before has read as well."""
+    return msgspec.json.decode(body, type=kind.type)
 
 
 class _Stored(msgspec.Struct, frozen=True, kw_only=True):
@@ -377,14 +384,14 @@ def assemble(
 ) -> tuple[Commit, Receipt]:
     """Everything one command writes: chained entries, folded documents, edges, effects, its receipt."""
     folded = Folded(transaction.document)
-    for new in (True, False):
-        touched = (
-            (kind.name, key)
-            for event in decision.events
-            for kind in _touched_by(type(event), new)
-            for key in kind.keys(event)
-        )
-        transaction.expect(touched, new=new)
+    touched = [
+        (begins, (kind.name, key))
+        for event in decision.events
+        for kind, _, begins in _folds_of(type(event))
+        for key in kind.keys(event)
+    ]
+    transaction.expect([one for begins, one in touched if begins], new=True)
+    transaction.expect([one for _, one in touched])
     head, entries, events = _chained(transaction.head(), decision, context, command.id, folded)
     receipt = Receipt(
         command_id=command.id,
@@ -399,8 +406,18 @@ def assemble(
 
 
 @functools.cache
-def _touched_by(event: type[Event], new: bool) -> tuple[DocumentKind[Any], ...]:
-    return tuple(kind for kind in KINDS if event in (kind.made_by if new else kind.changed_by))
+def _folds_of(event: type[Event]) -> tuple[tuple[DocumentKind[Any], Callable[..., Any], bool], ...]:
+    """The kinds of documents that events of a class change, how, and whether a document may begin so."""
+    return tuple(
+        (kind, fold, event in kind.made_by)
+        for kind in KINDS
+        if (fold := kind.made_by.get(event) or kind.changed_by.get(event)) is not None
+    )
+
+
+@functools.cache
+def _edges_of(event: type[Event]) -> tuple[Callable[[Event], tuple[tuple[str, str, str], ...]], ...]:
+    return tuple(kind.edges[event] for kind in KINDS if event in kind.edges)
 
 
 def assemble_refolded(transaction: Transaction, event: Event, context: Context, folded: Folded) -> Commit:
@@ -501,14 +518,11 @@ class Folded:
 
     def _look_up(self, event: type[Event]) -> _Ways:
         """Once for each class of events: over a long journal, asking every kind again would be most of the work."""
-        documents = []
-        for kind in KINDS:
-            begins = event in kind.made_by
-            fold = kind.made_by.get(event) or kind.changed_by.get(event)
-            if fold is not None:
-                documents.append(_Way(kind, self._known[kind.name], kind.keys, fold, begins))
-        edges = tuple(kind.edges[event] for kind in KINDS if event in kind.edges)
-        found = self._ways[event] = _Ways(tuple(documents), edges)
+        documents = (
+            _Way(kind, self._known[kind.name], kind.keys, fold, begins)
+            for kind, fold, begins in _folds_of(event)
+        )
+        found = self._ways[event] = _Ways(tuple(documents), _edges_of(event))
         return found
 
     def get(self, kind: DocumentKind[D], key: str) -> D | None:

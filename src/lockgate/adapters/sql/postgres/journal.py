@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 
 import psycopg
 from psycopg import errors
@@ -59,6 +59,8 @@ class PostgresTransaction:
         return self._journal.receipt(command_id)
 
     def expect(self, documents: Iterable[tuple[str, str]], *, new: bool = False) -> None:
+        if not self.open:
+            return
         state, recent = self._store.state(), self._store.recent
         missing = {
             (kind, key): None
@@ -67,12 +69,12 @@ class PostgresTransaction:
             and _NUL not in key
             and (state is None or recent.document(state, kind, key) is None)
         }
-        if new and self.open and not self._store.is_held():
+        if new and not self._store.is_held():
             # Whether there is none is found out when they are written.
             self._documents.update(missing)
             self._assumed.update(missing)
-        # One alone is fetched when it is asked for.
-        elif self.open and len(missing) > 1:
+        # One alone is fetched when it is asked for, and what may be new together with the rest.
+        elif not new and len(missing) > 1:
             kinds, keys = zip(*missing, strict=True)
             self.fetched(missing, self._store.read(self._store.few, _NAMED, (kinds, keys)))
 
@@ -190,8 +192,11 @@ class PostgresJournal:
         self, command_id: str = "", documents: Iterable[tuple[str, str]] = (), *, hold: bool = True
     ) -> Iterator[None]:
         if not hold:
-            glancing = self._store.glancing(command_id, [one for one in documents if _NUL not in one[1]])
-            with glancing if _NUL not in command_id else nullcontext():
+            # Where others write all the time, a glance is out of date before it is of use.
+            if _NUL in command_id or self._store.is_crowded():
+                yield
+                return
+            with self._store.glancing(command_id, [one for one in documents if _NUL not in one[1]]):
                 yield
             return
         with self._store.snapshot():

@@ -4,7 +4,8 @@ Every commit writes the row of the head, hence a head names one state of all doc
 in a snapshot or under its lock, may take from here what was read at the very same head before; a question of a dozen
 documents then goes to the server three times instead of fifteen. What was read at another head is never given out.
 
-Also remembered is how this process itself has led from one state to the next, without anybody else in between.
+Also remembered is how this process itself has led from one state to the next, without anybody else in between: whoever
+still looks at one of those may take what has not been changed since.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ _MAX_KEPT = 10_000
 _MAX_BODY_BYTES = 64 * 1024
 _MAX_LISTED = 200
 _MAX_PASSED = 1000
+_NEVER = 2**62
+_UNKNOWN = (_NEVER, None)
 
 
 class State(NamedTuple):
@@ -46,19 +49,20 @@ class Recent:
     def __init__(self) -> None:
         self._latch = threading.Lock()
         self._state: State | None = None
-        self._documents: dict[tuple[str, str], StoredDocument | None] = {}
-        self._lists: dict[str, dict[Hashable, tuple[StoredDocument, ...]]] = {}
+        # States are counted; with each thing, since which of them it is known to be as it is.
+        self._documents: dict[tuple[str, str], tuple[int, StoredDocument | None]] = {}
+        self._lists: dict[str, dict[Hashable, tuple[int, tuple[StoredDocument, ...]]]] = {}
         # The states that this process has led through to the present one, its head, and the receipts on the way.
-        self._passed: set[State] = set()
+        self._passed: dict[State, int] = {}
+        self._number = 0
         self._head: Head | None = None
         self._receipts: dict[str, bytes] = {}
 
     def document(self, state: State, kind: str, key: str) -> tuple[StoredDocument | None] | None:
         """The document in a tuple, since there may be none; or None when it must be read."""
         with self._latch:
-            if state != self._state or (kind, key) not in self._documents:
-                return None
-            return (self._documents[kind, key],)
+            since, document = self._documents.get((kind, key), _UNKNOWN)
+            return (document,) if since <= self._number_of(state) else None
 
     def may_know(self, kind: str, key: str) -> bool:
         """Whether it is likely to be here for whoever reads the head next."""
@@ -70,18 +74,19 @@ class Recent:
             return
         with self._latch:
             if self._is_at(state):
-                self._documents[kind, key] = document
+                self._documents[kind, key] = self._number, document
 
     def listed(self, state: State, kind: str, asked: Hashable) -> tuple[StoredDocument, ...] | None:
         with self._latch:
-            return None if state != self._state else self._lists.get(kind, {}).get(asked)
+            since, found = self._lists.get(kind, {}).get(asked, (_NEVER, ()))
+            return found if since <= self._number_of(state) else None
 
     def keep_list(self, state: State, kind: str, asked: Hashable, found: Sequence[StoredDocument]) -> None:
         if len(found) > _MAX_LISTED or any(len(one.body) > _MAX_BODY_BYTES // 10 for one in found):
             return
         with self._latch:
             if self._is_at(state):
-                self._lists.setdefault(kind, {})[asked] = tuple(found)
+                self._lists.setdefault(kind, {})[asked] = self._number, tuple(found)
 
     def advance(self, before: State, transaction: int, commit: Commit) -> None:
         """A commit of this process led from one state to the next."""
@@ -90,13 +95,14 @@ class Recent:
             if self._state != before:
                 self._start(after)
             if len(self._passed) >= _MAX_PASSED:
-                self._passed, self._receipts = set(), {}
-            self._passed.add(before)
+                self._passed, self._receipts = {}, {}
+            self._passed[before] = self._number
+            self._number += 1
             self._receipts[commit.command_id] = commit.receipt
             self._state, self._head = after, commit.head
             for one in commit.documents:
                 self._lists.pop(one.kind, None)
-                self._documents[one.kind, one.key] = one
+                self._documents[one.kind, one.key] = self._number, one
 
     def led_on(self, seen: Glance) -> Glance | None:
         """What has become of what somebody saw, by way of this process alone; None when that is not known."""
@@ -105,6 +111,9 @@ class Recent:
                 receipt = self._receipts.get(seen.command_id, seen.receipt)
                 return Glance(self._state, self._head, seen.command_id, receipt)
             return seen if self._is_at(seen.state) else None
+
+    def _number_of(self, state: State) -> int:
+        return self._number if state == self._state else self._passed.get(state, -1)
 
     def _is_at(self, state: State) -> bool:
         """Whether what was read at `state` may be kept; an older one does not drive out a newer one."""
@@ -118,7 +127,7 @@ class Recent:
     def _start(self, state: State) -> None:
         self._state, self._head = state, None
         self._documents, self._lists = {}, {}
-        self._passed, self._receipts = set(), {}
+        self._passed, self._receipts = {}, {}
 
 
 def state_of(row: Sequence[Any]) -> State:

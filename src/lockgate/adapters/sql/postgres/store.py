@@ -34,7 +34,7 @@ R = TypeVar("R")
 _BUSY_S = 30
 _N_CONNECTIONS = 12
 # So many commands lock the head from the start after one that did not was overtaken by another hub.
-_N_LOCKING = 20
+_N_LOCKING = 50
 # Asked of the network where the connection string says nothing else: a dead peer is noticed within a minute.
 _DEFAULTS = {
     "application_name": "lockgate",
@@ -169,7 +169,6 @@ class PostgresStore:
 
     def is_crowded(self) -> bool:
         """Whether others have written in between of late, so that whoever does not lock works in vain."""
-        self._n_locking = max(0, self._n_locking - 1)
         return self._n_locking > 0
 
     def found_crowded(self) -> None:
@@ -182,6 +181,7 @@ class PostgresStore:
         Gives the row of the head and what was asked `along` with the lock, all in one go.
         """
         self._must_be_free()
+        self._n_locking = max(0, self._n_locking - 1)
         with (
             self._turns.turn(_BUSY_S),
             self._block(lambda connection: _lock_head(connection, along)) as (connection, answers),
@@ -293,7 +293,7 @@ class PostgresStore:
     def _give_back(self, connection: Connection) -> None:
         # Whatever goes wrong here shows in the state of the connection, which decides whether it is kept.
         with suppress(psycopg.Error):
-            status = connection.info.transaction_status
+            status = connection.pgconn.transaction_status
             if status == TransactionStatus.INTRANS:
                 # Past psycopg, which forgets what it has prepared whenever it sees a rollback.
                 connection.pgconn.exec_(b"ROLLBACK")
@@ -301,7 +301,7 @@ class PostgresStore:
                 # Here it does well to: what came after the error was not prepared.
                 connection.execute(b"ROLLBACK")
                 connection.forget()
-        if connection.info.transaction_status == TransactionStatus.IDLE and self.close.alive:
+        if connection.pgconn.transaction_status == TransactionStatus.IDLE and self.close.alive:
             self._idle.append(connection)
         else:
             connection.close()
