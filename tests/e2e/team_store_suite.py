@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +29,17 @@ from lockgate.core.blobs import SweptBlobs
 from lockgate.hub.audit import read_entry
 from lockgate.hub.ports import Journal, Store
 from lockgate.hub.table import KINDS
-from lockgate.registry.messages import BlobsSwept, RejectVersion
+from lockgate.registry.messages import BlobsSwept, DeclareModel, RejectVersion
 from lockgate.testing.clock import CountingIds, FakeClock
 from lockgate.testing.furnished import FurnishedStory
 from lockgate.testing.hub_world import MODEL_NAME, PLATFORM, HubWorld, accepted
 
 OK, REFUSED, NOT_FOUND, CONFLICT = 0, 3, 4, 5
-DYING = Path(__file__).with_name("dying_cli.py")
+STRANGE = Path(__file__).with_name("strange_cli.py")
 V1, V2 = f"{MODEL_NAME}@1.0.0", f"{MODEL_NAME}@1.0.1"
 _DAY_US = 86_400_000_000
+LATER = 40
+_SMALL: dict[str, Any] = {"tier": "low", "owner": "o", "purpose": "p"}
 _STORIES = itertools.count()
 _PROVEN = """
 [identity]
@@ -86,9 +89,14 @@ class Place(TeamHub):
         ids = CountingIds(f"story{next(_STORIES)}-")
         return FurnishedStory(HubWorld(store.journal, store.outbox).hub, self.blobs(), ids)
 
-    def types(self, *line: str, token: str = "", dying: tuple[str, int] | None = None) -> Done:
-        """Type `lockgate ... --config hub.toml` on this machine."""
-        program = ["-m", "lockgate.app.cli"] if dying is None else [str(DYING), dying[0], str(dying[1])]
+    def types(
+        self, *line: str, token: str = "", later: int = 0, dying: tuple[str, int] | None = None
+    ) -> Done:
+        """Type `lockgate ... --config hub.toml` on this machine, so many days from now."""
+        program = ["-m", "lockgate.app.cli"]
+        if dying or later:
+            method, n = dying or ("-", 0)
+            program = [str(STRANGE), str(later), method, str(n)]
         env = {name: value for name, value in os.environ.items() if not name.startswith("LOCKGATE_TOKEN")}
         done = subprocess.run(
             [sys.executable, "-P", *program, *line, "--config", str(self.folder / "hub.toml")],
@@ -101,8 +109,8 @@ class Place(TeamHub):
         )
         return Done(line, done.returncode, done.stdout, done.stderr)
 
-    def asks(self, *line: str) -> Any:
-        return self.types(*line, "--json").must(OK).json
+    def asks(self, *line: str, later: int = 0) -> Any:
+        return self.types(*line, "--json", later=later).must(OK).json
 
     def contents(self) -> Any:
         """All that is the same wherever it is carried."""
@@ -146,11 +154,6 @@ class TeamStores:
         return new_place
 
     @pytest.fixture
-    def age(self) -> Callable[[Place], None]:
-        """Lets every blob be old."""
-        raise NotImplementedError("override the fixture `age`")
-
-    @pytest.fixture
     def origin(self, new_place: Callable[..., Place]) -> Place:
         """Two versions were released; the first one is rejected, and everywhere the way back."""
         place = new_place("origin")
@@ -167,6 +170,15 @@ class TeamStores:
         file = str(tmp_path / "registry.tar")
         origin.start()
         try:
+            with origin.hub("ann") as ann, ThreadPoolExecutor(1) as pool:
+                exporting = pool.submit(origin.asks, "export", str(tmp_path / "meanwhile.tar"))
+                for number in itertools.count():
+                    ann.execute(DeclareModel(id=f"m{number}", model=f"main/m{number}", **_SMALL))
+                    if exporting.done():
+                        break
+            meanwhile = exporting.result()["manifest"]
+            assert meanwhile["size"] <= origin.journal.head().seq
+            origin.types("audit", "check", str(tmp_path / "meanwhile.tar")).must(OK, "ok: entries 1 to")
             before = origin.contents()
             told = origin.asks("export", file)
         finally:
@@ -195,22 +207,19 @@ class TeamStores:
         assert there.asks("audit", "verify")["ok"]
         there.types("import", file, "--key", key).must(CONFLICT, "two histories")
 
-    def test_what_ended_is_collected_by_the_terms_of_the_hub_unless_it_is_held(
-        self, origin: Place, age: Callable[[Place], None]
-    ) -> None:
+    def test_what_ended_is_collected_by_the_terms_of_the_hub_unless_it_is_held(self, origin: Place) -> None:
         story = origin.told()
         accepted(story.do("bob", RejectVersion(id="r1", version=V1, reason="worse")))
-        age(origin)
-        (kept,) = origin.asks("collect", "--as", "petra")["kept"]
+        (kept,) = origin.asks("collect", "--as", "petra", later=LATER)["kept"]
         assert "may fall back to it" in " ".join(kept["reasons"])
         unused = story_of_one_that_ended(origin)
-        age(origin)
+        origin.types("hold", f"{MODEL_NAME}@9.9.9", "--reason", "x").must(NOT_FOUND, "9.9.9")
         origin.types("hold", unused, "--matter", "case-17", "--reason", "complaint").must(OK)
-        assert origin.asks("collect")["versions"] == []
+        assert origin.asks("collect", later=LATER)["versions"] == []
         origin.types("hold", unused, "--matter", "case-17", "--reason", "closed", "--lift").must(OK)
-        planned = origin.asks("collect", "--dry-run")
+        planned = origin.asks("collect", "--dry-run", later=LATER)
         before = set(origin.blobs().digests())
-        done = origin.asks("collect", "--as", "petra")
+        done = origin.asks("collect", "--as", "petra", later=LATER)
         assert done["versions"] == planned["versions"] == [unused]
         gone = before - set(origin.blobs().digests())
         assert len(gone) == done["n_blobs"] == planned["n_blobs"] > 0
@@ -249,7 +258,7 @@ class TeamStores:
         assert origin.asks("audit", "verify")["ok"]
 
     def test_where_names_are_proven_they_are_proven_on_the_machine_of_the_hub_too(
-        self, origin: Place, age: Callable[[Place], None]
+        self, origin: Place
     ) -> None:
         snapshot = origin.told().named("snapshot", "one")
         operator, security = origin.token("operator"), origin.token("security")
@@ -290,17 +299,18 @@ class TeamStores:
         assert there.open().deliveries.followed() == origin.journal.head().seq
 
     def test_a_collection_that_is_killed_is_ended_by_the_next_one(
-        self, origin: Place, age: Callable[[Place], None], eventually: Callable[..., object]
+        self, origin: Place, eventually: Callable[..., object]
     ) -> None:
         unused = story_of_one_that_ended(origin)
         story = origin.told()
-        age(origin)
-        planned = origin.asks("collect", "--dry-run")
+        planned = origin.asks("collect", "--dry-run", later=LATER)
         before = set(origin.blobs().digests())
-        assert origin.types("collect", dying=self.deadly(origin)["discard"]).code == -signal.SIGKILL
+        assert (
+            origin.types("collect", later=LATER, dying=self.deadly(origin)["discard"]).code == -signal.SIGKILL
+        )
         left = set(origin.blobs().digests())
         assert len(before - left) == 1
-        done = origin.asks("collect")
+        done = origin.asks("collect", later=LATER)
         assert done["versions"] == [] and planned["versions"] == [unused]
         assert len(before - set(origin.blobs().digests())) == planned["n_blobs"]
         snapshot = f"snapshot:{story.named('snapshot', 'one')[7:19]}"

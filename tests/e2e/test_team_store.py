@@ -3,28 +3,17 @@ on its own machine, then it is as lossless, as careful and as strict as over the
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from team_store_suite import Place, TeamStores
 
-LONG_AGO_S = 1_700_000_000
-
 
 class TestTeamStoresOfSqlite(TeamStores):
     @pytest.fixture
     def new_place(self, tmp_path: Path) -> Callable[..., Place]:
         return lambda name, config="": Place(tmp_path / name, "sqlite:hub.db", "file:blobs", config)
-
-    @pytest.fixture
-    def age(self) -> Callable[[Place], None]:
-        def age(place: Place) -> None:
-            for file in (place.folder / "blobs" / "blobs" / "sha256").iterdir():
-                os.utime(file, (LONG_AGO_S, LONG_AGO_S))
-
-        return age
 
     def deadly(self, place: Place) -> dict[str, tuple[str, int]]:
         blobs, sql = "lockgate.adapters.blobs.directory:DirectoryBlobs", "lockgate.adapters.sql.sqlite"

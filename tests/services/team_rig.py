@@ -98,13 +98,13 @@ class Actor:
         if token:
             self._env["LOCKGATE_TOKEN"] = token
 
-    def types(self, line: str, *, hub: bool = True) -> Typed:
-        """Type `lockgate LINE`, to the hub of the team or (`hub=False`) to nobody."""
+    def types(self, line: str, *, hub: bool = True, env: dict[str, str] | None = None) -> Typed:
+        """Type `lockgate LINE`, to the hub of the team or (`hub=False`) to nobody; in an environment that has more."""
         words = shlex.split(line)
         done = subprocess.run(
             [*LOCKGATE, *words, *(("--hub", self.hub) if hub else ())],
             cwd=self.folder,
-            env=self._env,
+            env=self._env | (env or {}),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -162,8 +162,8 @@ class HubProcess:
     """One `lockgate hub` over a folder with its `hub.toml`."""
 
     def __init__(self, folder: Path, name: str, config: str, env: dict[str, str]) -> None:
-        self._file = folder / f"{name}.toml"
-        self._file.write_text(f"[listen]\nport = 0\n{config.replace('UPLOADS', f'uploads-{name}')}")
+        self.file = folder / f"{name}.toml"
+        self.file.write_text(f"[listen]\nport = 0\n{config.replace('UPLOADS', f'uploads-{name}')}")
         self._log = folder / f"{name}.log"
         self._env = {**os.environ, **env}
         self.process: subprocess.Popen[str] | None = None
@@ -171,7 +171,7 @@ class HubProcess:
 
     def checks(self) -> str:
         done = subprocess.run(
-            [*LOCKGATE, "hub", "--config", str(self._file), "--check"],
+            [*LOCKGATE, "hub", "--config", str(self.file), "--check"],
             env=self._env,
             capture_output=True,
             text=True,
@@ -184,7 +184,7 @@ class HubProcess:
     def start(self) -> HubProcess:
         with self._log.open("a") as log:
             self.process = subprocess.Popen(
-                [*LOCKGATE, "hub", "--config", str(self._file)],
+                [*LOCKGATE, "hub", "--config", str(self.file)],
                 env=self._env,
                 stdout=subprocess.PIPE,
                 stderr=log,

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from postgres import PostgresServer
-from team_rig import OK, REFUSED, WAITING, Actor, Team, Typed, all_at_once
+from team_rig import OK, REFUSED, USAGE, WAITING, Actor, Team, Typed, all_at_once
 
 from lockgate.testing.ticket_desk import OPEN, saying
 
@@ -187,6 +187,13 @@ class Story:
         self.same = pager.asks("status")["endpoints"] == before
         self.told["rolled back"] = pager.types("rollback prod/flight-delay --reason 'callers complain'")
         self.answered_after = self.team.plane.answer("prod/flight-delay")
+        # On the machine of the hub and the data plane, with its configuration and her token.
+        drill = f"drill rollback prod/flight-delay --n 3 --config {self.team.second.file}"
+        here: dict[str, Any] = {"hub": False, "env": self.team.env}
+        self.told["drilled nowhere"] = pager.types(drill, **here)
+        drill += f" --port {self.team.plane.port}"
+        self.told["drilled by a claim"] = pager.types(f"{drill} --as olga@example.org", **here)
+        self.told["drilled"] = pager.types(f"{drill} --json", **here)
         return pager
 
     # -- afterwards
@@ -282,6 +289,11 @@ def test_a_release_rolls_out_and_is_taken_back_by_another_hub(story: Story) -> N
     assert story.same, "both hubs tell the same of one store"
     told["rolled back"].must(OK, f"{TWO} -> {ONE}")
     assert story.answered_after[1]["predictions"] == story.answered_by_one[1]["predictions"]
+    told["drilled nowhere"].must(USAGE, "--port")
+    told["drilled by a claim"].must(REFUSED, "only claimed")
+    drilled = told["drilled"].must(OK, "acting as olga@example.org").json
+    assert (drilled["passed"], drilled["n_flips"], drilled["n_wrong"]) == (True, 3, 0)
+    assert story.team.plane.answer("prod/flight-delay")[1]["version"] == ONE.partition("@")[2]
 
 
 def test_it_can_be_shown_afterwards_who_let_it_in(story: Story) -> None:

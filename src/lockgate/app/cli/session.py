@@ -96,6 +96,8 @@ class Session:
     @functools.cached_property
     def reading(self) -> Hub:
         """A hub for questions: over HTTP when one was named, else the project's own store."""
+        if self.config:
+            return self.deciding
         if self.hub_url:
             hub: Hub = resolve("lockgate.adapters.hubs.http:HttpHub")(
                 self.hub_url, actor=self.claim, token=self.proof
@@ -263,7 +265,7 @@ class Session:
 
     def say_identity(self) -> None:
         """Wherever a name matters, it is said; and whether anything proves it."""
-        if self.proof is not None:
+        if self.proof is not None or (self.config and not self.deciding.session.claimed):
             self.note(f"acting as {self.actor}")
             return
         why = "this hub believes any name" if self.hub_url else "embedded mode"

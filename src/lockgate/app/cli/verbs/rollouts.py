@@ -8,7 +8,7 @@ import click
 
 from lockgate.adapters.targets.rehearsal import Asker, Rehearsal
 from lockgate.app.cli.main import REFUSED, WAITING, Exit
-from lockgate.app.cli.session import Session, verb
+from lockgate.app.cli.session import Session, of_a_hub, verb
 from lockgate.app.cli.verbs.release import endpoint_line
 from lockgate.app.cli.verbs.show import drill_text, rollout_text, when
 from lockgate.app.supervise import NotUp, running
@@ -199,9 +199,13 @@ def drill() -> None:
 
 
 @verb
+@of_a_hub
 @click.argument("endpoint")
+@click.option(
+    "--port", type=int, help="Of the data plane on this machine; default: what lockgate up started."
+)
 @click.option("--n", "n_flips", type=click.IntRange(1, 1000), default=20, show_default=True, help="Flips.")
-def rollback(session: Session, endpoint: str, n_flips: int) -> None:
+def rollback(session: Session, endpoint: str, port: int | None, n_flips: int) -> None:
     """Flip the running data plane to the previous version and back, under a key that no caller uses.
 
     Callers' traffic does not move. The figures are journaled, and `status` shows them.
@@ -212,9 +216,13 @@ def rollback(session: Session, endpoint: str, n_flips: int) -> None:
     session.work_here()
     session.say_identity()
     control = session.control
-    known = running(session.layout)
-    if known is None:
-        raise NotUp("there is no data plane to drill with", remedy="lockgate up --detach")
+    port = port or _port(session)
+    if control.target is None:
+        raise TargetUnavailable(
+            f"{session.config} names no data plane of this machine",
+            remedy="drill where it is; [target] run is its folder",
+            endpoint=str(name),
+        )
     # What is still to be told is told first, and what a killed drill left behind is put right.
     control.effects.carry_out(str(name))
     control.republish()
@@ -234,7 +242,7 @@ def rollback(session: Session, endpoint: str, n_flips: int) -> None:
             remedy=f"lockgate status {endpoint}",
             endpoint=str(name),
         )
-    asker = Asker("127.0.0.1", known.plane_port, name.shown, _row(control, plan.live))
+    asker = Asker("127.0.0.1", port, name.shown, _row(session, plan.live))
     try:
         rehearsal = Rehearsal(control.target, asker)
         figures = rehearsal.run(plan, plan.previous, first=started["first"], n_flips=n_flips)
@@ -247,10 +255,19 @@ def rollback(session: Session, endpoint: str, n_flips: int) -> None:
     _report(session, name, figures)
 
 
-def _row(control: Any, package: str) -> Any:
+def _port(session: Session) -> int:
+    """Of the data plane that `lockgate up` started."""
+    if session.config:
+        raise click.UsageError("--config means a data plane that something else started: say its --port")
+    known = running(session.layout)
+    if known is None:
+        raise NotUp("there is no data plane to drill with", remedy="lockgate up --detach")
+    return known.plane_port
+
+
+def _row(session: Session, package: str) -> Any:
     """A golden row of what is live: what a caller of today sends."""
-    golden = decode_golden(control.package(package).read(GOLDEN_PATH, control.blobs), package)
-    return golden.rows[0]
+    return decode_golden(session.package(package).read(GOLDEN_PATH, session.blobs), package).rows[0]
 
 
 def _report(session: Session, name: EndpointName, figures: DrillFigures) -> None:

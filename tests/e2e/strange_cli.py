@@ -1,6 +1,6 @@
-"""`lockgate ARGUMENTS`, killed by SIGKILL before the Nth call of one method. Not a test.
+"""`lockgate ARGUMENTS`, so many days later, or killed by SIGKILL before the Nth call of one method. Not a test.
 
-dying_cli.py MODULE:CLASS.METHOD N ARGUMENTS...
+strange_cli.py DAYS MODULE:CLASS.METHOD N ARGUMENTS...     (`-` for no method)
 """
 
 from __future__ import annotations
@@ -12,6 +12,9 @@ import sys
 from typing import Any
 
 from lockgate.app.cli.main import main
+from lockgate.app.system import SystemClock
+
+_DAY_US = 86_400_000_000
 
 
 def deadly(place: str, left: int) -> None:
@@ -29,6 +32,13 @@ def deadly(place: str, left: int) -> None:
     setattr(kind, method, counted)
 
 
+def later(days: int) -> None:
+    now = SystemClock.now
+    SystemClock.now = lambda self: now(self) + days * _DAY_US  # type: ignore[method-assign]
+
+
 if __name__ == "__main__":
-    deadly(sys.argv[1], int(sys.argv[2]))
-    main(sys.argv[3:])
+    later(int(sys.argv[1]))
+    if sys.argv[2] != "-":
+        deadly(sys.argv[2], int(sys.argv[3]))
+    main(sys.argv[4:])
