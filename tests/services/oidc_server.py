@@ -27,6 +27,9 @@ ACCOUNTS: dict[str, dict[str, Any]] = {
     "kim": {"email": "kim@example.org", "email_verified": True},
     "olga": {"email": "olga@example.org", "email_verified": True},
     "aud": {"email": "aud@example.org", "email_verified": True},
+    "ivy": {"email": "ivy@example.org", "email_verified": True},
+    "sid": {"email": "sid@example.org", "email_verified": True},
+    "sue": {"email": "sue@example.org", "email_verified": True},
     "mallory": {"email": "ann@example.org", "email_verified": False, "groups": ["risk"]},
     "eve": {"email": "eve@elsewhere.example", "email_verified": True},
 }

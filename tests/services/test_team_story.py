@@ -44,7 +44,9 @@ class Story:
     def people(self) -> dict[str, Actor]:
         """Ann is admin by the configuration of the hub; all others are somebody by what she and Kim gave them."""
         self.team.first.start()
-        people = {name: self.team.person(name) for name in ("ann", "kim", "bob", "olga", "aud")}
+        people = {
+            name: self.team.person(name) for name in ("ann", "kim", "bob", "olga", "aud", "ivy", "sid", "sue")
+        }
         all_at_once(*(person.logs_in for person in people.values()))
         self.told["before any role"] = people["olga"].types("status")
         ann, kim = people["ann"], people["kim"]
@@ -55,6 +57,9 @@ class Story:
             "grant bob@example.org author",
             "grant olga@example.org operator",
             "grant aud@example.org auditor",
+            "grant ivy@example.org incident",
+            "grant sid@example.org security",
+            "grant sue@example.org security",
             "create-account ci --purpose 'builds, and brings as far as staging'",
             "create-account validator --purpose 'runs the gates'",
         )
@@ -108,9 +113,25 @@ class Story:
         told["judged"] = self.validator.types(f"judge {ONE}").must(OK)
         return told["built"].json
 
+    # -- at night somebody shuts it away; by day two others let it out
+
+    @cached_property
+    def shut_away(self) -> None:
+        self.judged  # noqa: B018
+        told, ivy, sid, sue = self.told, *(self.people[name] for name in ("ivy", "sid", "sue"))
+        lift = f"quarantine {ONE} --lift --reason 'no leak'"
+        told["shut away"] = ivy.types(f"quarantine {ONE} --reason 'a leak?'")
+        told["let out by who shut it"] = ivy.types(lift)
+        told["let out unseen"] = sid.types(lift)
+        told["judged in quarantine"] = self.validator.types(f"judge {ONE}")
+        told["let out by one"] = sid.types(lift)
+        told["let out by one, twice"] = sid.types(lift)
+        told["waits"] = self.people["aud"].types("review list")
+        told["let out by two"] = sue.types(lift)
+
     @cached_property
     def in_staging(self) -> None:
-        self.judged  # noqa: B018
+        self.shut_away  # noqa: B018
         self.team.plane  # noqa: B018
         self._through_staging(ONE)
         self.told["promoted by the CI"] = self.ci.types(f"promote {ONE} --to prod --ticket OPS-1")
@@ -255,6 +276,29 @@ def test_what_was_brought_online_here_is_on_record_there(story: Story) -> None:
     (line,) = [one for one in lines if one["type"] == "features.views-materialized/1"]
     assert line["actor"] == "service:ci"
     assert "last_leg" in line["summary"]
+
+
+def test_what_one_has_shut_away_two_others_let_out(story: Story) -> None:
+    story.shut_away  # noqa: B018
+    told = story.told
+    told["shut away"].must(OK, "quarantined")
+    told["let out by who shut it"].must(REFUSED, "hub.permission", "security")
+    told["let out unseen"].must(REFUSED, "governance.not-judged-since", f"lockgate judge main/{ONE}")
+    told["judged in quarantine"].must(REFUSED, "quarantined", "--lift")
+    for said in ("let out by one", "let out by one, twice"):
+        told[said].must(WAITING, "is proposed to be let out", "a second person of security")
+    told["waits"].must(OK, f"{ONE}: sid@example.org proposes to let it out: no leak")
+    told["let out by two"].must(OK, f"{ONE} let out of quarantine")
+    lines = story.people["aud"].asks("audit log --since 0 --limit 1000")["changes"]
+    by = {
+        one["type"]: one["actor"] for one in lines if "quarantine" in one["type"] or "lowering" in one["type"]
+    }
+    assert by == {
+        "registry.version-quarantined/1": "ivy@example.org",
+        "registry.lowering-proposed/1": "sid@example.org",
+        "registry.lowering-agreed/1": "sue@example.org",
+        "registry.quarantine-lifted/1": "sue@example.org",
+    }
 
 
 def test_only_somebody_else_lets_it_in(story: Story) -> None:

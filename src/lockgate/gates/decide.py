@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from lockgate.core.clock import Micros
 from lockgate.core.digests import Digest, digest_of
 from lockgate.core.documents import DocRef, Docs
 from lockgate.core.messages import Context, Decision, Reason, Refusal, refuse
 from lockgate.gates.messages import EvidenceLine, EvidenceRecorded, RecordEvidence
-from lockgate.gates.state import EVIDENCE, evidence_key
+from lockgate.gates.state import EVIDENCE, EvidenceState, evidence_key
 from lockgate.registry.decide import known_version
-from lockgate.registry.state import VERSION
+from lockgate.registry.state import VERSION, VersionState
 
 # Judging again renews the date that policies measure the age of evidence by; doing so twice a day is no news.
 _STILL_FRESH_US = 12 * 3600 * 1_000_000
@@ -69,7 +70,7 @@ def record_evidence(docs: Docs, command: RecordEvidence, context: Context) -> De
     evidence_set = set_digest(command.lines)
     known = docs.get(EVIDENCE, evidence_key(command.version, command.environment))
     same = known is not None and (known.evidence_set, known.baseline) == (evidence_set, command.baseline)
-    if known is not None and same and context.now - known.recorded_at < _STILL_FRESH_US:
+    if known is not None and same and _is_fresh(known, version, context.now):
         return Decision(())
     return Decision(
         (
@@ -83,6 +84,12 @@ def record_evidence(docs: Docs, command: RecordEvidence, context: Context) -> De
             ),
         )
     )
+
+
+def _is_fresh(known: EvidenceState, version: VersionState, now: Micros) -> bool:
+    """What was found before a version was shut away is found anew when it is found again."""
+    shut_since = version.quarantined_at is not None and known.recorded_at <= version.quarantined_at
+    return now - known.recorded_at < _STILL_FRESH_US and not shut_since
 
 
 def _foreign(command: RecordEvidence) -> tuple[Reason, ...]:

@@ -101,6 +101,16 @@ def test_it_is_judged_anew_first(closet: Closet) -> None:
     accepted(closet.lift("sid"))
 
 
+def test_the_same_findings_count_when_they_are_found_again(closet: Closet) -> None:
+    """Judging twice a day is no news, but for who has to know that nothing was found since."""
+    assert accepted(closet.story.judge(V1)).events != ()
+    closet.world.clock.advance(seconds=1)
+    assert accepted(closet.story.judge(V1)).events == ()
+    accepted(closet.lift("sue"))
+    accepted(closet.lift("sid"))
+    assert accepted(closet.story.judge(V1)).events == ()
+
+
 @pytest.mark.parametrize("role", ["incident", "operator", "admin", "approver:risk"])
 def test_it_takes_people_of_security(closet: Closet, role: str) -> None:
     closet.judged()
