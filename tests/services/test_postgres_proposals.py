@@ -19,6 +19,7 @@ from lockgate.core.journal import EMPTY_HEAD
 from lockgate.hub import audit
 from lockgate.hub.kernel import iter_entries
 from lockgate.hub.messages import ListVersions, Standing
+from lockgate.hub.ports import JournalUnreadable
 from lockgate.registry.messages import DeclareModel
 from lockgate.testing.hub_world import AUTHOR, MODEL_NAME, PLATFORM, HubWorld, Story, accepted
 from lockgate.testing.journal_suite import commit_of, document, write
@@ -302,3 +303,42 @@ def test_statements_that_were_prepared_while_the_store_was_small_find_their_way_
         )
     )
     assert "Index Scan" in plan and "Seq Scan" not in plan
+
+
+def test_a_connection_is_of_use_after_a_statement_has_failed_on_it(database: str) -> None:
+    """Whether the server still knows what was prepared before is unknown then."""
+    journal = open_postgres(database).journal
+    for turn in range(3):
+        write(journal, f"c{turn}", documents=[document(f"k{turn}")])
+        assert journal.document("thing", f"k{turn}") is not None
+        for hold in (True, False):
+            with pytest.raises(JournalUnreadable), journal.transaction("x", hold=hold) as transaction:
+                transaction._connection.ask(b"SELECT 1 / %s::bigint", (0,))  # type: ignore[attr-defined]
+        assert journal.receipt(f"c{turn}") == b"{}"
+        with journal.transaction("y", [("thing", "k0")], hold=False) as transaction:
+            assert transaction.document("thing", "k0") is not None
+            transaction.commit(commit_of(transaction.head(), f"d{turn}"))
+        assert len(journal._store._idle) == 1  # type: ignore[attr-defined]
+    assert journal.head().seq == 6
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a\\b", 'say "x"', "{a,b}", "NULL", "it's", "\u00e9\U0001f600", "%s", "\n\t "]
+)
+def test_texts_go_and_come_as_they_are(database: str, text: str) -> None:
+    """One by one, and as elements of an array."""
+    journal = open_postgres(database).journal
+    many = [
+        document(f"{text}{number}", parent=text, body=text.encode() + bytes([number])) for number in range(12)
+    ]
+    for command_id, kept in (("c1", many[:2]), ("c2", many[2:])):
+        with journal.transaction(command_id, hold=False) as transaction:
+            transaction.expect([(one.kind, one.key) for one in kept], new=command_id == "c1")
+            transaction.commit(commit_of(transaction.head(), command_id, documents=kept))
+    fresh = open_postgres(database).journal
+    with fresh.transaction("c3", [(one.kind, one.key) for one in many], hold=False) as transaction:
+        assert [transaction.document(one.kind, one.key) for one in many] == many
+    with fresh.transaction("c3") as transaction:
+        transaction.expect([(one.kind, one.key) for one in many])
+        assert [transaction.document(one.kind, one.key) for one in many] == many
+    assert [fresh.document(one.kind, one.key) for one in many] == many

@@ -30,6 +30,7 @@ class Session(psycopg.Connection[tuple[Any, ...]]):
     def __init__(self, *args: Any, **more: Any) -> None:
         super().__init__(*args, **more)
         self._names: dict[bytes, bytes] = {}
+        self._n_named = 0
 
     def ask(self, statement: bytes, values: Sequence[Value]) -> list[tuple[Any, ...]]:
         """The rows that one statement gives, outside of any pipeline. Their columns are texts, bytes and bigints.
@@ -45,7 +46,9 @@ class Session(psycopg.Connection[tuple[Any, ...]]):
         formats = [Format.BINARY if isinstance(value, bytes | str) else Format.TEXT for value in values]
         name = self._names.get(statement)
         if name is None and len(self._names) < _MAX_PREPARED:
-            name = b"lockgate_%d" % len(self._names)
+            # Never the same name twice: what was forgotten here may be known to the server.
+            self._n_named += 1
+            name = b"lockgate_%d" % self._n_named
             self._checked(self.pgconn.prepare(name, _numbered(statement)))
             self._names[statement] = name
         if name is None:
@@ -63,7 +66,7 @@ class Session(psycopg.Connection[tuple[Any, ...]]):
         ]
 
     def forget(self) -> None:
-        """The server has forgotten what was prepared."""
+        """The server may have forgotten what was prepared."""
         self._names.clear()
 
     def _checked(self, result: Any) -> None:
