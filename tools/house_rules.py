@@ -57,6 +57,7 @@ DOOR_FILES = ("messages", "state", "decide")
 DOOR_VALUES: dict[str, str] = {
     "access.roles": "a grant travels inside the event that gives it",
     "access.subjects": "who may hold a grant is checked where one is given",
+    "access.aliases": "the part of `decide` about who stands behind a name",
     "governance.policies.policy": "a policy travels inside the event that adopts it",
     "governance.tickets.tracker": "what a tracker said travels inside the event that tells it",
     "governance.policies.pattern": "what a policy may ask of tickets is checked where one is adopted",
@@ -72,6 +73,7 @@ DOOR_VALUES: dict[str, str] = {
     "delivery.rollouts.asked": "the part of `decide` about what a rollout has to pass",
     "delivery.rollouts.policy": "steps and guards travel inside the events that plan a rollout",
     "delivery.rollouts.verdict": "a verdict is decided, and travels inside the event that tells it",
+    "registry.makers": "the part of `decide` about who made a version",
     "registry.trust": "the part of `decide` about keys and signatures",
     "traffic.capture": "what is kept of traffic is part of a plan",
     "traffic.observed": "what was seen of a target, beside what was decided",

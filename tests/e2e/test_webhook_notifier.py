@@ -98,7 +98,7 @@ def test_events_arrive_signed_and_in_order(desk: Desk) -> None:
     assert told["specversion"] == "1.0"
     assert told["id"] == f"{origin}/{desk.head}" == got[-1].headers["webhook-id"]
     assert told["source"] == f"urn:lockgate:journal:{origin}"
-    assert told["type"] == "dev.lockgate.registry.version-registered/1"
+    assert told["type"] == "dev.lockgate.registry.version-registered/2"
     assert told["subject"] == "main/flight-delay"
     assert told["time"].endswith("Z")
     assert told["datacontenttype"] == "application/json"
@@ -120,7 +120,7 @@ def test_who_wants_some_events_gets_those(desk: Desk) -> None:
     accepted(desk.story.register("one"))
     desk.work()
     types = [one.event["type"] for one in desk.receiver.got if one.path == "/"]
-    assert types == ["dev.lockgate.registry.version-registered/1"]
+    assert types == ["dev.lockgate.registry.version-registered/2"]
     subjects = {one.event["subject"] for one in desk.receiver.got if one.path == "/prod"}
     assert subjects
     assert all(subject.startswith("prod") for subject in subjects)

@@ -23,6 +23,7 @@ CLIENT, AUDIENCE = "lockgate-hub", "lockgate"
 REDIRECTS = ["http://127.0.0.1/callback", "http://127.0.0.1/v1/login/callback"]
 ACCOUNTS: dict[str, dict[str, Any]] = {
     "ann": {"email": "Ann@example.org", "email_verified": True, "groups": ["risk", "eng"]},
+    "ada": {"email": "ada@example.org", "email_verified": True},
     "bob": {"email": "bob@example.org", "email_verified": True, "groups": []},
     "kim": {"email": "kim@example.org", "email_verified": True},
     "olga": {"email": "olga@example.org", "email_verified": True},
@@ -117,11 +118,12 @@ class OidcServer:
                         "response_types": [],
                         "grant_types": ["client_credentials"],
                     }
-                    for name in ("job", "other-job")
+                    for name in ("job", "adas-job", "other-job")
                 ),
             ],
             "jobs": {
                 "job": {"audience": AUDIENCE, "claims": JOB},
+                "adas-job": {"audience": AUDIENCE, "claims": JOB | {"actor": "Ada-At-Forge"}},
                 "other-job": {"audience": AUDIENCE, "claims": JOB | {"repository": "mallory/fraud"}},
             },
         }

@@ -294,12 +294,12 @@ audience = "{AUDIENCE}"
         self._n_homes += 1
         return self.folder / f"{name}-{self._n_homes}"
 
-    def job(self, name: str) -> Actor:
+    def job(self, name: str, client: str = "job") -> Actor:
         """A CI job: its identity token is exchanged for one of a service account."""
         form = {
             "grant_type": "urn:ietf:params:oauth:grant-type:token-exchange",
             "subject_token_type": "urn:ietf:params:oauth:token-type:id_token",
-            "subject_token": self.provider.job_token(),
+            "subject_token": self.provider.job_token(client),
         }
         answer = httpx.post(f"{self.first.url}/v1/tokens/exchange", data=form, trust_env=False)
         assert answer.status_code == 200, answer.text

@@ -413,8 +413,36 @@ def test_a_job_acts_as_its_account_for_a_short_while(federated: TeamHub, provide
     assert (who.actor, who.kind, who.roles) == ("service:ci", "service", ("ci",))
     assert who.grants[0].environments == ("dev",)
     events = b"".join(entry.body for entry in open_sqlite(federated.store).journal.entries(0, 100))
-    assert b"access.token-exchanged/1" in events
+    assert b"access.token-exchanged/2" in events
     assert told["access_token"].partition(".")[2].encode() not in events
+
+
+@pytest.mark.parametrize(("client", "who"), [("adas-job", ["github:ada-at-forge"]), ("job", [])])
+def test_who_started_a_job_is_kept_with_the_exchange_and_so_is_that_nobody_is_named(
+    federated: TeamHub, provider: OidcServer, client: str, who: list[str]
+) -> None:
+    assert exchange(federated, provider.job_token(client)).status_code == 200
+    entries = open_sqlite(federated.store).journal.entries(0, 100)
+    (told,) = [
+        one for one in (json.loads(entry.body)["event"] for entry in entries) if "exchanged" in one["type"]
+    ]
+    assert told["started_by"] == who
+    assert "actor" not in told["claims"]
+
+
+def test_a_verified_address_is_an_alias_of_whoever_is_named_otherwise(
+    provider: OidcServer, tmp_path: Path
+) -> None:
+    people = [{"issuer": provider.issuer, "client_id": CLIENT, "subject": "sub"}]
+    with team_hub(tmp_path / "team.db", provider, providers=people, admins=["ann"]) as team:
+        ann = team.hub(provider.forged())
+        for _ in range(2):
+            assert ann.ask(WhoAmI()).actor == "ann"
+        for claims in ({"email_verified": False}, {"email_verified": None}, {"email": None}):
+            team.hub(provider.forged(sub="eve", **{"email": "eve@example.org", **claims})).ask(WhoAmI())
+        (known,) = ann.ask(ListAccess()).aliases
+        assert known.alias == ANN
+        assert [(one.subject, one.named_by) for one in known.behind] == [("ann", "lockgate-hub")]
 
 
 def test_a_jobs_token_is_exchanged_once(federated: TeamHub, provider: OidcServer) -> None:

@@ -47,7 +47,7 @@ from lockgate.access.roles import (
     is_within,
 )
 from lockgate.access.state import FEDERATION, SUBJECT, TOKEN, SubjectState, in_force, is_admin
-from lockgate.access.subjects import GROUP, SERVICE, check_subject, is_service
+from lockgate.access.subjects import GROUP, SERVICE, alias_of, check_subject, is_alias, is_service
 from lockgate.core.clock import Micros
 from lockgate.core.documents import DocRef, Docs
 from lockgate.core.errors import did_you_mean
@@ -570,6 +570,7 @@ def exchange_token(docs: Docs, command: ExchangeToken, context: Context) -> Deci
                 rule=rule.rule,
                 issuer=command.issuer,
                 claims={name: command.claims[name] for name in rule.claims},
+                started_by=tuple(name for name in map(alias_of, command.started_by) if is_alias(name)),
             ),
         )
     )

@@ -169,10 +169,50 @@ class NameFirstAdmin(Command, frozen=True, kw_only=True, tag="access.name-first-
         return Scope()
 
 
+class NameAlias(Command, frozen=True, kw_only=True, tag="access.name-alias"):
+    """State who stands behind a name that is met in commits and CI jobs: an address, `github:LOGIN`.
+
+    `subject` is a person, or a service account for what no person stands behind. One name may have several.
+    """
+
+    permission: ClassVar[str] = "access.alias"
+    alias: str
+    subject: str
+
+    def scope(self) -> Scope:
+        return over(ANY)
+
+
+class NoteAddress(Command, frozen=True, kw_only=True, tag="access.note-address"):
+    """State that an identity provider vouches for the address of a person whom it names otherwise."""
+
+    permission: ClassVar[str] = "access.vouch"
+    alias: str
+    subject: str
+
+    def scope(self) -> Scope:
+        return Scope()
+
+
+class RemoveAlias(Command, frozen=True, kw_only=True, tag="access.remove-alias"):
+    """State that somebody does not stand behind a name after all; never said by himself."""
+
+    permission: ClassVar[str] = "access.alias"
+    alias: str
+    subject: str
+    reason: str = ""
+
+    def scope(self) -> Scope:
+        return over(ANY)
+
+
 class ExchangeToken(Command, frozen=True, kw_only=True, tag="access.exchange-token"):
     """Turn the identity token of a CI job, which the hub has verified, into a short-lived token of an account.
 
     `token` is derived from the job's identity token, so that one cannot be exchanged twice.
+
+    Attributes:
+        started_by: the names that the identity token has for the person who started the job; none when it has none.
     """
 
     permission: ClassVar[str] = "access.vouch"
@@ -181,6 +221,7 @@ class ExchangeToken(Command, frozen=True, kw_only=True, tag="access.exchange-tok
     claims: dict[str, str]
     token: str
     secret_sha256: str
+    started_by: tuple[str, ...] = ()
 
     def scope(self) -> Scope:
         return Scope()
@@ -240,7 +281,9 @@ class TokenIssued(Event, frozen=True, kw_only=True, tag="access.token-issued/1")
         return f"token {self.token} issued for {self.subject}" + (f": {self.label}" if self.label else "")
 
 
-class TokenExchanged(Event, frozen=True, kw_only=True, tag="access.token-exchanged/1"):
+class TokenExchanged1(Event, frozen=True, kw_only=True, tag="access.token-exchanged/1"):
+    """An exchange from before it was kept who started the job."""
+
     token: str
     subject: str
     secret_sha256: str
@@ -251,8 +294,61 @@ class TokenExchanged(Event, frozen=True, kw_only=True, tag="access.token-exchang
     claims: dict[str, str]
 
     def summary(self) -> str:
-        bearing = ", ".join(f"{name} {value}" for name, value in sorted(self.claims.items()))
-        return f"token {self.token} of {self.subject} given to a job by rule {self.rule} ({bearing})"
+        return f"token {self.token} of {self.subject} given to a job by rule {self.rule} ({_bearing(self.claims)})"
+
+
+class TokenExchanged(Event, frozen=True, kw_only=True, tag="access.token-exchanged/2"):
+    """Attributes:
+    started_by: what the job's identity token calls the person who started it; empty when it names nobody.
+    """
+
+    token: str
+    subject: str
+    secret_sha256: str
+    grants: tuple[Grant, ...]
+    expires_at: Micros
+    rule: str
+    issuer: str
+    claims: dict[str, str]
+    started_by: tuple[str, ...]
+
+    def summary(self) -> str:
+        who = ", started by " + (" alias ".join(self.started_by) or "nobody it names")
+        return f"token {self.token} of {self.subject} given to a job by rule {self.rule} ({_bearing(self.claims)}){who}"
+
+
+def started_by_nobody(old: TokenExchanged1) -> TokenExchanged:
+    """The event in today's shape."""
+    return TokenExchanged(
+        token=old.token,
+        subject=old.subject,
+        secret_sha256=old.secret_sha256,
+        grants=old.grants,
+        expires_at=old.expires_at,
+        rule=old.rule,
+        issuer=old.issuer,
+        claims=old.claims,
+        started_by=(),
+    )
+
+
+class AliasNamed(Event, frozen=True, kw_only=True, tag="access.alias-named/1"):
+    """Said again by somebody else, it is confirmed."""
+
+    alias: str
+    subject: str
+
+    def summary(self) -> str:
+        return f"{self.subject} stands behind {self.alias}"
+
+
+class AliasRemoved(Event, frozen=True, kw_only=True, tag="access.alias-removed/1"):
+    alias: str
+    subject: str
+    reason: str
+
+    def summary(self) -> str:
+        return f"{self.subject} no longer stands behind {self.alias}" + _because(self.reason)
 
 
 class TokenRevoked(Event, frozen=True, kw_only=True, tag="access.token-revoked/1"):
@@ -274,8 +370,7 @@ class FederationRuleAdded(Event, frozen=True, kw_only=True, tag="access.federati
     lifetime_s: int
 
     def summary(self) -> str:
-        bearing = ", ".join(f"{name} {value}" for name, value in sorted(self.claims.items()))
-        return f"jobs of {self.issuer} with {bearing} act as {self.subject} (rule {self.rule})"
+        return f"jobs of {self.issuer} with {_bearing(self.claims)} act as {self.subject} (rule {self.rule})"
 
 
 class FederationRuleRemoved(Event, frozen=True, kw_only=True, tag="access.federation-rule-removed/1"):
@@ -291,6 +386,10 @@ class FirstAdminNamed(Event, frozen=True, kw_only=True, tag="access.first-admin-
 
     def summary(self) -> str:
         return f"{self.subject} is admin, as the hub's configuration says"
+
+
+def _bearing(claims: dict[str, str]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in sorted(claims.items()))
 
 
 def _shown(namespace: str) -> str:

@@ -72,6 +72,7 @@ ROLES: Mapping[str, Mapping[str, frozenset[str]]] = MappingProxyType(
             "registry.revoke-key",
             "registry.erase",
             "access.revoke",
+            "access.alias",
         ),
         "admin": _role(
             *_BASIC,
@@ -82,6 +83,7 @@ ROLES: Mapping[str, Mapping[str, frozenset[str]]] = MappingProxyType(
             "governance.policy",
             "access.manage",
             "access.revoke",
+            "access.alias",
             "hub.subscribe",
         ),
         # What the machinery reports of targets, traffic and proofs of identity; nobody gets it by claiming a name.

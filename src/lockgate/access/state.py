@@ -8,6 +8,8 @@ import msgspec
 from msgspec.structs import replace
 
 from lockgate.access.messages import (
+    AliasNamed,
+    AliasRemoved,
     FederationRuleAdded,
     FederationRuleRemoved,
     FirstAdminNamed,
@@ -75,6 +77,7 @@ class TokenState(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         rule: the federation rule by which a CI job had it; empty for one that a person issued.
+        started_by: what the job's identity token called the person who started it.
     """
 
     token: str
@@ -87,6 +90,7 @@ class TokenState(msgspec.Struct, frozen=True, kw_only=True):
     label: str = ""
     rule: str = ""
     claims: dict[str, str] = {}
+    started_by: tuple[str, ...] = ()
     revoked_at: Micros | None = None
     revoked_by: str = ""
 
@@ -102,6 +106,30 @@ class FederationState(msgspec.Struct, frozen=True, kw_only=True):
     added_at: Micros
     added_by: str
     removed_at: Micros | None = None
+
+
+class Behind(msgspec.Struct, frozen=True, kw_only=True):
+    """Who stands behind a name, and who says so.
+
+    Attributes:
+        confirmed_by: somebody else who says the same; empty when nobody does.
+    """
+
+    subject: str
+    named_at: Micros
+    named_by: str
+    confirmed_by: str = ""
+
+    @property
+    def vouchers(self) -> tuple[str, ...]:
+        return (self.named_by, self.confirmed_by) if self.confirmed_by else (self.named_by,)
+
+
+class AliasState(msgspec.Struct, frozen=True, kw_only=True):
+    """A name that is met in commits and CI jobs, in small letters, and who stands behind it; empty when nobody does."""
+
+    alias: str
+    behind: tuple[Behind, ...]
 
 
 def in_force(subjects: Iterable[SubjectState | None], now: Micros) -> tuple[Grant, ...]:
@@ -223,7 +251,8 @@ def _issued(body: TokenState | None, event: TokenIssued, stamp: Stamp) -> TokenS
 
 
 def _exchanged(body: TokenState | None, event: TokenExchanged, stamp: Stamp) -> TokenState:
-    return replace(_token_of(event, stamp), rule=event.rule, claims=event.claims)
+    known = replace(_token_of(event, stamp), rule=event.rule, claims=event.claims)
+    return replace(known, started_by=event.started_by)
 
 
 def _token_of(event: TokenIssued | TokenExchanged, stamp: Stamp) -> TokenState:
@@ -246,6 +275,7 @@ TOKEN = DocumentKind(
     changed_by={
         TokenRevoked: lambda body, event, stamp: replace(body, revoked_at=stamp.at, revoked_by=stamp.actor)
     },
+    fold_version=2,
     columns=lambda body: Columns(body.subject, "revoked" if body.revoked_at is not None else body.rule),
 )
 
@@ -273,4 +303,34 @@ FEDERATION = DocumentKind(
         FederationRuleRemoved: lambda body, event, stamp: replace(body, removed_at=stamp.at),
     },
     columns=lambda body: Columns(body.namespace, "active" if body.removed_at is None else "removed"),
+)
+
+
+def _alias_named(body: AliasState | None, event: AliasNamed, stamp: Stamp) -> AliasState:
+    known = () if body is None else body.behind
+    if any(one.subject == event.subject for one in known):
+        return AliasState(
+            alias=event.alias,
+            behind=tuple(
+                replace(one, confirmed_by=stamp.actor)
+                if one.subject == event.subject and not one.confirmed_by and one.named_by != stamp.actor
+                else one
+                for one in known
+            ),
+        )
+    named = Behind(subject=event.subject, named_at=stamp.at, named_by=stamp.actor)
+    return AliasState(alias=event.alias, behind=(*known, named))
+
+
+def _alias_removed(body: AliasState, event: AliasRemoved, stamp: Stamp) -> AliasState:
+    return replace(body, behind=tuple(one for one in body.behind if one.subject != event.subject))
+
+
+ALIAS = DocumentKind(
+    name="alias",
+    type=AliasState,
+    keys=lambda event: (event.alias,),
+    made_by={AliasNamed: _alias_named},
+    changed_by={AliasRemoved: _alias_removed},
+    columns=lambda body: Columns("", "known" if body.behind else "removed"),
 )

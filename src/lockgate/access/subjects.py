@@ -15,11 +15,16 @@ SERVICE = "service:"
 GROUP = "group:"
 _RESERVED = "lockgate"
 _NAME = re.compile(r"[^\s\x00-\x1f\x7f:*]{1,120}\Z")
+_ALIAS = re.compile(r"[^\s\x00-\x1f\x7f*]{1,120}\Z")
 _GROUP = re.compile(r"[^\x00-\x1f\x7f*]{1,120}\Z")
 
 
 class BadSubject(Invalid):
     code = "access.bad-subject"
+
+
+class BadAlias(Invalid):
+    code = "access.bad-alias"
 
 
 def check_subject(text: str) -> str:
@@ -49,3 +54,25 @@ def is_person(text: str) -> bool:
 
 def is_service(subject: str) -> bool:
     return subject.startswith(SERVICE)
+
+
+def alias_of(text: str) -> str:
+    """A name that is met in commits and CI jobs, in the form in which it is compared."""
+    return text.strip().lower()
+
+
+def is_alias(text: str) -> bool:
+    """Whether a text, in the form in which it is compared, may be such a name."""
+    return _ALIAS.match(text) is not None and text == text.lower() and not text.startswith((SERVICE, GROUP))
+
+
+def check_alias(text: str) -> str:
+    """The name in the form in which it is compared; raise `BadAlias` when it is none."""
+    alias = alias_of(text)
+    if not is_alias(alias):
+        raise BadAlias(
+            f"{text!r} is no name that a commit or a CI job could have",
+            remedy="write an address, github:LOGIN or gitlab:LOGIN",
+            value=text,
+        )
+    return alias

@@ -142,6 +142,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
         claimed: whether nobody proved the actor's name.
         credential: by what the name was proven, `token:ID` or `oidc:ISSUER`; empty when it was not.
         groups: those that the identity provider says the actor is in.
+        started_by: who started the CI job that speaks, by the names its system has for him.
     """
 
     actor: str
@@ -150,6 +151,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     claimed: bool = False
     credential: str = ""
     groups: tuple[str, ...] = ()
+    started_by: tuple[str, ...] = ()
     facts: Mapping[str, Any] = msgspec.field(default_factory=dict)
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from lockgate.core.clock import Micros
 from lockgate.core.documents import DocumentKind
 from lockgate.core.messages import Reason
-from lockgate.core.names import parse_endpoint
+from lockgate.core.names import parse_endpoint, parse_version
 from lockgate.delivery.declare import is_open
 from lockgate.delivery.state import ENDPOINT, ENVIRONMENT, RELEASE, EndpointState, release_key
 from lockgate.gates.state import EVIDENCE, evidence_key
@@ -16,11 +16,25 @@ from lockgate.governance import attention
 from lockgate.governance.attention import Attention
 from lockgate.governance.judgement import WAITS_FOR_PEOPLE
 from lockgate.governance.state import APPROVAL, BREAK_GLASS, POLICY, PROPOSAL, WAIVER, approval_key
-from lockgate.registry.state import LOWERING, MODEL, VERSION
+from lockgate.registry.state import LOWERING, MODEL, VERSION, VersionState
 
 Get = Callable[[DocumentKind[Any], str], Any]
 All = Callable[[DocumentKind[Any], str], tuple[Any, ...]]
 ReasonsOf = Callable[[str, str], Sequence[Reason]]
+
+
+def oldest_live(model: str, get: Get, every: All) -> VersionState | None:
+    """The oldest version that is live where not everything may go; None while one of those places has none.
+
+    What came after it is what a new version brings to one of them.
+    """
+    guarded = [one.environment for one in every(ENVIRONMENT, "") if one.sensitivity != "open"]
+    found = [get(ENDPOINT, f"{name}/{model}") for name in guarded]
+    there = [one for one in found if one is not None and one.removed_at is None]
+    live = [one.live.served.version for one in there if one.live is not None]
+    if not live or len(live) < len(there):
+        return None
+    return cast("VersionState | None", get(VERSION, min(live, key=lambda key: parse_version(key).version)))
 
 
 class LiveStanding(NamedTuple):

@@ -34,8 +34,10 @@ from lockgate.delivery.messages import (
 from lockgate.delivery.rollouts.policy import RolloutPolicy
 from lockgate.delivery.standing import (
     guards_of,
+    makers_there,
     needs_promote,
     standing_of,
+    unknown_reasons,
     way_back_of,
     way_back_reasons,
 )
@@ -50,19 +52,26 @@ from lockgate.delivery.state import (
 )
 from lockgate.delivery.way_back import call_off, capture_of, served_of, undo_rollback
 from lockgate.governance.break_glass import expired, frozen_reasons, named_right
-from lockgate.governance.decide import bound_of, policy_of
+from lockgate.governance.decide import approve_version as approve
+from lockgate.governance.decide import bound_of, needs_approve, policy_of
 from lockgate.governance.judgement import (
     WAITS_FOR_PEOPLE,
     approvers,
     by_a_person,
     counting_approvals,
-    not_by_the_author,
 )
-from lockgate.governance.messages import ConsumerSignedOff, ReleasePlanWritten, SignOff, WriteReleasePlan
+from lockgate.governance.messages import (
+    ApproveVersion,
+    ConsumerSignedOff,
+    ReleasePlanWritten,
+    SignOff,
+    WriteReleasePlan,
+)
 from lockgate.governance.release_plan import ReleasePlan, plan_reasons
 from lockgate.governance.state import (
     APPROVAL,
     BREAK_GLASS,
+    POLICY,
     RELEASE_PLAN,
     SIGN_OFF,
     BreakGlassState,
@@ -78,6 +87,7 @@ from lockgate.governance.tickets.tracker import (
     ticket_reasons,
 )
 from lockgate.registry.decide import known_version, model_of, wrong_state
+from lockgate.registry.makers import makers_of, not_by_a_maker
 from lockgate.registry.state import MODEL, VERSION, VersionState
 from lockgate.registry.trust import (
     TRUST_FACT,
@@ -173,7 +183,7 @@ def _started(
 ) -> ReleaseStarted:
     """The start of the next release to an endpoint, with what is known of the version there."""
     name = environment.environment
-    bound = bound_of(docs, version.version, name)
+    bound, makers = bound_of(docs, version.version, name), makers_there(docs, version, environment, policy)
     given = docs.get(APPROVAL, approval_key(version.version, name))
     plan = docs.get(RELEASE_PLAN, approval_key(version.version, name))
     return ReleaseStarted(
@@ -184,7 +194,7 @@ def _started(
         served=Served(version=version.version, package=version.package, signatures=version.signatures),
         ticket="",
         pull_request="",
-        approved_by=approvers(counting_approvals(version, given, bound, policy.digest)),
+        approved_by=approvers(counting_approvals(makers, given, bound, policy.digest)),
         evidence_set=bound,
         policy=policy.digest,
         plan=None if plan is None else plan.plan.digest,
@@ -291,7 +301,52 @@ def _emergency_reasons(
                 remedy=f"lockgate break-glass {endpoint.endpoint} --second {right.name} --as NAME",
             )
         )
+    else:
+        reasons += _second_of_two(docs, version, endpoint, right)
     return reasons + frozen_reasons(docs.all(BREAK_GLASS, f"{version.model}#"), context.now)
+
+
+def _second_of_two(
+    docs: Docs, version: VersionState, endpoint: EndpointState, right: BreakGlassState
+) -> list[Reason]:
+    """Whoever stands by an emergency as the second person brings in nothing that he made himself."""
+    makers = makers_of(docs, version)
+    deed = makers.deed_of(right.seconded_by)
+    if deed is None:
+        return []
+    return [
+        Reason(
+            rule="governance.separation-of-duties",
+            message=f"{right.seconded_by} {deed} and cannot be the second person who lets it in",
+            measured=right.seconded_by,
+            limit=f"not {makers.shown}",
+            remedy=f"break the glass again, with another second person: lockgate break-glass {endpoint.endpoint}",
+        )
+    ]
+
+
+def needs_approval(command: ApproveVersion, docs: Docs) -> tuple[DocRef, ...]:
+    model = model_of(command.version)
+    return (
+        *needs_approve(command, docs),
+        DocRef(MODEL.name, str(model)),
+        DocRef(ENVIRONMENT.name, command.environment),
+        DocRef(ENDPOINT.name, f"{command.environment}/{model}"),
+    )
+
+
+def approve_version(docs: Docs, command: ApproveVersion, context: Context) -> Decision | Refusal:
+    """A person's agreement; where the policy asks to know who made a version, not before that is known."""
+    version = docs.get(VERSION, command.version)
+    model = None if version is None else docs.get(MODEL, version.model)
+    policy = docs.get(POLICY, model_of(command.version).namespace)
+    environment = docs.get(ENVIRONMENT, command.environment)
+    if version is None or model is None or policy is None or environment is None:
+        return approve(docs, command, context)
+    makers = makers_there(docs, version, environment, policy)
+    endpoint = docs.get(ENDPOINT, f"{command.environment}/{version.model}")
+    unknown = unknown_reasons(makers, policy.policy.rule(model.tier), environment, endpoint)
+    return approve(docs, command, context, makers, unknown)
 
 
 def _known(
@@ -361,7 +416,7 @@ def sign_off(docs: Docs, command: SignOff, context: Context) -> Decision | Refus
     if isinstance(known, Refusal):
         return known
     version, _, endpoint, _ = known
-    reasons = by_a_person(context) + not_by_the_author(context, version, "sign it off")
+    reasons = by_a_person(context) + not_by_a_maker(context, makers_of(docs, version), "sign it off")
     if command.consumer not in endpoint.consumers:
         reasons.append(
             Reason(

@@ -43,6 +43,7 @@ from lockgate.governance.judgement import (
     limit_reasons,
     pass_over,
     reaching,
+    unknown_maker_reasons,
 )
 from lockgate.governance.policies.policy import AnyPolicy, Seat, StageTerms, TierRule, quorum_of
 from lockgate.governance.release_plan import Mishap, ReleasePlan, plan_reasons
@@ -66,6 +67,7 @@ from lockgate.governance.tickets.tracker import (
     ticket_reasons,
 )
 from lockgate.registry.decide import model_of
+from lockgate.registry.makers import MakerLine, Makers, maker_refs, makers_of
 from lockgate.registry.state import MODEL, VERSION, VersionState
 from lockgate.registry.trust import EVERY_KEY, revocation_reasons, revoked
 
@@ -76,7 +78,7 @@ def needs_promote(command: PromoteVersion, docs: Docs) -> tuple[DocRef, ...]:
     refs = [
         every,
         here,
-        DocRef(VERSION.name, command.version),
+        *maker_refs(docs, command.version),
         DocRef(MODEL.name, str(model)),
         DocRef(POLICY.name, model.namespace),
         DocRef(EVIDENCE.name, evidence_key(command.version)),
@@ -133,12 +135,14 @@ def standing_of(
     reasons = _life_reasons(version, environment)
     reasons += revocation_reasons(version.version, version.signed_by, revoked(docs))
     reasons += _ladder_reasons(docs, version, environment)
-    judged = _evidence_reasons(docs, rule, environment, endpoint, version, policy, now)
+    makers = makers_there(docs, version, environment, policy)
+    judged = _evidence_reasons(docs, rule, environment, endpoint, makers, policy, now)
     reasons += judged.reasons
     if sensitivity in rule.release_plan:
         reasons += _plan_reasons(docs, key, endpoint, plan)
+    reasons += unknown_reasons(makers, rule, environment, endpoint)
     reasons += approval_reasons(
-        version,
+        makers,
         docs.get(APPROVAL, approval_key(key, name)),
         bound=bound_set(intrinsic, relative, plan),
         policy=policy.digest,
@@ -146,12 +150,31 @@ def standing_of(
         environment=name,
     )
     if sensitivity in policy.policy.sign_off:
-        reasons += _sign_off_reasons(docs, version, environment, endpoint)
+        reasons += _sign_off_reasons(docs, makers, environment, endpoint)
     if sensitivity != "open":
         reasons += frozen_reasons(docs.all(BREAK_GLASS, f"{version.model}#"), now)
     reasons += _rollout_reasons(docs, rule.rollout.get(sensitivity, ()), endpoint, version)
     reasons += _drill_reasons(docs, rule.drill_max_age_days.get(sensitivity), endpoint, now)
     return Findings(reasons + way_back_reasons(environment, endpoint), judged.waived)
+
+
+def makers_there(
+    docs: Docs, version: VersionState, environment: EnvironmentState, policy: PolicyState
+) -> Makers:
+    """Who made a version, held as strictly against approvers as the policy asks in that environment."""
+    model = docs.get(MODEL, version.model)
+    strict = model is not None and policy.policy.rule(model.tier).knows_makers(environment.sensitivity)
+    return makers_of(docs, version, strict=strict and not version.claimed)
+
+
+def unknown_reasons(
+    makers: Makers, rule: TierRule, environment: EnvironmentState, endpoint: EndpointState | None
+) -> list[Reason]:
+    """Whom nobody knows of the makers, where the policy asks to know them."""
+    if not rule.knows_makers(environment.sensitivity):
+        return []
+    live = endpoint.live.served.version if endpoint is not None and endpoint.live is not None else None
+    return unknown_maker_reasons(makers, live, environment.environment)
 
 
 def _life_reasons(version: VersionState, environment: EnvironmentState) -> list[Reason]:
@@ -207,12 +230,13 @@ def _evidence_reasons(
     rule: TierRule,
     environment: EnvironmentState,
     endpoint: EndpointState,
-    version: VersionState,
+    makers: Makers,
     policy: PolicyState,
     now: Micros,
 ) -> Findings:
     if environment.sensitivity == "open":
         return Findings([], [])
+    version = makers.version
     name, key = environment.environment, version.version
     wanted = rule.relative.get(environment.sensitivity, ())
     order = {step.environment: step.order for step in docs.all(ENVIRONMENT, "")}
@@ -226,7 +250,7 @@ def _evidence_reasons(
         judge = f"lockgate judge {key}" + (f" --for {name}" if environment_of else "")
         reasons = gate_reasons(gates, evidence, remedy=judge)
         reasons += limit_reasons(rule.limits, gates, evidence, remedy=judge)
-        left, waived = pass_over(reasons, evidence, waivers, version, policy.policy, now)
+        left, waived = pass_over(reasons, evidence, waivers, makers, policy.policy, now)
         if environment_of:
             left += baseline_reasons(evidence, champion.package if champion else None, name)
         found = Findings([*found.reasons, *left, *age_reasons(evidence, rule, now)], [*found.waived, *waived])
@@ -276,17 +300,18 @@ def _plan_reasons(docs: Docs, key: str, endpoint: EndpointState, plan: PlanState
 
 
 def _sign_off_reasons(
-    docs: Docs, version: VersionState, environment: EnvironmentState, endpoint: EndpointState
+    docs: Docs, makers: Makers, environment: EnvironmentState, endpoint: EndpointState
 ) -> list[Reason]:
-    """Who reads an endpoint agrees to a version that may break them; also when it was taken down meanwhile."""
-    known_there = endpoint.live or endpoint.last_live
+    """Who reads an endpoint agrees to a version that may break them, also when it was taken down meanwhile; not by the
+    word of who made it."""
+    version, known_there = makers.version, endpoint.live or endpoint.last_live
     if known_there is None:
         return []
     live, new = parse_version(known_there.served.version).version, parse_version(version.version).version
     if new.major <= live.major:
         return []
     known = docs.get(SIGN_OFF, approval_key(version.version, environment.environment))
-    signed = {one.consumer for one in known.signed} if known else set()
+    signed = {one.consumer for one in known.signed if not makers.include(one.by)} if known else set()
     return [
         Reason(
             rule="governance.sign-off",
@@ -407,6 +432,7 @@ _ENDS = frozenset(
         "governance.no-signal",
         "governance.review-overdue",
         "governance.rollout",
+        "governance.unknown-maker",
     }
 )
 
@@ -516,6 +542,7 @@ class StandingAnswer(msgspec.Struct, frozen=True, kw_only=True):
         ticket: what the ticket of a promotion has to match; empty when none is asked for.
         tracker: whether the tracker is asked about it too.
         decision: what a promotion would be told at this moment, its ticket aside.
+        makers: who made the version, none of whom counts as approver.
     """
 
     next: str
@@ -536,6 +563,7 @@ class StandingAnswer(msgspec.Struct, frozen=True, kw_only=True):
     ticket: str = ""
     tracker: bool = False
     decision: Decided = "refused"
+    makers: tuple[MakerLine, ...] = ()
 
 
 def standing_answer(
@@ -556,7 +584,8 @@ def standing_answer(
         policy.policy.rule(model.tier),
         quorum_of(policy.policy, model.tier, model.kpi, sensitivity),
     )
-    approvals = counting_approvals(version, docs.get(APPROVAL, approval_key(key, name)), bound, policy.digest)
+    makers = makers_there(docs, version, environment, policy)
+    approvals = counting_approvals(makers, docs.get(APPROVAL, approval_key(key, name)), bound, policy.digest)
     plan = docs.get(RELEASE_PLAN, approval_key(key, name))
     champion = champion_of(docs, endpoint, version.package)
     step = next_step(version, endpoint, found.reasons, of_itself(found.reasons, rule, intrinsic))
@@ -579,6 +608,7 @@ def standing_answer(
         ticket=rule.ticket.get(sensitivity, ""),
         tracker=sensitivity in rule.tracker,
         decision=_DECISIONS.get(step, "refused"),
+        makers=makers.lines,
     )
 
 

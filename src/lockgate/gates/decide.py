@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from lockgate.core.clock import Micros
 from lockgate.core.digests import Digest, digest_of
 from lockgate.core.documents import DocRef, Docs
@@ -9,7 +11,8 @@ from lockgate.core.messages import Context, Decision, Reason, Refusal, refuse
 from lockgate.gates.messages import EvidenceLine, EvidenceRecorded, RecordEvidence
 from lockgate.gates.state import EVIDENCE, EvidenceState, evidence_key
 from lockgate.registry.decide import known_version
-from lockgate.registry.state import VERSION, VersionState
+from lockgate.registry.makers import maker_refs, makers_of, not_by_a_maker
+from lockgate.registry.state import VersionState
 
 # Judging again renews the date that policies measure the age of evidence by; doing so twice a day is no news.
 _STILL_FRESH_US = 12 * 3600 * 1_000_000
@@ -22,7 +25,7 @@ def set_digest(lines: tuple[EvidenceLine, ...]) -> Digest:
 
 def needs_evidence(command: RecordEvidence, docs: Docs) -> tuple[DocRef, ...]:
     return (
-        DocRef(VERSION.name, command.version),
+        *maker_refs(docs, command.version),
         DocRef(EVIDENCE.name, evidence_key(command.version, command.environment)),
     )
 
@@ -35,16 +38,10 @@ def record_evidence(docs: Docs, command: RecordEvidence, context: Context) -> De
     version = known_version(docs, command.version)
     if isinstance(version, Refusal):
         return version
-    if context.actor == version.author and not context.claimed:
-        return refuse(
-            Reason(
-                rule="governance.separation-of-duties",
-                message=f"{context.actor} made {command.version} and cannot judge it",
-                measured=context.actor,
-                limit=f"not {version.author}",
-                remedy="let a validator judge it: an account of its own, or somebody else",
-            )
-        )
+    own = [] if context.claimed else not_by_a_maker(context, makers_of(docs, version), "judge it")
+    if own:
+        remedy = "let a validator judge it: an account of its own, or somebody else"
+        return Refusal(reasons=tuple(msgspec.structs.replace(one, remedy=remedy) for one in own))
     if version.package != command.package:
         return refuse(
             Reason(

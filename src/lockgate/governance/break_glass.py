@@ -166,7 +166,7 @@ def _took_part(actor: str, right: BreakGlassState, verb: str) -> Reason:
         message=f"{actor} took part in {right.name} and cannot {verb}",
         measured=actor,
         limit=f"not {' or '.join(people)}",
-        remedy="ask somebody else: the same command with --as NAME",
+        remedy="somebody else types the same command --as NAME",
     )
 
 

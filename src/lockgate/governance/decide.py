@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from lockgate.core.clock import iso
 from lockgate.core.digests import Digest
 from lockgate.core.documents import DocRef, Docs
@@ -15,7 +17,6 @@ from lockgate.governance.judgement import (
     counting_approvals,
     gate_reasons,
     limit_reasons,
-    not_by_the_author,
     pass_over,
 )
 from lockgate.governance.messages import (
@@ -45,6 +46,7 @@ from lockgate.governance.state import (
 )
 from lockgate.registry import decide as registry
 from lockgate.registry.decide import known_version, model_of, wrong_state
+from lockgate.registry.makers import Makers, maker_refs, makers_of, not_by_a_maker
 from lockgate.registry.messages import LiftQuarantine, VersionValidated
 from lockgate.registry.state import MODEL, VERSION, ModelState, VersionState
 
@@ -177,7 +179,7 @@ def model_and_policy(docs: Docs, key: str) -> tuple[ModelState, PolicyState] | R
 def needs_validate(command: ValidateVersion, docs: Docs) -> tuple[DocRef, ...]:
     model = model_of(command.version)
     return (
-        DocRef(VERSION.name, command.version),
+        *maker_refs(docs, command.version),
         DocRef(MODEL.name, str(model)),
         DocRef(EVIDENCE.name, evidence_key(command.version)),
         DocRef(POLICY.name, model.namespace),
@@ -203,10 +205,11 @@ def validate_version(docs: Docs, command: ValidateVersion, context: Context) -> 
     reasons += limit_reasons(rule.limits, rule.gates, evidence, remedy=judge)
     # A waiver for any environment: where the version may then go, each promotion asks again.
     waivers = docs.all(WAIVER, f"{version.model}#")
-    reasons, _ = pass_over(reasons, evidence, waivers, version, policy.policy, context.now)
+    makers = makers_of(docs, version)
+    reasons, _ = pass_over(reasons, evidence, waivers, makers, policy.policy, context.now)
     reasons += age_reasons(evidence, rule, context.now)
     if not context.claimed:
-        reasons += not_by_the_author(context, version, "say that it is validated")
+        reasons += not_by_a_maker(context, makers, "say that it is validated")
     if evidence is None and not reasons:
         reasons.append(
             Reason(
@@ -257,7 +260,7 @@ def needs_approve(
     command: ApproveVersion | RevokeApproval | DeclineVersion, docs: Docs
 ) -> tuple[DocRef, ...]:
     return (
-        DocRef(VERSION.name, command.version),
+        *maker_refs(docs, command.version),
         DocRef(EVIDENCE.name, evidence_key(command.version)),
         DocRef(EVIDENCE.name, evidence_key(command.version, command.environment)),
         DocRef(APPROVAL.name, approval_key(command.version, command.environment)),
@@ -266,15 +269,27 @@ def needs_approve(
     )
 
 
-def approve_version(docs: Docs, command: ApproveVersion, context: Context) -> Decision | Refusal:
-    """An approval is refused when it comes from the author or a service, or is about other evidence than there is."""
+def approve_version(
+    docs: Docs,
+    command: ApproveVersion,
+    context: Context,
+    makers: Makers | None = None,
+    unknown: Sequence[Reason] = (),
+) -> Decision | Refusal:
+    """An approval is refused when it comes from a maker or a service, or is about other evidence than there is.
+
+    Args:
+        makers: who made the version, as strictly as it is asked where it is to go.
+        unknown: why that is not known well enough there.
+    """
     found = _about(docs, command)
     if isinstance(found, Refusal):
         return found
     version, policy, given = found
     if version.state != "validated":
         return wrong_state(version, "approved; only validated versions can be")
-    reasons = by_a_person(context) + not_by_the_author(context, version, "approve it")
+    makers = makers or makers_of(docs, version)
+    reasons = [*by_a_person(context), *not_by_a_maker(context, makers, "approve it"), *unknown]
     reasons += _not_on_own_evidence(docs, command, context)
     bound = bound_of(docs, command.version, command.environment)
     reasons += _evidence_seen(command, bound)
@@ -283,7 +298,7 @@ def approve_version(docs: Docs, command: ApproveVersion, context: Context) -> De
     repeated = any(
         (one.approver, one.role) == (context.actor, command.role)
         and context.now - one.approved_at < _STILL_FRESH_US
-        for one in counting_approvals(version, given, bound, policy.digest)
+        for one in counting_approvals(makers, given, bound, policy.digest)
     )
     objected = given is not None and any(one.by == context.actor for one in given.objections)
     if repeated and not objected:

@@ -5,6 +5,7 @@ Every function returns all reasons, never only the first, so that one look tells
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import get_args
 
@@ -26,7 +27,8 @@ from lockgate.governance.policies.policy import (
     fits,
 )
 from lockgate.governance.state import Approval, ApprovalState, PlanState, WaiverState
-from lockgate.registry.state import VersionState
+from lockgate.registry.makers import Makers
+from lockgate.registry.messages import Maker
 
 WAITS_FOR_PEOPLE = frozenset({"governance.approval", "governance.sign-off"})
 """Rules of reasons that another person's consent removes."""
@@ -60,18 +62,53 @@ def by_a_person(context: Context) -> list[Reason]:
     ]
 
 
-def not_by_the_author(context: Context, version: VersionState, verb: str) -> list[Reason]:
-    if context.actor != version.author:
+def unknown_maker_reasons(makers: Makers, live: str | None, environment: str) -> list[Reason]:
+    """Whom nobody knows of those who made a version: an approver who is one of them would not be noticed.
+
+    Args:
+        live: the version that it follows in `environment`; all that came since then has to be told.
+    """
+    version = makers.version
+    if version.claimed:
+        # Where names are only claimed, nothing is proven of anybody.
         return []
-    return [
-        Reason(
-            rule="governance.separation-of-duties",
-            message=f"{context.actor} made {version.version} and cannot {verb}",
-            measured=context.actor,
-            limit=f"not {version.author}",
-            remedy="ask somebody else: the same command with --as NAME",
+    since = "its first commit" if live is None else live
+    reasons = [_unknown_maker(one) for one in makers.unknown()]
+    if not any(one.is_person for one in makers.found):
+        reasons.append(
+            Reason(
+                rule="governance.unknown-maker",
+                message=f"no person is known to have made {version.version}",
+                measured=makers.shown,
+                limit="somebody",
+                remedy=f"lockgate makers {version.version} --add ADDRESS",
+            )
         )
-    ]
+    if not version.tells_since(live):
+        reasons.append(
+            Reason(
+                rule="governance.unknown-maker",
+                message=f"not everybody is told who made {version.version}: the checkout did not hold every commit "
+                f"since {since}",
+                measured="not told" if version.told_since is None else f"since {version.told_since}",
+                limit=f"since {since}",
+                remedy="fetch the whole history (fetch-depth: 0) and lockgate train there again; without any, "
+                f"lockgate makers {version.version} --add ADDRESS --all",
+            )
+        )
+    return reasons
+
+
+def _unknown_maker(maker: Maker) -> Reason:
+    what = f" of {maker.commit[:7]}" if maker.commit else ""
+    name = shlex.quote(maker.name)
+    return Reason(
+        rule="governance.unknown-maker",
+        message=f"nobody knows who {maker.name} is ({maker.did}{what}), and an approver could be",
+        measured=maker.name,
+        limit="somebody known",
+        remedy=f"an admin: lockgate access alias {name} PERSON; for a machine, service:NAME instead of PERSON",
+    )
 
 
 def gate_reasons(gates: Iterable[str], evidence: EvidenceState | None, *, remedy: str) -> list[Reason]:
@@ -205,13 +242,13 @@ def baseline_reasons(
 
 
 def counting_approvals(
-    version: VersionState, given: ApprovalState | None, bound: Digest, policy: Digest
+    makers: Makers, given: ApprovalState | None, bound: Digest, policy: Digest
 ) -> tuple[Approval, ...]:
-    """Approvals that still stand: on this evidence and policy, one per person and role, none by the author."""
+    """Approvals that still stand: on this evidence and policy, one per person and role, none by a maker."""
     standing: dict[tuple[str, ApproverRole], Approval] = {}
     for approval in () if given is None else given.approvals:
         fresh = approval.evidence_set == bound and approval.policy == policy
-        if fresh and approval.revoked is None and approval.approver != version.author:
+        if fresh and approval.revoked is None and not makers.include(approval.approver):
             standing[(approval.approver, approval.role)] = approval
     return tuple(standing.values())
 
@@ -255,7 +292,7 @@ def own_role(approvals: Iterable[Approval], person: str) -> ApproverRole | None:
 
 
 def approval_reasons(
-    version: VersionState,
+    makers: Makers,
     given: ApprovalState | None,
     *,
     bound: Digest,
@@ -264,14 +301,17 @@ def approval_reasons(
     environment: str,
 ) -> list[Reason]:
     """Approvals that are missing, and what people have said no to."""
-    standing = counting_approvals(version, given, bound, policy)
+    version, standing = makers.version, counting_approvals(makers, given, bound, policy)
     n_people = len(approvers(standing))
     empty = empty_seats(quorum.seats, standing)
     reasons = _objections(given, bound, policy, environment)
     if not empty and n_people >= quorum.people:
         return reasons
-    stale = 0 if given is None else len(approvers(given.approvals))
+    said = () if given is None else approvers(given.approvals)
+    own = [person for person in said if makers.include(person)]
+    stale = len(said) - len(own)
     note = f"; {stale} given on other evidence or policy no longer count" if stale > n_people else ""
+    note += f"; {', '.join(own)} had a hand in it" if own else ""
     asked = f" in the name of {_listed(quorum.seats)}" if quorum.seats else ""
     lacking = f"; {_listed(empty)} missing" if empty and len(empty) < len(quorum.seats) else ""
     n_given = min(quorum.size - len(empty), n_people) if quorum.seats else n_people
@@ -281,7 +321,7 @@ def approval_reasons(
         Reason(
             rule="governance.approval",
             message=f"{environment} asks for {quorum.size} approval{many} by somebody other than "
-            f"{version.author}{asked}{lacking}{note}",
+            f"{makers.shown}{asked}{lacking}{note}",
             measured=f"{n_given} of {quorum.size}",
             limit=str(quorum.size),
             evidence=bound,
@@ -331,7 +371,7 @@ def pass_over(
     reasons: Sequence[Reason],
     evidence: EvidenceState | None,
     waivers: Iterable[WaiverState],
-    version: VersionState,
+    makers: Makers,
     policy: AnyPolicy,
     now: Micros,
 ) -> tuple[list[Reason], list[Waived]]:
@@ -342,11 +382,11 @@ def pass_over(
         waivers: of the model, for the environment in question or one that it leads to.
     """
     measured = {line.digest for line in evidence.lines if line.verdict != "error"} if evidence else set()
-    hard, number = never_waived(policy), version.version.partition("@")[2]
+    hard, number = never_waived(policy), makers.version.version.partition("@")[2]
     holding = {
         waiver.gate: waiver
         for waiver in waivers
-        if waiver.holds(now) and waiver.granted_by != version.author and matches(waiver.versions, number)
+        if waiver.holds(now) and not makers.include(waiver.granted_by) and matches(waiver.versions, number)
     }
     left, passed = [], []
     for reason in reasons:

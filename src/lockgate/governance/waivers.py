@@ -28,6 +28,7 @@ from lockgate.governance.messages import (
 from lockgate.governance.policies.policy import AnyPolicy, TierRule, WaiverTerms
 from lockgate.governance.state import POLICY, WAIVER, WaiverState
 from lockgate.registry.decide import known_version
+from lockgate.registry.makers import maker_refs, makers_of, not_by_a_maker
 from lockgate.registry.state import MODEL, VERSION
 
 _VERSIONS = re.compile(r"[0-9]+\.([0-9]+\.([0-9]+|\*)|\*)\Z")
@@ -44,7 +45,7 @@ def needs_waiver(command: RequestWaiver | GrantWaiver | EndWaiver, docs: Docs) -
     if not versions and docs.has(refs[2]):
         versions = next((one.versions for one in _of(docs, command.model) if _is(one, command)), "")
     if versions and not versions.endswith("*"):
-        refs.append(DocRef(VERSION.name, f"{command.model}@{versions}"))
+        refs += maker_refs(docs, f"{command.model}@{versions}")
     return tuple(refs)
 
 
@@ -183,21 +184,21 @@ def grant_waiver(docs: Docs, command: GrantWaiver, context: Context) -> Decision
 
 
 def _own_business(docs: Docs, waiver: WaiverState, context: Context) -> list[Reason]:
-    version = None
-    if not waiver.versions.endswith("*"):
-        version = docs.get(VERSION, f"{waiver.model}@{waiver.versions}")
-    authors = {waiver.requested_by: "asked for it"} | (
-        {version.author: "made the version"} if version else {}
-    )
-    if context.actor not in authors:
+    exact = not waiver.versions.endswith("*")
+    version = docs.get(VERSION, f"{waiver.model}@{waiver.versions}") if exact else None
+    if version is not None and (
+        own := not_by_a_maker(context, makers_of(docs, version), f"grant {waiver.name}")
+    ):
+        return own
+    if context.actor != waiver.requested_by:
         return []
     return [
         Reason(
             rule="governance.separation-of-duties",
-            message=f"{context.actor} {authors[context.actor]} and cannot grant {waiver.name}",
+            message=f"{context.actor} asked for it and cannot grant {waiver.name}",
             measured=context.actor,
-            limit=f"not {' or '.join(authors)}",
-            remedy="ask somebody else: the same command with --as NAME",
+            limit=f"not {waiver.requested_by}",
+            remedy="somebody else types the same command --as NAME",
         )
     ]
 

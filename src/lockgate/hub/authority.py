@@ -31,6 +31,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
         kind: a `service` never counts as somebody who approves.
         credential: by what the name was proven, `token:ID` or `oidc:ISSUER`; empty when it was not.
         groups: those that the identity provider says the actor is in.
+        started_by: who started the CI job that the credential was given to, by the names its system has for him.
     """
 
     actor: str
@@ -39,6 +40,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     kind: Literal["person", "service"] = "person"
     credential: str = ""
     groups: tuple[str, ...] = ()
+    started_by: tuple[str, ...] = ()
 
     @property
     def roles(self) -> frozenset[str]:

@@ -249,6 +249,7 @@ class LocalHub:
             claimed=session.claimed,
             credential=session.credential,
             groups=session.groups,
+            started_by=session.started_by,
             facts=facts,
         )
         if denied is None and handler.stale(docs, command, context):
@@ -283,7 +284,7 @@ def load(transaction: Transaction, handler: Handler[Any], command: Command) -> D
 
 def gather(
     needs: Callable[[Any, Docs], Iterable[DocRef]],
-    command: Command,
+    command: Command | Query,
     read: Callable[[DocRef], Any],
     expect: Callable[[Iterable[DocRef]], None] = lambda refs: None,
 ) -> Docs:

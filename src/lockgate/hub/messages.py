@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 import msgspec
 
 from lockgate.access.roles import Grant
-from lockgate.access.state import FederationState, HeldGrant, SubjectState
+from lockgate.access.state import AliasState, FederationState, HeldGrant, SubjectState
 from lockgate.core.clock import Micros
 from lockgate.core.digests import Digest
 from lockgate.core.messages import Event, Query, Reason, Scope
@@ -35,6 +35,7 @@ from lockgate.governance.state import (
     WaiverState,
 )
 from lockgate.pipeline.state import RunState
+from lockgate.registry.makers import MakerLine
 from lockgate.registry.messages import model_scope
 from lockgate.registry.state import (
     Attestation,
@@ -113,6 +114,7 @@ class VersionAnswer(msgspec.Struct, frozen=True, kw_only=True):
         imported: what another system said of it; None for a version that was trained here.
         erased: of the snapshots it was made of, those whose rows were erased.
         online: what online stores were filled with for its model, of any definition of its views.
+        makers: who had a hand in it, and who that is.
     """
 
     version: VersionState
@@ -126,6 +128,7 @@ class VersionAnswer(msgspec.Struct, frozen=True, kw_only=True):
     attestations: tuple[Attestation, ...] = ()
     erased: tuple[SnapshotState, ...] = ()
     online: tuple[MaterializedView, ...] = ()
+    makers: tuple[MakerLine, ...] = ()
 
 
 class KeysAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -244,7 +247,13 @@ class Standing(Query, frozen=True, kw_only=True, tag="hub.standing"):
 
 
 class PackageVersionAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """Attributes:
+    follows: the oldest version that is live where not everything may go, and the commit it was made of.
+    """
+
     version: str | None
+    follows: str = ""
+    follows_commit: str = ""
 
 
 class VersionOfPackage(Query, frozen=True, kw_only=True, tag="hub.version-of-package"):
@@ -318,6 +327,7 @@ class AccessAnswer(msgspec.Struct, frozen=True, kw_only=True):
     subjects: tuple[SubjectState, ...]
     tokens: tuple[TokenLine, ...]
     rules: tuple[FederationState, ...]
+    aliases: tuple[AliasState, ...] = ()
 
 
 class ListAccess(Query, frozen=True, kw_only=True, tag="hub.list-access"):

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from lockgate.access.state import FEDERATION, SUBJECT, TOKEN, TokenState
+from lockgate.access.state import ALIAS, FEDERATION, SUBJECT, TOKEN, TokenState
 from lockgate.core import semver
 from lockgate.core.clock import Clock, Micros
 from lockgate.core.digests import Digest
@@ -17,7 +17,7 @@ from lockgate.core.journal import NoteVerifiers
 from lockgate.core.messages import Event, Query, Reason, Scope, Stamp
 from lockgate.core.names import parse_endpoint, parse_version
 from lockgate.data.state import SNAPSHOT, SnapshotState
-from lockgate.delivery.attention import live_standing, queue
+from lockgate.delivery.attention import live_standing, oldest_live, queue
 from lockgate.delivery.lines import DrillLine, EndpointLine, LiveLine, Readiness, astray, lately, rollout_line
 from lockgate.delivery.messages import PromoteVersion, endpoint_scope
 from lockgate.delivery.plan import by_hand
@@ -113,6 +113,7 @@ from lockgate.hub.telling.subscriptions import (
 )
 from lockgate.pipeline.state import RUN
 from lockgate.registry.decide import model_of
+from lockgate.registry.makers import maker_refs, makers_of
 from lockgate.registry.state import ATTESTATION, CLAIM, IMPORT, KEY, MODEL, TRACE, VERSION, claim_key
 from lockgate.registry.trust import revoked_only
 from lockgate.traffic.observed import Observed
@@ -388,6 +389,7 @@ class Questions:
             imported=self._get(IMPORT, version.run),
             erased=self._erased(version.run),
             online=() if (pushed := self._get(MATERIALIZATION, version.model)) is None else pushed.views,
+            makers=makers_of(gather(lambda _, docs: maker_refs(docs, key), query, self._read), version).lines,
         )
 
     def _erased(self, run: Digest) -> tuple[SnapshotState, ...]:
@@ -423,7 +425,12 @@ class Questions:
 
     def _version_of_package(self, query: VersionOfPackage) -> PackageVersionAnswer:
         claim = self._get(CLAIM, claim_key(query.model, query.package))
-        return PackageVersionAnswer(version=None if claim is None else claim.version)
+        live = oldest_live(query.model, self._get, self._all)
+        return PackageVersionAnswer(
+            version=None if claim is None else claim.version,
+            follows="" if live is None else live.version,
+            follows_commit="" if live is None else live.commit,
+        )
 
     def _policy(self, query: PolicyInForce) -> PolicyAnswer:
         policy, proposal = self._get(POLICY, query.namespace), self._get(PROPOSAL, query.namespace)
@@ -572,7 +579,17 @@ class Questions:
         subjects = [one for one in self._all(SUBJECT, query.subject) if query.subject in ("", one.subject)]
         tokens = self._all(TOKEN, parent=query.subject or None)
         rules = [rule for rule in self._all(FEDERATION) if query.subject in ("", rule.subject)]
-        answer = AccessAnswer(subjects=tuple(subjects), tokens=self._token_lines(tokens), rules=tuple(rules))
+        aliases = [
+            one
+            for one in self._all(ALIAS)
+            if one.behind and query.subject in ("", *(who.subject for who in one.behind))
+        ]
+        answer = AccessAnswer(
+            subjects=tuple(subjects),
+            tokens=self._token_lines(tokens),
+            rules=tuple(rules),
+            aliases=tuple(aliases),
+        )
         return within.access_within(answer, sight)
 
     def _token_lines(self, tokens: Sequence[TokenState]) -> tuple[TokenLine, ...]:

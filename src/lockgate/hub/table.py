@@ -10,9 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from lockgate.access import aliases
 from lockgate.access import decide as access
 from lockgate.access import messages as access_messages
-from lockgate.access.state import FEDERATION, SUBJECT, TOKEN
+from lockgate.access.state import ALIAS, FEDERATION, SUBJECT, TOKEN
 from lockgate.core.documents import DocRef, Docs, DocumentKind
 from lockgate.core.messages import Command, Context, Decision, Event, Query, Refusal, tag_of
 from lockgate.data import decide as data
@@ -83,6 +84,9 @@ HANDLERS: tuple[Handler[Any], ...] = (
     Handler(access_messages.RemoveFederationRule, access.needs_rule, access.remove_federation_rule),
     Handler(access_messages.NameFirstAdmin, access.needs_first_admin, access.name_first_admin),
     Handler(access_messages.ExchangeToken, access.needs_exchange, access.exchange_token),
+    Handler(access_messages.NameAlias, aliases.needs_alias, aliases.name_alias),
+    Handler(access_messages.NoteAddress, aliases.needs_alias, aliases.name_alias),
+    Handler(access_messages.RemoveAlias, aliases.needs_alias, aliases.remove_alias),
     Handler(data_messages.RecordSnapshot, data.needs_snapshot, data.record_snapshot),
     Handler(data_messages.RecordContractCheck, data.needs_contract_check, data.record_contract_check),
     Handler(data_messages.EraseSnapshot, pipeline.needs_erase, pipeline.erase_snapshot),
@@ -96,11 +100,12 @@ HANDLERS: tuple[Handler[Any], ...] = (
     Handler(registry_messages.RecordImport, registry.needs_import, registry.record_import),
     Handler(
         registry_messages.RegisterVersion,
-        registry.needs_register,
-        registry.register_version,
+        pipeline.needs_register,
+        pipeline.register_version,
         registry.facts_are_stale,
         looks_outside=True,
     ),
+    Handler(registry_messages.NameMakers, registry.needs_version, registry.name_makers),
     Handler(
         registry_messages.AttachAttestation,
         registry.needs_attach,
@@ -126,7 +131,7 @@ HANDLERS: tuple[Handler[Any], ...] = (
     Handler(governance_messages.AdoptPolicy, governance.needs_policy, governance.adopt_policy),
     Handler(governance_messages.ConsentToPolicy, governance.needs_policy, governance.consent_to_policy),
     Handler(governance_messages.ValidateVersion, governance.needs_validate, governance.validate_version),
-    Handler(governance_messages.ApproveVersion, governance.needs_approve, governance.approve_version),
+    Handler(governance_messages.ApproveVersion, delivery.needs_approval, delivery.approve_version),
     Handler(governance_messages.RevokeApproval, governance.needs_approve, governance.revoke_approval),
     Handler(governance_messages.DeclineVersion, governance.needs_approve, governance.decline_version),
     Handler(governance_messages.WriteReleasePlan, delivery.needs_written, delivery.write_release_plan),
@@ -215,11 +220,14 @@ EVENTS: tuple[type[Event], ...] = (
     access_messages.RoleRevoked,
     access_messages.ServiceAccountCreated,
     access_messages.TokenIssued,
+    access_messages.TokenExchanged1,
     access_messages.TokenExchanged,
     access_messages.TokenRevoked,
     access_messages.FederationRuleAdded,
     access_messages.FederationRuleRemoved,
     access_messages.FirstAdminNamed,
+    access_messages.AliasNamed,
+    access_messages.AliasRemoved,
     data_messages.SnapshotTaken,
     data_messages.ContractKept,
     data_messages.ContractBroken,
@@ -231,7 +239,9 @@ EVENTS: tuple[type[Event], ...] = (
     registry_messages.LoweringProposed,
     registry_messages.LoweringAgreed,
     registry_messages.PackageImported,
+    registry_messages.VersionRegistered1,
     registry_messages.VersionRegistered,
+    registry_messages.MakersNamed,
     registry_messages.VersionTraced,
     registry_messages.AttestationAttached,
     registry_messages.VersionValidated,
@@ -297,6 +307,7 @@ KINDS: tuple[DocumentKind[Any], ...] = (
     SUBJECT,
     TOKEN,
     FEDERATION,
+    ALIAS,
     DATASET,
     SNAPSHOT,
     MATERIALIZATION,
@@ -332,7 +343,9 @@ QUERY_BY_TAG: dict[str, type[Query]] = {tag_of(query): query for query in QUERIE
 EVENT_BY_TAG: dict[str, type[Event]] = {tag_of(event): event for event in EVENTS}
 
 UPCASTS: dict[type[Event], Callable[[Any], Event]] = {
+    access_messages.TokenExchanged1: access_messages.started_by_nobody,
     registry_messages.ModelDeclared1: registry_messages.without_kpi,
+    registry_messages.VersionRegistered1: registry_messages.of_untold_makers,
     gates_messages.EvidenceRecorded1: gates_messages.of_figures,
     governance_messages.PolicyAdopted1: governance_messages.adopted_of_old,
     governance_messages.VersionApproved1: governance_messages.approved_by_owner,

@@ -10,6 +10,8 @@ from lockgate.data.messages import EraseSnapshot, SnapshotErased
 from lockgate.data.state import SNAPSHOT
 from lockgate.pipeline.messages import RecordRun, RunFinished
 from lockgate.pipeline.state import RUN, RunState
+from lockgate.registry import decide as registry
+from lockgate.registry.messages import RegisterVersion
 from lockgate.registry.state import VERSION
 
 SAME_ROWS_FACT = "pipeline.same-rows"
@@ -40,6 +42,16 @@ def record_run(docs: Docs, command: RecordRun, context: Context) -> Decision | R
             ),
         )
     )
+
+
+def needs_register(command: RegisterVersion, docs: Docs) -> tuple[DocRef, ...]:
+    return (*registry.needs_register(command, docs), DocRef(RUN.name, command.run))
+
+
+def register_version(docs: Docs, command: RegisterVersion, context: Context) -> Decision | Refusal:
+    """Number a package; whoever ran its training has made it as well."""
+    run = docs.get(RUN, command.run)
+    return registry.register_version(docs, command, context, () if run is None else (run.author,))
 
 
 def needs_erase(command: EraseSnapshot, docs: Docs) -> tuple[DocRef, ...]:

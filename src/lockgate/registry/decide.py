@@ -11,6 +11,8 @@ from lockgate.core.digests import Digest, digest_of, short
 from lockgate.core.documents import DocRef, Docs
 from lockgate.core.messages import Context, Decision, Reason, Refusal, refuse
 from lockgate.core.names import ModelName, VersionRef, check_full, parse_model, parse_version
+from lockgate.registry.makers import maker_of, starters, untellable
+from lockgate.registry.makers import name_makers as makers_named
 from lockgate.registry.messages import (
     AttachAttestation,
     AttestationAttached,
@@ -22,7 +24,9 @@ from lockgate.registry.messages import (
     LiftQuarantine,
     LoweringAgreed,
     LoweringProposed,
+    Maker,
     ModelDeclared,
+    NameMakers,
     PackageImported,
     QuarantineLifted,
     QuarantineVersion,
@@ -216,8 +220,14 @@ def facts_are_stale(docs: Docs, command: RegisterVersion, context: Context) -> b
     return model is not None and fact.against != model.latest_package
 
 
-def register_version(docs: Docs, command: RegisterVersion, context: Context) -> Decision | Refusal:
-    """Number a package. The same package again is no news; a smaller bump than the change demands is refused."""
+def register_version(
+    docs: Docs, command: RegisterVersion, context: Context, ran_by: tuple[str, ...] = ()
+) -> Decision | Refusal:
+    """Number a package. The same package again is no news; a smaller bump than the change demands is refused.
+
+    Args:
+        ran_by: who ran the training.
+    """
     fact = cast(PackageFact, context.facts[PACKAGE_FACT])
     model = docs.get(MODEL, command.model)
     claim = docs.get(CLAIM, claim_key(command.model, command.package))
@@ -241,9 +251,13 @@ def register_version(docs: Docs, command: RegisterVersion, context: Context) -> 
         return Refusal(reasons=tuple(distrusted))
     if fact.refused:
         return Refusal(reasons=tuple(_no_plain_data(said, fact) for said in fact.refused))
+    untold = untellable(command.people, command.told_since)
+    if untold:
+        return Refusal(reasons=tuple(untold))
     number = _number(model, command.version, fact)
     if isinstance(number, Refusal):
         return number
+    ran = (Maker(name=name, did="ran") for name in ran_by)
     ref = VersionRef(parse_model(command.model), number)
     registered = VersionRegistered(
         version=str(ref),
@@ -257,6 +271,9 @@ def register_version(docs: Docs, command: RegisterVersion, context: Context) -> 
         bump="first" if model.latest is None else fact.minimum_bump,
         why=fact.why,
         previous=model.latest,
+        makers=tuple(dict.fromkeys((*starters(context), *ran, *map(maker_of, command.people)))),
+        told_since=command.told_since,
+        claimed=context.claimed,
     )
     if not fact.traces:
         return Decision((registered,))
@@ -294,8 +311,14 @@ def _number(model: ModelState, asked: str | None, fact: PackageFact) -> semver.S
     return wanted
 
 
+def name_makers(docs: Docs, command: NameMakers, context: Context) -> Decision | Refusal:
+    """Add makers to a version, at any time of its life: who made it is worth knowing whatever became of it."""
+    version = known_version(docs, command.version)
+    return version if isinstance(version, Refusal) else makers_named(version, command, context)
+
+
 def needs_version(
-    command: RejectVersion | QuarantineVersion | HoldVersion | LiftHold, docs: Docs
+    command: RejectVersion | QuarantineVersion | HoldVersion | LiftHold | NameMakers, docs: Docs
 ) -> tuple[DocRef, ...]:
     return (DocRef(VERSION.name, command.version),)
 

@@ -11,9 +11,9 @@ from lockgate.core.blobs import BlobStore
 from lockgate.core.digests import Digest, short
 from lockgate.core.errors import LockgateError, Unavailable
 from lockgate.core.messages import Reason
+from lockgate.registry.content.difference import minimum_bump
 from lockgate.registry.content.formats import Refused, scan_file
 from lockgate.registry.decide import AttestationFact, PackageFact
-from lockgate.registry.difference import minimum_bump
 from lockgate.registry.messages import (
     AttachAttestation,
     RegisterVersion,

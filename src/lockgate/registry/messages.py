@@ -34,8 +34,27 @@ class DeclareModel(Command, frozen=True, kw_only=True, tag="registry.declare-mod
         return model_scope(self.model)
 
 
+class CommitPerson(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Somebody whom a commit names, or whom somebody names as a maker.
+
+    Attributes:
+        name: an address, or a name as it is met in a CI system (`github:ada`).
+        commit: the newest one that names him so.
+    """
+
+    name: str
+    did: Literal["authored", "committed", "co-authored", "named"]
+    commit: str = ""
+
+
 class RegisterVersion(Command, frozen=True, kw_only=True, tag="registry.register-version"):
-    """Give a signed package a version number. Without `version` the smallest allowed number is taken."""
+    """Give a signed package a version number. Without `version` the smallest allowed number is taken.
+
+    Attributes:
+        people: whom the commits name that went into it. Whoever is named is a maker, so naming somebody only ever makes
+            the rules stricter.
+        told_since: the version since which every commit is told, empty for all there are; None when some are not.
+    """
 
     permission: ClassVar[str] = "registry.register"
     model: str
@@ -45,9 +64,27 @@ class RegisterVersion(Command, frozen=True, kw_only=True, tag="registry.register
     version: str | None = None
     commit: str = ""
     dirty: bool = False
+    people: tuple[CommitPerson, ...] = ()
+    told_since: str | None = None
 
     def scope(self) -> Scope:
         return model_scope(self.model)
+
+
+class NameMakers(Command, frozen=True, kw_only=True, tag="registry.name-makers"):
+    """Add makers to a version that is there. Whoever says who made it counts as one himself.
+
+    Attributes:
+        people, told_since: as of `RegisterVersion`.
+    """
+
+    permission: ClassVar[str] = "registry.register"
+    version: str
+    people: tuple[CommitPerson, ...]
+    told_since: str | None = None
+
+    def scope(self) -> Scope:
+        return model_scope(self.version)
 
 
 class AttachAttestation(Command, frozen=True, kw_only=True, tag="registry.attach-attestation"):
@@ -278,7 +315,29 @@ def without_kpi(old: ModelDeclared1) -> ModelDeclared:
     return ModelDeclared(model=old.model, tier=old.tier, owner=old.owner, purpose=old.purpose, kpi="")
 
 
-class VersionRegistered(Event, frozen=True, kw_only=True, tag="registry.version-registered/1"):
+class Maker(msgspec.Struct, frozen=True, kw_only=True):
+    """Somebody who had a hand in a version.
+
+    Attributes:
+        name: a person or an account of the hub, an address in a commit, a name in a CI system.
+        did: what he did; `started` is the CI job that registered it, `ran` the training, `told` who the others are.
+        commit: the newest commit that names him so.
+        also: further names of his that were told with the first.
+    """
+
+    name: str
+    did: Literal["registered", "started", "ran", "authored", "committed", "co-authored", "named", "told"]
+    commit: str = ""
+    also: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (self.name, *self.also)
+
+
+class VersionRegistered1(Event, frozen=True, kw_only=True, tag="registry.version-registered/1"):
+    """A version from before it was kept who made it, apart from who registered it."""
+
     version: str
     model: str
     package: Digest
@@ -293,6 +352,63 @@ class VersionRegistered(Event, frozen=True, kw_only=True, tag="registry.version-
 
     def summary(self) -> str:
         return f"{self.version} registered from package {short(self.package)} ({self.bump})"
+
+
+class VersionRegistered(Event, frozen=True, kw_only=True, tag="registry.version-registered/2"):
+    """Attributes:
+    makers: who had a hand in it beside whoever registered it.
+    told_since: the version since which every commit is told, empty for all there are; None when some are not.
+    claimed: whether nobody proved who registered it; None where that was not kept.
+    """
+
+    version: str
+    model: str
+    package: Digest
+    run: Digest
+    signatures: tuple[Digest, ...]
+    signed_by: tuple[str, ...]
+    commit: str
+    dirty: bool
+    bump: str
+    why: tuple[str, ...]
+    previous: str | None
+    makers: tuple[Maker, ...]
+    told_since: str | None
+    claimed: bool | None
+
+    def summary(self) -> str:
+        return f"{self.version} registered from package {short(self.package)} ({self.bump})"
+
+
+def of_untold_makers(old: VersionRegistered1) -> VersionRegistered:
+    """The event in today's shape."""
+    return VersionRegistered(
+        version=old.version,
+        model=old.model,
+        package=old.package,
+        run=old.run,
+        signatures=old.signatures,
+        signed_by=old.signed_by,
+        commit=old.commit,
+        dirty=old.dirty,
+        bump=old.bump,
+        why=old.why,
+        previous=old.previous,
+        makers=(),
+        told_since=None,
+        claimed=None,
+    )
+
+
+class MakersNamed(Event, frozen=True, kw_only=True, tag="registry.makers-named/1"):
+    """Who else made a version. Nobody is ever taken off the list."""
+
+    version: str
+    makers: tuple[Maker, ...]
+    told_since: str | None
+
+    def summary(self) -> str:
+        return f"{self.version} was also made by {', '.join(dict.fromkeys(one.name for one in self.makers))}"
 
 
 class TracedColumn(msgspec.Struct, frozen=True):

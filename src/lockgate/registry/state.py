@@ -16,6 +16,8 @@ from typing import Literal
 import msgspec
 from msgspec.structs import replace
 
+from lockgate.access.subjects import is_service
+from lockgate.core import semver
 from lockgate.core.clock import Micros
 from lockgate.core.digests import Digest
 from lockgate.core.documents import Columns, DocumentKind
@@ -26,6 +28,8 @@ from lockgate.registry.messages import (
     KeyRevoked,
     LoweringAgreed,
     LoweringProposed,
+    Maker,
+    MakersNamed,
     ModelDeclared,
     Origin,
     PackageCollected,
@@ -72,6 +76,10 @@ class VersionState(msgspec.Struct, frozen=True, kw_only=True):
     """A registry entry: model, number, package digest, and where it stands in its life.
 
     Attributes:
+        author: who registered it.
+        makers: everybody who had a hand in it, the author first.
+        told_since: the version since which every commit is told, empty for all there are; None when some are not.
+        claimed: nobody proved who registered it.
         signed_by: ids of the keys that vouch for the package; each later signature adds one at the end.
         quarantined_at: since when it is shut away; None when it is not.
         ended_at: when it was rejected or retired.
@@ -91,6 +99,9 @@ class VersionState(msgspec.Struct, frozen=True, kw_only=True):
     previous: str | None
     author: str
     registered_at: Micros
+    makers: tuple[Maker, ...] = ()
+    told_since: str | None = None
+    claimed: bool = False
     state: VersionLife = "candidate"
     before_quarantine: VersionLife | None = None
     quarantined_by: str | None = None
@@ -111,6 +122,12 @@ class VersionState(msgspec.Struct, frozen=True, kw_only=True):
             "quarantined": f"look into it, then: lockgate quarantine {self.version} --lift --reason TEXT",
         }
         return ways.get(self.state, "its way is over; train another one: lockgate train")
+
+    def tells_since(self, live: str | None) -> bool:
+        """Whether every commit is told that came since a version; None for all there are."""
+        if not self.told_since:
+            return self.told_since is not None
+        return live is not None and semver.order(self.told_since) <= semver.order(live.rpartition("@")[2])
 
 
 class PackageClaim(msgspec.Struct, frozen=True, kw_only=True):
@@ -156,7 +173,23 @@ def _registered(body: VersionState | None, event: VersionRegistered, stamp: Stam
         previous=event.previous,
         author=stamp.actor,
         registered_at=stamp.at,
+        makers=(Maker(name=stamp.actor, did="registered"), *event.makers),
+        told_since=event.told_since,
+        # A person by whom an old version was registered may have been anybody; an account is one of a team's hub.
+        claimed=not is_service(stamp.actor) if event.claimed is None else event.claimed,
     )
+
+
+def _makers_named(body: VersionState, event: MakersNamed, stamp: Stamp) -> VersionState:
+    told = tuple(dict.fromkeys((*body.makers, *event.makers)))
+    return replace(body, makers=told, told_since=earlier(body.told_since, event.told_since))
+
+
+def earlier(one: str | None, other: str | None) -> str | None:
+    """Of two numbers of versions since which everything is told, the one that covers more."""
+    if one is None or other is None:
+        return other if one is None else one
+    return min(one, other, key=semver.order) if one and other else ""
 
 
 def _signed(body: VersionState, event: VersionSigned, stamp: Stamp) -> VersionState:
@@ -215,6 +248,7 @@ VERSION = DocumentKind(
     keys=lambda event: (event.version,),
     made_by={VersionRegistered: _registered},
     changed_by={
+        MakersNamed: _makers_named,
         VersionSigned: _signed,
         VersionValidated: _validated,
         VersionQuarantined: _quarantined,

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import msgspec
 import pytest
 
+from lockgate.access.messages import NameAlias
 from lockgate.access.roles import Grant
 from lockgate.core.journal import EMPTY_HEAD, extend, sign_checkpoint
 from lockgate.core.messages import Receipt, Stamp
@@ -24,7 +25,7 @@ from lockgate.hub.authority import Session
 from lockgate.hub.kernel import Folded, entry_bytes
 from lockgate.hub.messages import ChangesSince, ExplainVersion, ListVersions, Standing, Status, VerifyAudit
 from lockgate.hub.ports import Commit, Store, StoredEntry
-from lockgate.registry.messages import RejectVersion
+from lockgate.registry.messages import CommitPerson, RejectVersion
 from lockgate.registry.package import build_package
 from lockgate.testing.clock import CountingIds
 from lockgate.testing.hub_world import (
@@ -99,6 +100,31 @@ class AcceptanceContract:
         told = ready.story.ask(ChangesSince(seq=receipt.head - 1)).changes[0]
         assert (told.actor, told.type) == (AUTHOR, "hub.command-refused/1")
         assert "governance.approval" in " ".join(rules_of(ready.story.promote(V1, "prod", ticket="CHG-1")))
+
+    def test_acceptance_2_an_approval_is_a_makers_own_from_when_it_is_known_whose_name_a_commit_bears(
+        self, founded: Registry
+    ) -> None:
+        story, home = founded.story, "bob@home.example"
+        story.train("one")
+        people = (CommitPerson(name=home, did="authored", commit="3f2a91c0"),)
+        for receipt in (
+            story.register("one", people=people),
+            story.judge(V1),
+            story.validate(V1),
+            story.promote(V1, "dev"),
+            story.confirm("dev"),
+            story.judge_for(V1, "prod"),
+            story.approve(V1),
+        ):
+            accepted(receipt)
+        accepted(story.do(PLATFORM, NameAlias(id=story.new_id(), alias=home, subject=APPROVER)))
+        assert "governance.approval" in rules_of(story.promote(V1, "prod", ticket="CHG-1"))
+        assert rules_of(story.approve(V1)) == ["governance.separation-of-duties"]
+        told = {one.name: one.people for one in story.ask(ExplainVersion(version=V1)).makers}
+        assert told == {AUTHOR: (), home: (APPROVER,)}
+        accepted(story.approve(V1, actor="cy"))
+        accepted(story.promote(V1, "prod", ticket="CHG-1"))
+        assert story.ask(VerifyAudit()).ok
 
     def test_acceptance_3_new_evidence_after_the_approval_makes_it_stale(self, ready: Registry) -> None:
         story = ready.story

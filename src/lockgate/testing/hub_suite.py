@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from lockgate.access.messages import NameAlias, RemoveAlias
 from lockgate.core.errors import Conflict, Invalid, NotFound
 from lockgate.core.messages import Receipt
 from lockgate.delivery.messages import PromoteVersion
@@ -36,7 +37,13 @@ from lockgate.hub.messages import (
     WhoAmI,
     WhoAmIAnswer,
 )
-from lockgate.registry.messages import DeclareModel, QuarantineVersion, RejectVersion
+from lockgate.registry.messages import (
+    CommitPerson,
+    DeclareModel,
+    NameMakers,
+    QuarantineVersion,
+    RejectVersion,
+)
 from lockgate.testing.hub_world import AUTHOR, MODEL_NAME, PLATFORM, Story, accepted, named_digest, rules_of
 
 V1, V2 = f"{MODEL_NAME}@1.0.0", f"{MODEL_NAME}@1.0.1"
@@ -64,7 +71,7 @@ class HubContract:
 
     def test_a_receipt_holds_the_events(self, story: Story) -> None:
         receipt = accepted(story.register("one"))
-        assert [event["type"] for event in receipt.events] == ["registry.version-registered/1"]
+        assert [event["type"] for event in receipt.events] == ["registry.version-registered/2"]
         assert receipt.events[0]["version"] == V1
         assert receipt.effects == "done"
 
@@ -187,6 +194,32 @@ class HubContract:
         assert [change.seq for change in changes.changes] == list(range(1, changes.head + 1))
         assert all("\n" not in change.summary for change in changes.changes)
         assert story.ask(VerifyAudit()).ok
+
+    def test_makers_are_told_added_and_kept_from_approving(self, story: Story) -> None:
+        """Whoever is named by a commit, and whoever is one by another name of his."""
+        story.train("one")
+        people = (CommitPerson(name="cy@home.example", did="co-authored", commit="3f2a91c0"),)
+        accepted(story.register("one", people=people, told_since=""))
+        more = (CommitPerson(name="dee", did="named"),)
+        accepted(story.do(AUTHOR, NameMakers(id=story.new_id(), version=V1, people=more)))
+        accepted(story.do(PLATFORM, NameAlias(id=story.new_id(), alias="cy@home.example", subject="cy")))
+        answer: VersionAnswer = story.ask(ExplainVersion(version=V1))
+        told = [(one.name, one.did, one.people) for one in answer.makers]
+        assert told == [
+            (AUTHOR, "registered", ()),
+            (AUTHOR, "ran", ()),
+            ("cy@home.example", "co-authored", ("cy",)),
+            ("dee", "named", ()),
+            (AUTHOR, "told", ()),
+        ]
+        assert answer.version.told_since == ""
+        accepted(story.judge(V1))
+        accepted(story.validate(V1))
+        for maker in (AUTHOR, "cy", "dee"):
+            assert rules_of(story.approve(V1, actor=maker)) == ["governance.separation-of-duties"]
+        accepted(story.approve(V1))
+        remove = RemoveAlias(id=story.new_id(), alias="cy@home.example", subject="cy")
+        assert rules_of(story.do("cy", remove)) == ["governance.separation-of-duties"]
 
     def test_many_threads_at_once_lose_nothing(self, story: Story, connect: Callable[[str], Hub]) -> None:
         commands = [story.registering(number) for number in range(12)]

@@ -299,10 +299,13 @@ class Story:
             accepted(self.do(AUTHOR, command))
         return run
 
-    def register(self, name: object, *, author: str = AUTHOR, version: str | None = None) -> Receipt:
-        return self.do(author, self.registering(name, version=version))
+    def register(
+        self, name: object, *, author: str = AUTHOR, version: str | None = None, **told: Any
+    ) -> Receipt:
+        return self.do(author, self.registering(name, version=version, **told))
 
-    def registering(self, name: object, *, version: str | None = None) -> RegisterVersion:
+    def registering(self, name: object, *, version: str | None = None, **told: Any) -> RegisterVersion:
+        """`told` is what is said of commits: `commit`, `people`, `told_since`."""
         return RegisterVersion(
             id=self.new_id(),
             model=MODEL_NAME,
@@ -310,6 +313,7 @@ class Story:
             run=self.named("run", name),
             signatures=(self.named("signature", name),),
             version=version,
+            **told,
         )
 
     def attaching(self, version: str, name: object, predicate_type: str = SBOM) -> AttachAttestation:

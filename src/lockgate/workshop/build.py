@@ -51,13 +51,13 @@ from lockgate.pipeline.plan import Plan, plan
 from lockgate.pipeline.recipe import EVIDENCE_STEP, PACKAGE_STEP, Recipe, Sources, graph_of
 from lockgate.registry.content.sbom import sealed_bill
 from lockgate.registry.contract import OutputField
-from lockgate.registry.messages import RegisterVersion
+from lockgate.registry.messages import CommitPerson, NameMakers, RegisterVersion
 from lockgate.registry.package import BuiltPackage, open_package
 from lockgate.registry.signing import package_facts, signature_envelope, store_signature
-from lockgate.registry.state import VersionState
+from lockgate.registry.state import VersionState, earlier
 from lockgate.workshop.assembly import assemble_runner, environment_of
 from lockgate.workshop.config import ModelTable
-from lockgate.workshop.git import commit_of
+from lockgate.workshop.git import commit_of, people_of
 from lockgate.workshop.premises import Premises
 from lockgate.workshop.served import served_features, views_online
 from lockgate.workshop.unpacked import SideCache, rows_for
@@ -376,8 +376,12 @@ class Workshop:
                 snapshots=snapshots,
             ),
         )
-        known = self.version_of(hub, package)
-        if known is None:
+        answer = self._known(hub, package)
+        known = answer.version
+        if known is not None:
+            self._name_makers(hub, answer, known)
+        else:
+            people, since = self._told(answer)
             self.tell(
                 hub,
                 RegisterVersion(
@@ -389,6 +393,8 @@ class Workshop:
                     version=version,
                     commit=commit.sha,
                     dirty=commit.dirty,
+                    people=people,
+                    told_since=since,
                 ),
             )
             known = self.version_of(hub, package)
@@ -404,6 +410,32 @@ class Workshop:
             )
         return known
 
+    def _told(
+        self, known: PackageVersionAnswer, upto: str = "HEAD"
+    ) -> tuple[tuple[CommitPerson, ...], str | None]:
+        """The people of the commits up to one, since the oldest version that is live where not everything may go.
+
+        Not since the version that was registered last: what came in before that was never let in anywhere either.
+
+        Returns:
+            them, and the number of that version: empty when nothing is live, None when not all commits were there.
+        """
+        people = people_of(self.root, known.follows_commit, upto)
+        since = known.follows.rpartition("@")[2] if known.follows_commit else ""
+        return people.named, since if people.are_all else None
+
+    def _name_makers(self, hub: Hub, known: PackageVersionAnswer, name: str) -> None:
+        """Tell who made a version that is there, where less was told before."""
+        answer: VersionAnswer = hub.ask(ExplainVersion(version=name))
+        version = answer.version
+        if not version.commit:
+            return
+        people, since = self._told(known, version.commit)
+        news = {one.name for one in people} - {one.name for one in version.makers}
+        if earlier(version.told_since, since) != version.told_since or (news and version.told_since is None):
+            told = NameMakers(id=self.premises.ids.new(), version=name, people=people, told_since=since)
+            self.tell(hub, told)
+
     def _attach(self, hub: Hub, version: str, package: Digest) -> None:
         known: VersionAnswer = hub.ask(ExplainVersion(version=version))
         store, signer = self.premises.blobs, self.premises.signer
@@ -417,8 +449,11 @@ class Workshop:
         return sorted(line.digest for line in known.evidence if not line.environment)
 
     def version_of(self, hub: Hub, package: Digest) -> str | None:
+        return self._known(hub, package).version
+
+    def _known(self, hub: Hub, package: Digest) -> PackageVersionAnswer:
         answer: PackageVersionAnswer = hub.ask(VersionOfPackage(model=str(self.name), package=package))
-        return answer.version
+        return answer
 
     def registered(self, hub: Hub, planned: Plan) -> str | None:
         """The version that the planned steps made; None when they have yet to run, or nobody told the hub."""

@@ -208,7 +208,7 @@ def test_changes_are_told_as_they_happen_and_a_listener_goes_on_where_it_was(gen
         told = events(response)
         accepted(story.register("one"))
         event = next(told)
-        assert (int(event["id"]), event["event"]) == (head + 1, "registry.version-registered/1")
+        assert (int(event["id"]), event["event"]) == (head + 1, "registry.version-registered/2")
         assert json.loads(event["data"])["summary"]
     accepted(story.register("two"))
     for where in ({"headers": {"Last-Event-ID": str(head)}}, {"params": {"after": str(head)}}):

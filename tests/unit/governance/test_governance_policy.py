@@ -188,7 +188,12 @@ def changed(**fields: Any) -> Policy:
     return msgspec.structs.replace(policy, tiers={**policy.tiers, "high": rule})
 
 
-BEFORE = changed(revalidate_days=100, release_plan=("production",), drill_max_age_days={"production": 30})
+BEFORE = changed(
+    revalidate_days=100,
+    release_plan=("production",),
+    drill_max_age_days={"production": 30},
+    known_makers=("production",),
+)
 
 
 @pytest.mark.parametrize(
@@ -204,6 +209,8 @@ BEFORE = changed(revalidate_days=100, release_plan=("production",), drill_max_ag
         ({"ticket": {"production": ".*"}}, "high: tickets in production no longer match OPS-[0-9]+"),
         ({"release_plan": ()}, "high: release plans without production"),
         ({"drill_max_age_days": {"production": 31}}, "high: drills in production may be older than 30 days"),
+        ({"known_makers": ()}, "high: known makers without production"),
+        ({"known_makers": msgspec.UNSET}, "high: known makers without production"),
     ],
 )
 def test_what_a_policy_no_longer_asks_for_is_told(fields: dict[str, Any], line: str) -> None:
@@ -211,6 +218,7 @@ def test_what_a_policy_no_longer_asks_for_is_told(fields: dict[str, Any], line: 
         "revalidate_days": 100,
         "release_plan": ("production",),
         "drill_max_age_days": {"production": 30},
+        "known_makers": ("production",),
     }
     assert laxer(BEFORE, changed(**{**before, **fields})) == [line]
 
@@ -222,6 +230,7 @@ def test_what_a_policy_no_longer_asks_for_is_told(fields: dict[str, Any], line: 
         {"gates": ("perf.absolute", "calibration")},
         {"approvals": {"production": ("owner", "risk"), "guarded": ("owner",)}},
         {"evidence_max_age_days": 1},
+        {"known_makers": ("guarded", "production")},
         {"limits": (Limit(gate="perf.vs_champion", metric="auc", at_least=0.0),)},
     ],
 )
@@ -230,6 +239,7 @@ def test_a_stricter_policy_is_nowhere_laxer(fields: dict[str, Any]) -> None:
         "revalidate_days": 100,
         "release_plan": ("production",),
         "drill_max_age_days": {"production": 30},
+        "known_makers": ("production",),
     }
     assert laxer(BEFORE, changed(**{**before, **fields})) == []
 
@@ -243,3 +253,9 @@ def test_a_seat_for_anybody_technical_may_become_one_for_the_owner_and_not_the_o
 
 def test_the_default_pack_is_nowhere_laxer_than_itself() -> None:
     assert laxer(DEFAULT, DEFAULT) == []
+
+
+def test_a_policy_that_asks_for_no_known_makers_has_the_digest_it_had_before_there_were_any() -> None:
+    plain = changed()
+    assert b"known_makers" not in canonical(plain)
+    assert changed(known_makers=("production",)).digest != plain.digest

@@ -162,7 +162,10 @@ FOLDED: dict[str, str] = {
     "access.role-revoked/1": "subject",
     "access.service-account-created/1": "subject",
     "access.token-issued/1": "subject token",
-    "access.token-exchanged/1": "token",
+    "access.token-exchanged/1": "",
+    "access.token-exchanged/2": "token",
+    "access.alias-named/1": "alias",
+    "access.alias-removed/1": "alias",
     "access.token-revoked/1": "subject token",
     "access.federation-rule-added/1": "subject federation-rule",
     "access.federation-rule-removed/1": "subject federation-rule",
@@ -178,7 +181,9 @@ FOLDED: dict[str, str] = {
     "registry.lowering-proposed/1": "lowering",
     "registry.lowering-agreed/1": "lowering",
     "registry.package-imported/1": "import",
-    "registry.version-registered/1": "model version claim",
+    "registry.version-registered/1": "",
+    "registry.version-registered/2": "model version claim",
+    "registry.makers-named/1": "version",
     "registry.version-traced/1": "trace",
     "registry.attestation-attached/1": "attestation",
     "registry.version-validated/1": "version",
@@ -243,7 +248,7 @@ FOLDED: dict[str, str] = {
 LINEAGE: dict[str, str] = {
     "pipeline.run-finished/1": "run",
     "registry.package-imported/1": "import",
-    "registry.version-registered/1": "version",
+    "registry.version-registered/2": "version",
     "registry.version-traced/1": "trace",
     "delivery.release-started/2": "endpoint release",
 }
@@ -313,6 +318,9 @@ MATRIX: dict[str, frozenset[str]] = {
     "access.remove-federation-rule": REVOKERS,
     "access.name-first-admin": frozenset({"controller"}),
     "access.exchange-token": frozenset({"controller"}),
+    "access.note-address": frozenset({"controller"}),
+    "access.name-alias": REVOKERS,
+    "access.remove-alias": REVOKERS,
     "data.record-snapshot": frozenset({"author", "ci"}),
     "data.record-contract-check": frozenset({"author", "ci"}),
     "data.erase-snapshot": frozenset({"security"}),
@@ -320,6 +328,7 @@ MATRIX: dict[str, frozenset[str]] = {
     "pipeline.record-run": frozenset({"author", "ci"}),
     "registry.declare-model": frozenset({"admin"}),
     "registry.register-version": frozenset({"author", "ci"}),
+    "registry.name-makers": frozenset({"author", "ci"}),
     "registry.record-import": frozenset({"author", "ci"}),
     "registry.attach-attestation": frozenset({"author", "ci"}),
     "registry.sign-version": frozenset({"author", "ci"}),
@@ -540,6 +549,7 @@ def test_embedded_sessions_may_everything_that_people_do_and_say_that_nobody_pro
         "delivery.judge-rollout",
         "access.name-first-admin",
         "access.exchange-token",
+        "access.note-address",
     }
 
 

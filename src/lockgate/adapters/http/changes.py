@@ -1,8 +1,8 @@
 """Changes as server-sent events: a view of the query `hub.changes-since` that goes on.
 
     id: 4711
-    event: registry.version-registered/1
-    data: {"seq":4711,"at":...,"actor":"ann","type":"registry.version-registered/1","summary":"..."}
+    event: registry.version-registered/2
+    data: {"seq":4711,"at":...,"actor":"ann","type":"registry.version-registered/2","summary":"..."}
 
 `Last-Event-ID`, which a browser sends by itself, or `?after=` says where to go on; without either it begins with what
 happens next. Whoever listens is authenticated again for every batch: a token that was withdrawn ends the stream.

@@ -15,10 +15,19 @@ from typing import Any, TypeVar
 
 import jwt
 
-from lockgate.access.messages import NameFirstAdmin
+from lockgate.access.messages import NameFirstAdmin, NoteAddress
 from lockgate.access.roles import narrowed
-from lockgate.access.state import FEDERATION, SUBJECT, TOKEN, SubjectState, TokenState, in_force, is_admin
-from lockgate.access.subjects import GROUP, check_subject, is_person, is_service
+from lockgate.access.state import (
+    ALIAS,
+    FEDERATION,
+    SUBJECT,
+    TOKEN,
+    SubjectState,
+    TokenState,
+    in_force,
+    is_admin,
+)
+from lockgate.access.subjects import GROUP, alias_of, check_subject, is_alias, is_person, is_service
 from lockgate.access.tokens import Token, is_valid, looks_like_token, parse_token
 from lockgate.adapters.identity.browser import cookie_name, cookies_of
 from lockgate.adapters.identity.oidc import Issuer, NotProven, Provider
@@ -140,6 +149,7 @@ class Authenticator:
             claimed=False,
             kind="service" if is_service(known.subject) else "person",
             credential=f"token:{known.token}",
+            started_by=known.started_by,
         )
 
     def _stands(self, token: TokenState) -> bool:
@@ -157,6 +167,7 @@ class Authenticator:
         if actor in self._admins and self._is_to_be_named(subject):
             self._execute(_SYSTEM, NameFirstAdmin(id=self._new_id(), subject=actor))
             subject = self._get(SUBJECT, actor)
+        self._note_address(actor, address_of(provider, claims))
         holders = (subject, *(self._get(SUBJECT, GROUP + group) for group in groups))
         return Session(
             actor=actor,
@@ -165,6 +176,13 @@ class Authenticator:
             credential=f"oidc:{provider.issuer}",
             groups=groups,
         )
+
+    def _note_address(self, actor: str, address: str) -> None:
+        """Keep whose address it is: commits bear it, and what he made must not be approved by him under his name."""
+        known = self._get(ALIAS, address) if address and address != actor else None
+        named = {one.subject for one in known.behind} if known else set()
+        if address and address != actor and actor not in named:
+            self._execute(_SYSTEM, NoteAddress(id=self._new_id(), alias=address, subject=actor))
 
     def _is_to_be_named(self, subject: SubjectState | None) -> bool:
         now = self._clock.now()
@@ -237,6 +255,16 @@ def person_of(provider: Provider, claims: Mapping[str, Any]) -> str:
     if not is_person(name):
         raise NotProven("name")
     return name
+
+
+def address_of(provider: Provider, claims: Mapping[str, Any]) -> str:
+    """The address of a person as the provider has verified it; empty when it has not, or may not vouch for it."""
+    address = claims.get("email")
+    if not isinstance(address, str) or claims.get("email_verified") is not True:
+        return ""
+    address = alias_of(address)
+    foreign = provider.domains and address.rpartition("@")[2] not in provider.domains
+    return address if is_alias(address) and not foreign else ""
 
 
 def groups_of(provider: Provider, claims: Mapping[str, Any]) -> tuple[str, ...]:

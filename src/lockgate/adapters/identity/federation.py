@@ -8,7 +8,7 @@ one is not exchanged twice.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -33,6 +33,8 @@ SUBJECT_TYPES = (
     "urn:ietf:params:oauth:token-type:jwt",
 )
 _SYSTEM = controller("lockgate-hub")
+# What an identity token calls the person who started its job, and how such names are written here.
+_STARTED_BY = {"user_email": "", "actor": "github:", "user_login": "gitlab:"}
 # Said of a job, in the order in which a person would look for what is wrong.
 _TOLD = ("repository", "ref", "workflow", "environment", "project_path", "sub")
 
@@ -149,6 +151,7 @@ class Exchange:
                 claims={name: claims[name] for name in rule.claims},
                 token=token.id,
                 secret_sha256=secret_hash(token.secret),
+                started_by=tuple(started_by(claims)),
             ),
         )
         if receipt.refusal is not None:
@@ -158,6 +161,18 @@ class Exchange:
         assert stored is not None, "an exchange that was not refused leaves its token"
         left = read_body(TOKEN, stored).expires_at - self._clock.now()
         return Exchanged(access_token=str(token), expires_in=max(left // 1_000_000, 0))
+
+
+def started_by(claims: Mapping[str, str]) -> Iterator[str]:
+    """What a job's verified claims call the person who started it; nothing when they name nobody.
+
+    Sources: GitHub, "About security hardening with OpenID Connect" (`actor`); GitLab, "ID token authentication"
+    (`user_login`, `user_email`).
+    """
+    for claim, prefix in _STARTED_BY.items():
+        value = claims.get(claim, "")
+        if value and (prefix or "@" in value):
+            yield f"{prefix}{value}".lower()[:120]
 
 
 def _named(issuer: str, claims: Mapping[str, Any], shown: str) -> bytes:

@@ -105,6 +105,9 @@ VERBS: dict[str, Verb] = {
         "change", f"{_CLI}.verbs.people.exceptions:review", "What waits for people; close a review."
     ),
     "policy": Verb("change", f"{_CLI}.verbs.setup:policy", "Show or adopt the policy of the tiers."),
+    "makers": Verb(
+        "change", f"{_CLI}.verbs.people.exceptions:makers", "Who had a hand in a version; add who else did."
+    ),
     "access": Verb("change", f"{_CLI}.who.access:access", "Who holds which role: give, take away, list."),
     "token": Verb("change", f"{_CLI}.who.access:token", "API tokens: issue, list, revoke."),
     "login": Verb("change", f"{_CLI}.who.login:login", "Prove who you are to a hub."),

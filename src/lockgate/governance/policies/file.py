@@ -65,6 +65,7 @@ def rule_lines(pack: AnyPolicy, tier: Tier) -> Iterator[str]:
         for place in rule.ticket
     ]
     more += [f"a release plan in {place}" for place in rule.release_plan]
+    more += [f"makers that are known in {place}" for place in rule.known_makers or ()]
     more += [
         f"a drill in {place}, at most {days} days ago" for place, days in rule.drill_max_age_days.items()
     ]

@@ -84,6 +84,7 @@ def _rule_lines(old: TierRule, new: TierRule) -> Iterator[str]:
             yield f"tickets in {place} no longer match {pattern}"
     yield from _gone("the tracker is not asked", old.tracker, new.tracker)
     yield from _gone("release plans", old.release_plan, new.release_plan)
+    yield from _gone("known makers", old.known_makers or (), new.known_makers or ())
     for place, days in old.drill_max_age_days.items():
         if new.drill_max_age_days.get(place, 10**9) > days:
             yield f"drills in {place} may be older than {days} days"

@@ -148,6 +148,7 @@ class TierRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         tracker: sensitivities in which the tracker is asked about that ticket as well: it is known, open, and not
             unapproved.
         release_plan: sensitivities in which a promotion carries a release plan.
+        known_makers: sensitivities in which everybody who made a version must be known: no approver is one of them.
         drill_max_age_days: per sensitivity, how long ago the way back was rehearsed at most.
         rollout: per sensitivity, the stages that a release which follows another one passes, in their order.
     """
@@ -165,6 +166,12 @@ class TierRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     release_plan: tuple[Sensitivity, ...] = ()
     drill_max_age_days: dict[Sensitivity, int] = {}
     rollout: dict[Sensitivity, tuple[StageTerms, ...]] = {}
+    # Left out where it says nothing, so that policies of before it keep the digests that approvals name.
+    known_makers: tuple[Sensitivity, ...] | msgspec.UnsetType = msgspec.UNSET
+
+    def knows_makers(self, sensitivity: Sensitivity) -> bool:
+        """Whether everybody who made a version must be known there."""
+        return sensitivity in (self.known_makers or ())
 
     @property
     def asked(self) -> frozenset[str]:

@@ -21,6 +21,7 @@ from lockgate.governance.dossier.document import Dossier, Section, Table
 from lockgate.hub.messages import DossierFacts
 from lockgate.registry.content.lock import LockUnreadable, parse_lock
 from lockgate.registry.contract import InputField
+from lockgate.registry.makers import maker_texts
 from lockgate.registry.messages import HOW
 from lockgate.registry.package import ENVIRONMENT_PATH, INCLUDE_PREFIX, Package, PackageConfig
 from lockgate.registry.signing import SBOM_PREDICATE
@@ -335,7 +336,7 @@ class _Parts:
                 policy=f"{policy.policy.name} {policy.policy.version}, {policy.digest}"
                 if policy
                 else "none is adopted",
-                author=f"{self._explained.version.author}, who cannot approve it",
+                makers=f"{'; '.join(maker_texts(self._explained.makers))}: none of them can approve it",
             ),
             tables=_present(
                 _table("for", "as", "who", "when", "evidence set", "policy", "said")(rows),

@@ -20,6 +20,7 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
+from lockgate.access.state import ALIAS, AliasState, Behind
 from lockgate.core.clock import Micros
 from lockgate.core.digests import sha256
 from lockgate.core.documents import DocRef, DocumentKind
@@ -63,7 +64,7 @@ from lockgate.governance.state import (
 )
 from lockgate.governance.tickets.tracker import WAITS_FOR_TRACKER, TicketAnswer, TicketFact, ticket_reasons
 from lockgate.hub.kernel import gather
-from lockgate.registry.messages import Tier
+from lockgate.registry.messages import Maker, Tier
 from lockgate.registry.state import MODEL, VERSION, ModelState, VersionState
 from lockgate.traffic.plan import N_SLOTS, Fallback
 
@@ -95,6 +96,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         verdicts: by gate; `none` is a gate without evidence.
         approvals: by person. `author` is who made the version.
         waivers: gates whose failure risk has waived.
+        makers: addresses of who committed it beside the author; `known_makers` are those whom the hub knows.
         signed_off: whether the endpoint's consumer has agreed; the version is a new major one.
         tracker: what the tracker says of the ticket where the policy has it asked.
         rollout: the stages by which the endpoint rolls out, as a policy names them; none of them is a release at once.
@@ -116,6 +118,8 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     release_plan: bool = True
     drill_age_days: float | None = 1.0
     signed_off: bool = True
+    makers: tuple[str, ...] = ()
+    known_makers: tuple[str, ...] = ()
     tracker: Literal["open", "approved", "unapproved", "closed", "unknown"] = "open"
     rollout: tuple[StageTerms, ...] | None = None
     first_release: bool = False
@@ -208,7 +212,8 @@ def _documents(case: Case, policy: PolicyState) -> dict[DocRef, Any]:
         _ref(MODEL, _MODEL): ModelState(
             model=_MODEL, tier=case.tier, owner="owner", purpose="case", kpi=case.kpi
         ),
-        _ref(VERSION, _KEY): _version(),
+        _ref(VERSION, _KEY): _version(case),
+        **{_ref(ALIAS, name): _known_as(name) for name in case.known_makers},
         _ref(ENVIRONMENT, _PLACE): EnvironmentState(
             environment=_PLACE, order=0, sensitivity=case.sensitivity, target="local", trust=()
         ),
@@ -272,7 +277,12 @@ _DRILLED = DrillFigures(
 )
 
 
-def _version() -> VersionState:
+def _known_as(name: str) -> AliasState:
+    return AliasState(alias=name, behind=(Behind(subject=name, named_at=_NOW, named_by="admin"),))
+
+
+def _version(case: Case) -> VersionState:
+    commits = (Maker(name=name, did="committed") for name in (*case.makers, *case.known_makers))
     return VersionState(
         version=_KEY,
         model=_MODEL,
@@ -287,6 +297,8 @@ def _version() -> VersionState:
         previous=None,
         author=_AUTHOR,
         registered_at=_NOW,
+        makers=(Maker(name=_AUTHOR, did="registered"), *commits),
+        told_since="",
         state="validated",
     )
 

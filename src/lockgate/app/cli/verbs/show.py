@@ -30,6 +30,7 @@ from lockgate.hub.messages import (
     StatusAnswer,
     VersionAnswer,
 )
+from lockgate.registry.makers import maker_texts
 from lockgate.registry.messages import Origin
 
 
@@ -164,6 +165,8 @@ def _explain_record(answer: VersionAnswer, config: Any) -> dict[str, Any]:
         ],
         "releases": [msgspec.to_builtins(release) for release in answer.releases],
         "author": version.author,
+        "makers": answer.makers,
+        "makers_told_since": version.told_since,
         "registered_at": version.registered_at,
         "run": version.run,
         "signed_by": version.signed_by,
@@ -212,6 +215,7 @@ def _explain_text(answer: VersionAnswer, config: Any) -> str:
         f"{parse_version(version.version).shown}  {version.state}  tier {model.tier}  owner {model.owner}",
         f"  package     {version.package}",
         f"  made by     {version.author} at {when(version.registered_at)}, {commit}",
+        *_makers_text(answer),
         f"  signed by   {', '.join(key[:19] for key in version.signed_by)}",
         f"  environment {short(config.environment)}, code {short(config.code)} in {len(config.closure)} parts",
     ]
@@ -260,6 +264,15 @@ def _explain_text(answer: VersionAnswer, config: Any) -> str:
         if answer.line.rollout is not None:
             rows.append(f"  rollout     {rollout_text(answer.line.rollout)}")
     return "\n".join(rows)
+
+
+def _makers_text(answer: VersionAnswer) -> list[str]:
+    """Whoever had a hand in it beside the author, and whether that is everybody."""
+    texts = maker_texts(answer.makers)
+    rows = [f"              {one}" for one in texts] if len(texts) > 1 else []
+    if answer.version.commit and answer.version.told_since is None:
+        rows.append("              and whom the commits name that were not in the checkout")
+    return rows
 
 
 def erased_text(one: SnapshotState) -> str:
@@ -320,6 +333,8 @@ def standing_text(standing: StandingAnswer, environment: str) -> str:
         + (f" ({', '.join(standing.standing)})" if standing.standing else "")
         + (f"; still {', '.join(standing.empty)}" if standing.empty else "")
     )
+    if standing.makers:
+        rows.append(f"made by {'; '.join(maker_texts(standing.makers))}: none of them approves it")
     rows += plan_lines(standing.plan)
     rows += [
         f"allowed by waiver {one.waiver} until {when(one.until)}: {one.rule}: {one.message}"

@@ -12,6 +12,8 @@ from lockgate.access.messages import (
     GrantRole,
     IssueServiceToken,
     IssueToken,
+    NameAlias,
+    RemoveAlias,
     RemoveFederationRule,
     RevokeRole,
     RevokeToken,
@@ -205,6 +207,41 @@ def unfederate(session: Session, name: str, namespace: str) -> None:
 
 
 @verb
+@click.argument("name")
+@click.argument("subject")
+def alias(session: Session, name: str, subject: str) -> None:
+    """Say that SUBJECT stands behind NAME, as commits and CI jobs have it: an address, github:LOGIN.
+
+    For what no person stands behind, SUBJECT is service:NAME. Until another admin says the same, whoever said it is
+    taken for him when what that name made is approved.
+
+    Example: lockgate access alias ada@home.example ada@example.org
+    """
+    session.say_identity()
+    receipt = session.tell(
+        NameAlias(id=session.new_id(), alias=name, subject=subject),
+        headline=f"who {name} is stays as it was",
+    )
+    session.answer(
+        {"alias": name, "subject": subject, "new": bool(receipt.events)}, f"{subject} stands behind {name}"
+    )
+
+
+@verb
+@click.argument("name")
+@click.argument("subject")
+@click.option("--reason", default="", help="A word for the record.")
+def unalias(session: Session, name: str, subject: str, reason: str) -> None:
+    """Say that SUBJECT does not stand behind NAME after all; of oneself, nobody can."""
+    session.say_identity()
+    session.tell(
+        RemoveAlias(id=session.new_id(), alias=name, subject=subject, reason=reason),
+        headline=f"{subject} still stands behind {name}",
+    )
+    session.answer({"alias": name, "subject": subject}, f"{subject} no longer stands behind {name}")
+
+
+@verb
 @click.argument("subject", default="")
 def list_(session: Session, subject: str) -> None:
     """Who holds which role, and which CI jobs act as whom."""
@@ -219,6 +256,10 @@ def list_(session: Session, subject: str) -> None:
         bearing = ", ".join(f"{name}={value}" for name, value in sorted(rule.claims.items()))
         gone = "  removed" if rule.removed_at is not None else ""
         rows.append(f"rule {rule.rule}: {rule.issuer} {bearing} -> {rule.subject}{gone}")
+    for name in found.aliases:
+        rows += [
+            f"alias {name.alias} = {one.subject}  by {' and '.join(one.vouchers)}" for one in name.behind
+        ]
     session.answer(found, "\n".join(rows) or "nobody holds a role")
 
 
@@ -331,7 +372,7 @@ def withdraw(session: Session, identifier: str, reason: str) -> None:
 
 withdraw.name = "revoke"
 
-for _each in (grant, confirm, revoke, create_account, federate, unfederate, list_):
+for _each in (grant, confirm, revoke, create_account, federate, unfederate, alias, unalias, list_):
     access.add_command(_each)
 for _each in (issue, tokens, withdraw):
     token.add_command(_each)

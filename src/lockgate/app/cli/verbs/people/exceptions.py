@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 import click
 
+from lockgate.access.subjects import alias_of
 from lockgate.app.cli.main import REFUSED, WAITING, Exit
 from lockgate.app.cli.session import Session, verb
 from lockgate.app.cli.verbs.release import endpoint_line
@@ -31,11 +32,15 @@ from lockgate.governance.release_plan import PlanFile, parse_plan, plan_text
 from lockgate.hub.messages import (
     DraftAnswer,
     DraftReleasePlan,
+    ExplainVersion,
     FindReleases,
     Queue,
     QueueAnswer,
     ReleasesAnswer,
+    VersionAnswer,
 )
+from lockgate.registry.makers import maker_texts
+from lockgate.registry.messages import CommitPerson, NameMakers
 
 _DAY_S = 24 * 3600
 
@@ -52,6 +57,35 @@ def _number(text: str, letter: str) -> int:
             f"{text!r} is no {letter}-number", remedy=f"write {letter}-3; lockgate review list names them"
         )
     return int(match[1])
+
+
+@verb
+@click.argument("version")
+@click.option(
+    "--add", "names", multiple=True, metavar="NAME", help="Somebody else: an address, github:LOGIN."
+)
+@click.option("--all", "everybody", is_flag=True, help="There is nobody else, since the first commit.")
+def makers(session: Session, version: str, names: tuple[str, ...], everybody: bool) -> None:
+    """Who had a hand in a version, none of whom approves it; add who else did.
+
+    Commits and CI jobs are told by themselves; this is for a version that came without them: imported, pulled, made by
+    an earlier release. Nobody is taken off again, and whoever adds somebody counts as a maker from then on.
+
+    Example: lockgate makers flight-delay@1.1.0 --add ada@home.example
+    """
+    key = str(parse_version(version))
+    if names or everybody:
+        session.say_identity()
+        people = tuple(CommitPerson(name=alias_of(name), did="named") for name in names)
+        command = NameMakers(
+            id=session.new_id(), version=key, people=people, told_since="" if everybody else None
+        )
+        session.tell(command, headline=f"the makers of {version} are who they were")
+    found: VersionAnswer = session.ask(ExplainVersion(version=key))
+    session.answer(
+        {"version": key, "makers": found.makers, "told_since": found.version.told_since},
+        "\n".join(maker_texts(found.makers)),
+    )
 
 
 @verb
