@@ -6,17 +6,20 @@ from __future__ import annotations
 import datetime
 import ipaddress
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from operator_story import OK, UNAVAILABLE, USAGE, Project
+from operator_story import FLIGHT, LADDER, OK, UNAVAILABLE, USAGE, Project, Worlds
 from test_team_hub import TeamHub
 
 NOW = datetime.datetime.now(datetime.UTC)
@@ -153,3 +156,51 @@ def test_the_check_says_how_long_the_certificate_is_good(authority: Authority, t
     ended = checked(-1)
     assert ended.returncode == USAGE
     assert "http.certificate-invalid" in ended.stderr and "no caller takes it now" in ended.stderr
+
+
+def test_a_model_ships_over_tls_until_a_data_plane_answers(
+    worlds: Worlds, authority: Authority, tmp_path: Path
+) -> None:
+    tables = "[target]\nrun = 'run'\n" + "".join(
+        f"[trust.{name}]\nkeys = ['trust/signing.pub']\n" for name in LADDER
+    )
+    team = TeamHub(tmp_path / "hub", listening(authority.certifies("localhost")) + tables)
+    shutil.copytree(worlds.one.root / "trust", team.folder / "trust")
+    builder = worlds.one.copy(tmp_path / "builder")
+    with team_and_plane(team) as port:
+        url = team.url.replace("127.0.0.1", "localhost")
+        env = {"LOCKGATE_HUB": url, "SSL_CERT_FILE": str(authority.pem)}
+        builder.types("declare", by="petra", env=env).must(OK)
+        shipped = builder.types("ship --to dev --json", by="ada", env=env).must(OK).json
+        assert shipped["live_on"] == ["dev"]
+        answer = httpx.post(
+            f"http://127.0.0.1:{port}/dev/flight-delay",
+            json={"inputs": [FLIGHT]},
+            trust_env=False,
+            timeout=30,
+        )
+        assert answer.status_code == 200, answer.text
+        assert f"flight-delay@{answer.json()['version']}" == shipped["version"]
+        line = builder.types("status dev/flight-delay --json", env=env).must(OK).json["endpoints"]
+        assert line["dev/flight-delay"]["live"]["digest"] == answer.json()["digest"]
+
+
+@contextmanager
+def team_and_plane(team: TeamHub) -> Iterator[int]:
+    """The hub, and the data plane on its machine; the port of that one."""
+    team.start()
+    command = [sys.executable, "-P", "-m", "lockgate.app.dataplane", "--port", "0"]
+    command += ["--run-dir", str(team.folder / "run"), "--store", str(team.folder / "blobs")]
+    for name in LADDER:
+        command += ["--trust", f"{name}={team.folder / 'trust' / 'signing.pub'}"]
+    with (team.folder / "plane.err").open("w") as err:
+        plane = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=err, text=True)
+    try:
+        assert plane.stdout is not None
+        line = plane.stdout.readline()
+        assert line, (team.folder / "plane.err").read_text()
+        yield json.loads(line)["port"]
+    finally:
+        plane.terminate()
+        plane.communicate(timeout=30)
+        team.kill()

@@ -212,7 +212,8 @@ class Team:
         self._running = running
         self._n_homes = 0
         self.provider: OidcServer = running.enter_context(oidc_server())
-        objects = running.enter_context(seaweed())
+        self._bucket = running.enter_context(ExitStack())
+        objects = self._bucket.enter_context(seaweed())
         self.images = running.enter_context(registry())
         self.desk = running.enter_context(ticket_desk())
         self.env = {**seaweed_environment(), "TEAM_DSN": dsn, "TRACKER_KEY": KEY}
@@ -307,6 +308,16 @@ audience = "{AUDIENCE}"
 
     @cached_property
     def plane(self) -> DataPlane:
+        return self._running.enter_context(data_plane(self))
+
+    def bucket_goes(self) -> None:
+        """The object store, with packages and a sink of checkpoints, is there no more."""
+        self._bucket.close()
+
+    def plane_starts_again(self) -> DataPlane:
+        """After an end that it did not choose."""
+        self.plane.process.kill()
+        self.plane.process.wait(30)
         return self._running.enter_context(data_plane(self))
 
 

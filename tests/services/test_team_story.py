@@ -395,3 +395,23 @@ def test_who_has_only_the_registry_and_two_public_keys_knows_who_approved(story:
     ]
     assert {(one["by"], one["result"]) for one in approvals} == {("bob@example.org", "approved")}
     kim.types(f"{asked} --require approval:risk", hub=False).must(REFUSED, "attested.approval")
+
+
+def test_without_the_bucket_endpoints_come_back_and_go_back(
+    story: Story, eventually: Callable[..., Any]
+) -> None:
+    """The last chapter: the bucket goes, and the data plane is started again without it."""
+    pager, team = story.taken_back, story.team
+    team.bucket_goes()
+    plane = team.plane_starts_again()
+    eventually(lambda: plane.answer("prod/flight-delay")[0] == 200, 60.0)
+    ladder = {name: plane.answer(f"{name}/flight-delay") for name in ("dev", "staging", "prod")}
+    assert {name: status for name, (status, _) in ladder.items()} == dict.fromkeys(ladder, 200), ladder
+    assert ladder["prod"][1] | {"request_id": ""} == story.answered_after[1] | {"request_id": ""}
+    assert ladder["staging"][1]["version"] == TWO.partition("@")[2]
+    # The version before is ready too, and the way there asks the bucket for nothing.
+    line = pager.asks("status")["endpoints"]["prod/flight-delay"]
+    assert line["rollback_ready"]["ready"], line
+    pager.types("rollback prod/flight-delay --reason 'and forth'").must(OK, f"{ONE} -> {TWO}")
+    status, body = plane.answer("prod/flight-delay")
+    assert (status, body["predictions"]) == (200, story.answered_by_two[1]["predictions"])
