@@ -70,11 +70,17 @@ def test_the_exported_package_is_an_oci_layout_that_others_can_read_and_verify(
         assert len(layout.blob(descriptor["digest"])) == descriptor["size"]
 
     # The signature is a referrer of the manifest, and a public key and a hash are all it takes to check it. The bill of
-    # materials is another one, and says so.
+    # materials, and what the journal attests, are others, and say so.
     referrers = [layout.json(one) for one in manifests if one != digest]
-    assert [one.get("annotations") for one in referrers if "annotations" in one] == [
-        {"in-toto.io/predicate-type": "https://cyclonedx.org/bom"}
-    ]
+    kinds = [one["annotations"]["in-toto.io/predicate-type"] for one in referrers if "annotations" in one]
+    assert kinds.count("https://cyclonedx.org/bom") == kinds.count("https://slsa.dev/provenance/v1") == 1
+    assert set(kinds) == {
+        "https://cyclonedx.org/bom",
+        "https://in-toto.io/attestation/test-result/v0.1",
+        "https://slsa.dev/provenance/v1",
+        "https://slsa.dev/verification_summary/v1",
+        "urn:lockgate:attestation:approval:1",
+    }
     (referrer,) = [one for one in referrers if "annotations" not in one]
     assert referrer["subject"]["digest"] == digest
     envelope = layout.json(referrer["layers"][0]["digest"])
