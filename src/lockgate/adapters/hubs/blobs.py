@@ -125,7 +125,7 @@ class HubBlobs:
     def delete(self, digest: Digest) -> None:
         raise DeletionElsewhere(
             f"{digest} is kept by the hub at {self._wire.url}",
-            remedy="remove what nobody needs on the hub: lockgate registry collect",
+            remedy="remove what nobody needs where the hub is: lockgate collect --config hub.toml",
             digest=digest,
         )
 
