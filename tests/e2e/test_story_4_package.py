@@ -203,6 +203,17 @@ def test_a_version_is_registered_as_candidate_and_validated_by_evidence(worlds: 
     assert explained["state"] == "validated" and explained["tier"] == "moderate"
 
 
+def test_evidence_is_as_old_as_the_run_of_the_gates_that_found_it(worlds: Worlds) -> None:
+    """The step of a training measured it before there was a version; another run was made for an environment."""
+    (registered, *_) = worlds.one.journal("registry.version-registered/")
+    alone, *further = worlds.one.journal("gates.evidence-recorded/")
+    assert alone["event"]["measured_at"] < registered["at"] < alone["at"]
+    for one in further:
+        assert registered["at"] < one["event"]["measured_at"] < one["at"]
+    runs = [one["event"]["judging"] for one in (alone, *further)]
+    assert all(runs) and len(set(runs)) == len(runs) > 1
+
+
 def test_a_package_of_another_key_is_not_registered(
     given: Given, when: When, then: Then, worlds: Worlds
 ) -> None:

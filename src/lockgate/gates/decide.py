@@ -33,6 +33,9 @@ def needs_evidence(command: RecordEvidence, docs: Docs) -> tuple[DocRef, ...]:
 def record_evidence(docs: Docs, command: RecordEvidence, context: Context) -> Decision | Refusal:
     """Evidence must be about the very bytes of the version it is attached to, and not by who made it.
 
+    It is as old as its measurement. To send it again makes it no younger: neither the same, nor some of it among other
+    pieces, nor under the name of a run of the gates that was told of before.
+
     Where names are only claimed, one person may well build and judge.
     """
     version = known_version(docs, command.version)
@@ -66,8 +69,9 @@ def record_evidence(docs: Docs, command: RecordEvidence, context: Context) -> De
         )
     evidence_set = set_digest(command.lines)
     known = docs.get(EVIDENCE, evidence_key(command.version, command.environment))
+    measured_at = _measured_at(known, command, context.now)
     same = known is not None and (known.evidence_set, known.baseline) == (evidence_set, command.baseline)
-    if known is not None and same and _is_fresh(known, version, context.now):
+    if known is not None and same and _is_fresh(known, version, measured_at):
         return Decision(())
     return Decision(
         (
@@ -78,15 +82,29 @@ def record_evidence(docs: Docs, command: RecordEvidence, context: Context) -> De
                 baseline=command.baseline,
                 evidence_set=evidence_set,
                 lines=command.lines,
+                judging=command.judging,
+                measured_at=measured_at,
             ),
         )
     )
 
 
-def _is_fresh(known: EvidenceState, version: VersionState, now: Micros) -> bool:
-    """What was found before a version was shut away is found anew when it is found again."""
-    shut_since = version.quarantined_at is not None and known.recorded_at <= version.quarantined_at
-    return now - known.recorded_at < _STILL_FRESH_US and not shut_since
+def _is_fresh(known: EvidenceState, version: VersionState, measured_at: Micros) -> bool:
+    """What was found before a version was shut away is found anew when it is measured again."""
+    shut_since = known.measured_at <= (version.quarantined_at or 0) < measured_at
+    return measured_at - known.measured_at < _STILL_FRESH_US and not shut_since
+
+
+def _measured_at(known: EvidenceState | None, command: RecordEvidence, now: Micros) -> Micros:
+    """When evidence was measured, by what is known of it here and by the clock here.
+
+    A run of the gates is believed once, and to have begun when it says, but not later than now.
+    """
+    before = {} if known is None else known.measured
+    began_at = now if command.began_at is None else min(command.began_at, now)
+    if command.judging:
+        return min(before.get(command.judging, began_at), began_at)
+    return min([before.get(line.digest, began_at) for line in command.lines], default=began_at)
 
 
 def _foreign(command: RecordEvidence) -> tuple[Reason, ...]:

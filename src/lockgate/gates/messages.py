@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 
 import msgspec
 
+from lockgate.core.clock import Micros
 from lockgate.core.digests import Digest, short
 from lockgate.core.messages import Command, Event, Scope
 from lockgate.registry.messages import model_scope
@@ -50,7 +51,13 @@ class EvidenceLine(EvidenceLine1, frozen=True, kw_only=True):
 
 
 class RecordEvidence(Command, frozen=True, kw_only=True, tag="gates.record-evidence"):
-    """Attach evidence to a version. `environment` empty: intrinsic; else relative to what runs there."""
+    """Attach evidence to a version. `environment` empty: intrinsic; else relative to what runs there.
+
+    Attributes:
+        judging: names the one time that the gates ran and found this; the same however often it is sent. Empty when
+            nobody says that they ran: then what is known already stays as old as it is.
+        began_at: when they began to, by the clock of whoever ran them; makes evidence older, never newer.
+    """
 
     permission: ClassVar[str] = "gates.record"
     version: str
@@ -58,6 +65,8 @@ class RecordEvidence(Command, frozen=True, kw_only=True, tag="gates.record-evide
     environment: str = ""
     baseline: str | None = None
     lines: tuple[EvidenceLine, ...]
+    judging: str = ""
+    began_at: Micros | None = None
 
     def scope(self) -> Scope:
         return model_scope(self.version)
@@ -77,13 +86,36 @@ class EvidenceRecorded1(Event, frozen=True, kw_only=True, tag="gates.evidence-re
         return of_figures(self).summary()
 
 
-class EvidenceRecorded(Event, frozen=True, kw_only=True, tag="gates.evidence-recorded/2"):
+class EvidenceRecorded2(Event, frozen=True, kw_only=True, tag="gates.evidence-recorded/2"):
+    """Evidence that counts as old as its record."""
+
     version: str
     package: Digest
     environment: str
     baseline: str | None
     evidence_set: Digest
     lines: tuple[EvidenceLine, ...]
+
+    def summary(self) -> str:
+        return of_its_record(self).summary()
+
+
+class EvidenceRecorded(Event, frozen=True, kw_only=True, tag="gates.evidence-recorded/3"):
+    """Evidence on a version.
+
+    Attributes:
+        judging: the run of the gates that found it; empty for evidence that was sent without one.
+        measured_at: from when its age counts; None for that of the record.
+    """
+
+    version: str
+    package: Digest
+    environment: str
+    baseline: str | None
+    evidence_set: Digest
+    lines: tuple[EvidenceLine, ...]
+    judging: str
+    measured_at: Micros | None
 
     def summary(self) -> str:
         verdicts = [line.verdict for line in self.lines]
@@ -105,4 +137,20 @@ def of_figures(old: EvidenceRecorded1) -> EvidenceRecorded:
         baseline=old.baseline,
         evidence_set=old.evidence_set,
         lines=tuple(EvidenceLine(**msgspec.structs.asdict(line)) for line in old.lines),
+        judging="",
+        measured_at=None,
+    )
+
+
+def of_its_record(old: EvidenceRecorded2) -> EvidenceRecorded:
+    """The event in today's shape."""
+    return EvidenceRecorded(
+        version=old.version,
+        package=old.package,
+        environment=old.environment,
+        baseline=old.baseline,
+        evidence_set=old.evidence_set,
+        lines=old.lines,
+        judging="",
+        measured_at=None,
     )

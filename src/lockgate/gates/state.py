@@ -12,7 +12,12 @@ from lockgate.gates.messages import EvidenceLine, EvidenceRecorded
 
 
 class EvidenceState(msgspec.Struct, frozen=True, kw_only=True):
-    """The newest evidence; recording again replaces the whole set, so that its digest names one judgement."""
+    """The newest evidence; recording again replaces the whole set, so that its digest names one judgement.
+
+    Attributes:
+        measured_at: when it was measured: evidence is as old as that, whenever it was recorded.
+        measured: the same of every run of the gates, and of every piece of evidence, that was ever recorded here.
+    """
 
     version: str
     package: Digest
@@ -22,6 +27,8 @@ class EvidenceState(msgspec.Struct, frozen=True, kw_only=True):
     lines: tuple[EvidenceLine, ...]
     recorded_at: Micros
     recorded_by: str
+    measured_at: Micros
+    measured: dict[str, Micros] = {}
 
 
 def evidence_key(version: str, environment: str = "") -> str:
@@ -29,6 +36,15 @@ def evidence_key(version: str, environment: str = "") -> str:
 
 
 def _recorded(body: EvidenceState | None, event: EvidenceRecorded, stamp: Stamp) -> EvidenceState:
+    at = stamp.at if event.measured_at is None else event.measured_at
+    known = {} if body is None else body.measured
+    of_lines = {line.digest: at for line in event.lines}
+    # What a run of the gates found, or an event of old says, was measured then; what was sent without one is as old
+    # as it was.
+    if event.judging:
+        measured = {**known, **of_lines, event.judging: at}
+    else:
+        measured = {**known, **of_lines} if event.measured_at is None else {**of_lines, **known}
     return EvidenceState(
         version=event.version,
         package=event.package,
@@ -38,6 +54,8 @@ def _recorded(body: EvidenceState | None, event: EvidenceRecorded, stamp: Stamp)
         lines=event.lines,
         recorded_at=stamp.at,
         recorded_by=stamp.actor,
+        measured_at=at,
+        measured=measured,
     )
 
 
@@ -46,6 +64,6 @@ EVIDENCE = DocumentKind(
     type=EvidenceState,
     keys=lambda event: (evidence_key(event.version, event.environment),),
     made_by={EvidenceRecorded: _recorded},
-    fold_version=2,
+    fold_version=3,
     columns=lambda body: Columns(body.version, "", body.evidence_set),
 )

@@ -60,7 +60,7 @@ def revalidation_due(
     if rule.revalidate_days is None or evidence is None:
         return None
     approved = [one.approved_at for one in (given.approvals if given else ()) if one.revoked is None]
-    since = min(evidence.recorded_at, max(approved, default=evidence.recorded_at))
+    since = min(evidence.measured_at, max(approved, default=evidence.measured_at))
     return since + rule.revalidate_days * DAY_US
 
 

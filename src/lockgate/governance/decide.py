@@ -241,7 +241,7 @@ def lift_quarantine(docs: Docs, command: LiftQuarantine, context: Context) -> De
     version, evidence = docs.get(VERSION, command.version), docs.get(EVIDENCE, evidence_key(command.version))
     if isinstance(decided, Refusal) or context.claimed or version is None:
         return decided
-    judged_at = None if evidence is None else evidence.recorded_at
+    judged_at = None if evidence is None else evidence.measured_at
     if judged_at is not None and judged_at > (version.quarantined_at or 0):
         return decided
     return refuse(

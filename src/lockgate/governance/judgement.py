@@ -208,14 +208,14 @@ def _beyond(limit: Limit, line: EvidenceLine, remedy: str) -> list[Reason]:
 
 
 def age_reasons(evidence: EvidenceState | None, rule: TierRule, now: Micros) -> list[Reason]:
-    if evidence is None or now - evidence.recorded_at <= rule.evidence_max_age_days * DAY_US:
+    if evidence is None or now - evidence.measured_at <= rule.evidence_max_age_days * DAY_US:
         return []
     place = f" --for {evidence.environment}" if evidence.environment else ""
     return [
         Reason(
             rule="governance.evidence-age",
             message=f"evidence on {evidence.version} is too old",
-            measured=f"{(now - evidence.recorded_at) // DAY_US} days",
+            measured=f"{(now - evidence.measured_at) // DAY_US} days",
             limit=f"{rule.evidence_max_age_days} days",
             evidence=evidence.evidence_set,
             remedy=f"lockgate judge {evidence.version}{place}",

@@ -165,6 +165,7 @@ class EvidenceHead(msgspec.Struct, frozen=True, kw_only=True):
     evidence_set: Digest
     recorded_at: Micros
     recorded_by: str
+    measured_at: Micros
 
 
 class DossierFacts(msgspec.Struct, frozen=True, kw_only=True):

@@ -31,6 +31,7 @@ from lockgate.testing.clock import CountingIds
 from lockgate.testing.hub_world import (
     APPROVER,
     AUTHOR,
+    MAX_AGE_DAYS,
     MODEL_NAME,
     PLATFORM,
     POLICY,
@@ -133,6 +134,19 @@ class AcceptanceContract:
         assert "governance.approval" in " ".join(rules_of(story.promote(V1, "prod", ticket="CHG-1")))
         accepted(story.approve(V1))
         accepted(story.promote(V1, "prod", ticket="CHG-1"))
+
+    def test_acceptance_3_evidence_that_is_sent_again_is_as_old_as_it_was(self, ready: Registry) -> None:
+        story, package = ready.story, ready.story.named("package", "one")
+        accepted(story.approve(V1))
+        ready.world.clock.advance(days=MAX_AGE_DAYS + 1)
+        for environment, baseline in (("", None), ("prod", "")):
+            again = story.judging(V1, package, environment=environment, baseline=baseline)
+            assert accepted(story.do("eve", again)).events == ()
+        assert set(rules_of(story.promote(V1, "prod", ticket="CHG-1"))) == {"governance.evidence-age"}
+        accepted(story.judge(V1))
+        accepted(story.judge_for(V1, "prod"))
+        accepted(story.promote(V1, "prod", ticket="CHG-1"))
+        assert story.ask(VerifyAudit()).ok
 
     def test_acceptance_4_a_policy_edited_after_the_approval_is_asked_anew(self, ready: Registry) -> None:
         story = ready.story

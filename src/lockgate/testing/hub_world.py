@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from lockgate.access.roles import PEOPLES_ROLES, everywhere
-from lockgate.core.clock import Ids
+from lockgate.core.clock import Ids, Micros
 from lockgate.core.digests import Digest, digest_of, sha256
 from lockgate.core.documents import DocumentKind
 from lockgate.core.journal import NoteVerifier
@@ -333,8 +333,15 @@ class Story:
         verdict: Verdict = "pass",
         baseline: str | None = None,
         turn: object = 0,
+        judging: str = "",
+        began_at: Micros | None = None,
     ) -> RecordEvidence:
-        """Evidence by the one gate that the policy asks for, intrinsic or for an environment."""
+        """Evidence by the one gate that the policy asks for, intrinsic or for an environment.
+
+        Args:
+            turn: another one finds something else.
+            judging: the run of the gates that found it; without one it is sent, and not measured.
+        """
         gate = RELATIVE_GATE if environment else GATE
         line = EvidenceLine(
             gate=gate,
@@ -355,11 +362,14 @@ class Story:
             environment=environment,
             baseline=baseline,
             lines=(line,),
+            judging=judging,
+            began_at=began_at,
         )
 
     def judge(self, version: str, *, verdict: Verdict = "pass", turn: object = 0) -> Receipt:
         package = self.ask(ExplainVersion(version=version)).version.package
-        return self.do("eve", self.judging(version, package, verdict=verdict, turn=turn))
+        run = self.new_id()
+        return self.do("eve", self.judging(version, package, verdict=verdict, turn=turn, judging=run))
 
     def judge_for(
         self, version: str, environment: str, *, verdict: Verdict = "pass", turn: object = 0
@@ -367,7 +377,13 @@ class Story:
         package = self.ask(ExplainVersion(version=version)).version.package
         baseline = self.ask(Standing(version=version, environment=environment)).baseline or ""
         command = self.judging(
-            version, package, environment=environment, verdict=verdict, baseline=baseline, turn=turn
+            version,
+            package,
+            environment=environment,
+            verdict=verdict,
+            baseline=baseline,
+            turn=turn,
+            judging=self.new_id(),
         )
         return self.do("eve", command)
 

@@ -18,7 +18,8 @@ from lockgate.adapters.runners.judging import Champion, CheckedDataset, Judge
 from lockgate.adapters.runners.local import LocalRunner
 from lockgate.adapters.runners.project import read_sources
 from lockgate.adapters.sql.step_cache import SqliteStepCache
-from lockgate.core.digests import Digest, canonical, sha256
+from lockgate.core.clock import Micros
+from lockgate.core.digests import Digest, canonical, digest_of, sha256
 from lockgate.core.errors import Invalid, NotFound
 from lockgate.core.messages import Receipt, RefusedCommand
 from lockgate.core.names import ModelName, parse_version
@@ -404,9 +405,17 @@ class Workshop:
             return known
         lines = tuple(line_of(item) for item in self.evidence(record))
         if sorted(line.digest for line in lines) != self._recorded(hub, known):
+            judging, began_at = self._judged_in(record)
             self.tell(
                 hub,
-                RecordEvidence(id=self.premises.ids.new(), version=known, package=package, lines=lines),
+                RecordEvidence(
+                    id=self.premises.ids.new(),
+                    version=known,
+                    package=package,
+                    lines=lines,
+                    judging=judging,
+                    began_at=began_at,
+                ),
             )
         return known
 
@@ -435,6 +444,18 @@ class Workshop:
         if earlier(version.told_since, since) != version.told_since or (news and version.told_since is None):
             told = NameMakers(id=self.premises.ids.new(), version=name, people=people, told_since=since)
             self.tell(hub, told)
+
+    def _judged_in(self, record: RunRecord) -> tuple[str, Micros | None]:
+        """The run of the gates that a training's evidence comes from, however often it was taken from the cache since.
+
+        Nothing and None when it is no longer remembered.
+        """
+        key = next(step.key for step in record.steps if step.name == EVIDENCE_STEP)
+        remembered = self._cache.get(key)
+        if remembered is None:
+            return "", None
+        finished_at = remembered.finished_at
+        return digest_of([key, finished_at]), finished_at - remembered.took_ms * 1000
 
     def _attach(self, hub: Hub, version: str, package: Digest) -> None:
         known: VersionAnswer = hub.ask(ExplainVersion(version=version))
@@ -477,6 +498,7 @@ class Workshop:
         Args:
             environment: None for evidence on the version alone; else also against what runs there.
         """
+        judging, began_at = self.premises.ids.new(), self.premises.clock.now()
         known: VersionAnswer = hub.ask(ExplainVersion(version=version))
         package = known.version.package
         # The version's own recipe: the project may have moved on since.
@@ -517,6 +539,8 @@ class Workshop:
                 environment=environment or "",
                 baseline=baseline,
                 lines=tuple(line_of(item) for item in found),
+                judging=judging,
+                began_at=began_at,
             ),
         )
         return found

@@ -1,13 +1,24 @@
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 
 from lockgate.gates.decide import set_digest
 from lockgate.gates.messages import EvidenceLine, EvidenceRecorded
 from lockgate.gates.state import EVIDENCE, EvidenceState, evidence_key
+from lockgate.governance.judgement import DAY_US
 from lockgate.registry.messages import QuarantineVersion
-from lockgate.testing.hub_world import MODEL_NAME, HubWorld, Story, accepted, named_digest, rules_of
+from lockgate.testing.hub_world import (
+    MAX_AGE_DAYS,
+    MODEL_NAME,
+    HubWorld,
+    Story,
+    accepted,
+    named_digest,
+    rules_of,
+)
 from lockgate.testing.memory_journal import MemoryJournal, MemoryOutbox
 
 V1 = f"{MODEL_NAME}@1.0.0"
@@ -66,11 +77,90 @@ def test_new_evidence_replaces_the_whole_set(world: HubWorld, story: Story) -> N
 def test_the_same_evidence_again_is_no_news_until_half_a_day_has_passed(
     world: HubWorld, story: Story
 ) -> None:
-    accepted(story.do("eve", story.judging(V1, PACKAGE)))
+    accepted(story.judge(V1))
     world.clock.advance(seconds=11.9 * 3600)
-    assert accepted(story.do("eve", story.judging(V1, PACKAGE))).events == ()
+    assert accepted(story.judge(V1)).events == ()
     world.clock.advance(seconds=0.2 * 3600)
-    assert len(accepted(story.do("eve", story.judging(V1, PACKAGE))).events) == 1
+    assert len(accepted(story.judge(V1)).events) == 1
+    assert days_old(world) == 0
+
+
+def days_old(world: HubWorld) -> int:
+    state = recorded(world)
+    assert state is not None
+    return round((world.clock.now() - state.measured_at) / DAY_US)
+
+
+def send(story: Story, **how: Any) -> int:
+    return len(accepted(story.do("eve", story.judging(V1, PACKAGE, **how))).events)
+
+
+def test_what_is_sent_again_is_as_old_as_it_was(world: HubWorld, story: Story) -> None:
+    assert send(story, judging="run 1") == 1
+    world.clock.advance(days=20)
+    assert send(story) == 0, "nobody says that the gates ran"
+    assert send(story, judging="run 1") == 0, "that run was told of"
+    assert send(story, judging="run 1", began_at=world.clock.now()) == 0
+    assert days_old(world) == 20
+    assert send(story, judging="run 2") == 1
+    assert days_old(world) == 0
+
+
+def test_what_comes_back_after_something_else_is_as_old_as_it_was(world: HubWorld, story: Story) -> None:
+    assert send(story, turn=1, judging="run 1") == 1
+    world.clock.advance(days=5)
+    assert send(story, turn=2, judging="run 2") == 1
+    assert days_old(world) == 0
+    world.clock.advance(days=5)
+    assert send(story, turn=1) == 1
+    assert days_old(world) == 10
+    assert send(story, turn=2, judging="run 2") == 1
+    assert days_old(world) == 5
+
+
+def test_some_of_it_among_other_pieces_makes_all_of_it_as_old(world: HubWorld, story: Story) -> None:
+    assert send(story, turn=1) == 1
+    world.clock.advance(days=5)
+    one, two = (story.judging(V1, PACKAGE, turn=turn) for turn in (1, 2))
+    both = msgspec.structs.replace(two, lines=one.lines + two.lines)
+    assert len(accepted(story.do("eve", both)).events) == 1
+    assert days_old(world) == 5
+    assert send(story, turn=2) == 1
+    assert days_old(world) == 5, "nobody knows when the new piece was measured: it came with the old one"
+
+
+def test_when_it_was_measured_makes_it_older_and_never_newer(world: HubWorld, story: Story) -> None:
+    now = world.clock.now()
+    assert send(story, judging="run 1", began_at=now - 3 * DAY_US) == 1
+    assert days_old(world) == 3
+    assert send(story, judging="run 2", began_at=now + 30 * DAY_US) == 1
+    assert days_old(world) == 0
+
+
+def test_its_age_is_that_of_its_measurement_and_approvals_stay(world: HubWorld, story: Story) -> None:
+    story.train("one")
+    accepted(story.judge(V1))
+    accepted(story.validate(V1))
+    accepted(story.promote(V1, "dev"))
+    accepted(story.confirm("dev"))
+    accepted(story.judge_for(V1, "prod"))
+    accepted(story.approve(V1))
+    world.clock.advance(days=MAX_AGE_DAYS + 1)
+    assert send(story) == 0
+    assert rules_of(story.promote(V1, "prod")) == ["governance.evidence-age"] * 2
+    accepted(story.judge(V1))
+    accepted(story.judge_for(V1, "prod"))
+    accepted(story.promote(V1, "prod"))
+
+
+def test_a_run_after_a_quarantine_is_news(world: HubWorld, story: Story) -> None:
+    accepted(story.judge(V1))
+    world.clock.advance(seconds=60)
+    accepted(story.do("sam", QuarantineVersion(id="q", version=V1, reason="x")))
+    world.clock.advance(seconds=60)
+    assert send(story) == 0
+    assert len(accepted(story.judge(V1)).events) == 1
+    assert accepted(story.judge(V1)).events == ()
 
 
 def test_intrinsic_and_relative_evidence_live_side_by_side(world: HubWorld, story: Story) -> None:
@@ -135,5 +225,7 @@ def test_a_summary_counts_verdicts() -> None:
         baseline=None,
         evidence_set=set_digest(lines),
         lines=lines,
+        judging="",
+        measured_at=None,
     )
     assert event.summary().endswith("on main/flight-delay@1.0.0 for prod: 2 pass, 1 fail")

@@ -42,6 +42,7 @@ def dossier_facts(
                 evidence_set=one.evidence_set,
                 recorded_at=one.recorded_at,
                 recorded_by=one.recorded_by,
+                measured_at=one.measured_at,
             )
             for one in records
         ),

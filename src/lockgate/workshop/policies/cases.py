@@ -332,7 +332,8 @@ def _evidence(case: Case, gates: tuple[str, ...], environment: str) -> EvidenceS
         baseline=_baseline(case, environment),
         evidence_set=sha256(environment.encode()),
         lines=tuple(lines),
-        recorded_at=_NOW - int(case.evidence_age_days * DAY_US),
+        recorded_at=_NOW,
+        measured_at=_NOW - int(case.evidence_age_days * DAY_US),
         recorded_by="validator",
     )
 
