@@ -54,3 +54,14 @@ def test_an_endpoint_is_taken_down_and_stays_down(
         project.types("promote flight-delay@1.1.0 --to prod", by="ada").must(REFUSED)
     finally:
         project.down()
+
+
+def test_declared_again_it_is_held_against_what_ran_there_last(project: Project) -> None:
+    line = "endpoint remove prod/flight-delay --live flight-delay@1.1.0 --despite-consumers --reason tidying"
+    project.types(line, by="petra").must(OK)
+    told = project.types("endpoint show prod/flight-delay").must(OK)
+    assert "declared again, it is as it was" in told.text
+    project.types("declare", by="petra").must(OK)
+    told = project.types("judge flight-delay@1.0.0 --for prod", by="vic")
+    assert "perf.vs_champion" in told.text and "against main/flight-delay@1.1.0" in told.text
+    assert "nothing to compare with yet" not in told.text

@@ -41,7 +41,9 @@ from lockgate.adapters.identity.minting import new_token
 from lockgate.adapters.sql.sqlite.opening import open_sqlite
 from lockgate.core.errors import Forbidden
 from lockgate.core.messages import Command
-from lockgate.hub.messages import ListAccess, OwnAccess, Status, WhoAmI
+from lockgate.delivery.messages import DeclareEndpoint, DeclareEnvironment, RemoveEndpoint
+from lockgate.hub.messages import ListAccess, OwnAccess, Queue, Status, WhoAmI
+from lockgate.traffic.plan import Fallback
 
 pytestmark = pytest.mark.service
 
@@ -381,6 +383,31 @@ def test_groups_of_the_provider_bring_roles(team: TeamHub, provider: OidcServer)
 def exchange(team: TeamHub, job_token: str, **fields: str) -> httpx.Response:
     form = {"grant_type": GRANT_TYPE, "subject_token": job_token, "subject_token_type": SUBJECT_TYPES[0]}
     return httpx.post(f"{team.url}/v1/tokens/exchange", data=form | fields, trust_env=False)
+
+
+def test_what_asks_less_of_an_endpoint_takes_two_admins_who_have_proven_who_they_are(
+    team: TeamHub, provider: OidcServer
+) -> None:
+    ann, bob = team.hub(provider.forged()), team.hub(provider.forged(sub="bob", email=BOB))
+    do(ann, GrantRole, subject=BOB, role="admin")
+    place = {"sensitivity": "production", "target": "local", "trust": ("key",)}
+    do(ann, DeclareEnvironment, environment="prod", order=1, **place)
+    name, fallback = "prod/main/x", Fallback(kind="constant", value=0.5)
+
+    def declares(admin: HttpHub, *consumers: str) -> tuple[str, ...]:
+        do(admin, DeclareEndpoint, endpoint=name, fallback=fallback, consumers=consumers)
+        return ann.ask(Status(endpoint=name)).endpoints["prod/x"].consumers
+
+    assert declares(ann, "app", "gate") == ("app", "gate")
+    assert declares(ann, "gate") == declares(ann, "gate") == ("app", "gate")
+    (waiting,) = bob.ask(Queue()).waiting
+    assert (waiting.matter, waiting.subject) == ("declaration", f"endpoint {name}")
+    assert declares(bob, "gate") == ("gate",)
+    assert ann.ask(Queue()).waiting == ()
+    do(ann, RemoveEndpoint, endpoint=name, reason="tidying up", despite_consumers=True)
+    assert declares(ann) == ("gate",)
+    assert ann.ask(Status(endpoint=name)).endpoints["prod/x"].removed_at is not None
+    assert declares(bob) == ()
 
 
 @pytest.fixture
