@@ -64,15 +64,17 @@ def live_project(folder: Path) -> Iterator[LiveProject]:
     layout = create(folder, "flights")
     control = Control(layout)
     declare(control, control.hub(AUTHOR))
-    # Released at once, so without a release plan, which would name guards: what is measured here begins when two
-    # versions have been live.
+    # Released at once, so without a rollout and a release plan, which would name its guards: what is measured here
+    # begins when two versions have been live.
     policy = default_policy()
-    tiers = {tier: msgspec.structs.replace(policy.rule(tier), release_plan=()) for tier in policy.tiers}
-    without_plans = Policy(name="bench", version=1, tiers=tiers)
+    tiers = {
+        tier: msgspec.structs.replace(policy.rule(tier), release_plan=(), rollout={}) for tier in policy.tiers
+    }
+    at_once = Policy(name="bench", version=1, tiers=tiers)
     tell(
         control,
         AUTHOR,
-        AdoptPolicy(id=control.ids.new(), namespace="main", policy=without_plans),
+        AdoptPolicy(id=control.ids.new(), namespace="main", policy=at_once),
         ConfigureEndpoint(
             id=control.ids.new(), endpoint=f"prod/{MODEL}", settings=EndpointSettings(capture="scores")
         ),
