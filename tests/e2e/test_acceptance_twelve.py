@@ -54,11 +54,15 @@ CHECKS: dict[int, tuple[str, tuple[str, ...]]] = {
     ),
     8: (
         "a waiver that expires at T: promotion at T + 1 s is refused, live traffic is untouched",
-        ("unit/governance/test_governance_waivers.py::test_it_ends_at_its_hour_and_live_traffic_stays",),
+        (
+            f"{SUITE}::test_acceptance_8_a_waiver_ends_at_its_instant_and_live_traffic_stays",
+            "unit/governance/test_governance_waivers.py::test_it_ends_at_its_hour_and_live_traffic_stays",
+        ),
     ),
     9: (
         "a rollback with the database down: callers meet the version before, and the journal takes it over later",
         (
+            f"{SUITE}::test_acceptance_9_a_rollback_that_was_done_without_the_hub_is_taken_over_by_the_journal",
             "e2e/test_rollback_local.py::test_acceptance_9_a_rollback_with_the_database_down_and_the_hub_dead",
             "e2e/test_rollback_local.py::test_a_rollout_that_was_under_way_is_over",
             "unit/delivery/test_local_plans.py::test_a_newer_plan_that_knew_nothing_of_it_does_not_overtake_it",

@@ -18,8 +18,10 @@ from lockgate.access.messages import NameAlias
 from lockgate.access.roles import Grant
 from lockgate.core.journal import EMPTY_HEAD, extend, sign_checkpoint
 from lockgate.core.messages import Receipt, Stamp
-from lockgate.delivery.messages import DeclareEndpoint, RemoveEndpoint
-from lockgate.governance.messages import AdoptPolicy, VersionApproved
+from lockgate.delivery.messages import ApplyPlan, DeclareEndpoint, RemoveEndpoint
+from lockgate.delivery.plan import adoption_of, plan_of
+from lockgate.governance.messages import AdoptPolicy, GrantWaiver, RequestWaiver, VersionApproved
+from lockgate.governance.policies.policy import Policy, WaiverTerms
 from lockgate.hub.audit import pages, read_entry
 from lockgate.hub.authority import Session
 from lockgate.hub.kernel import Folded, entry_bytes
@@ -31,10 +33,12 @@ from lockgate.testing.clock import CountingIds
 from lockgate.testing.hub_world import (
     APPROVER,
     AUTHOR,
+    CONTROLLER,
     MAX_AGE_DAYS,
     MODEL_NAME,
     PLATFORM,
     POLICY,
+    RELATIVE_GATE,
     HubWorld,
     Story,
     accepted,
@@ -43,7 +47,9 @@ from lockgate.testing.hub_world import (
 from lockgate.testing.memory_journal import MemoryCheckpoints
 from lockgate.testing.notes import TestKey
 from lockgate.testing.packages import package_config, package_files
-from lockgate.traffic.plan import Fallback
+from lockgate.traffic.by_hand import Hand, taken_back
+from lockgate.traffic.observed import Observed
+from lockgate.traffic.plan import Fallback, Plan
 
 V1, V2 = f"{MODEL_NAME}@1.0.0", f"{MODEL_NAME}@1.0.1"
 PATIENCE_S = 30.0
@@ -81,18 +87,21 @@ class AcceptanceContract:
     @pytest.fixture
     def ready(self, founded: Registry) -> Registry:
         """V1 lacks nothing for prod but an approval."""
-        story = founded.story
-        story.train("one")
+        self.bring(founded.story, "one", V1)
+        return founded
+
+    def bring(self, story: Story, name: str, version: str) -> None:
+        """A package as far as it gets without people."""
+        story.train(name)
         for receipt in (
-            story.register("one"),
-            story.judge(V1),
-            story.validate(V1),
-            story.promote(V1, "dev"),
+            story.register(name),
+            story.judge(version),
+            story.validate(version),
+            story.promote(version, "dev"),
             story.confirm("dev"),
-            story.judge_for(V1, "prod"),
+            story.judge_for(version, "prod"),
         ):
             accepted(receipt)
-        return founded
 
     def test_acceptance_2_the_authors_own_approval_is_refused_and_on_record(self, ready: Registry) -> None:
         receipt = ready.story.approve(V1, actor=AUTHOR)
@@ -247,6 +256,74 @@ class AcceptanceContract:
         assert answer.findings == (
             f"entries 1 to {size} are not those of the signed checkpoint of that size",
         )
+
+    def test_acceptance_8_a_waiver_ends_at_its_instant_and_live_traffic_stays(
+        self, make: Callable[[], Store]
+    ) -> None:
+        registry, hour_us = self.registry(make()), 3600 * 1_000_000
+        story, clock = registry.story, registry.world.clock
+        tiers = {
+            tier: msgspec.structs.replace(POLICY.rule(tier), waivers=WaiverTerms()) for tier in POLICY.tiers
+        }
+        story.found(policy=Policy(name="waivers", version=1, tiers=tiers))
+        self.bring(story, "one", V1)
+        for receipt in (story.approve(V1), story.promote(V1, "prod", ticket="CHG-1"), story.confirm("prod")):
+            accepted(receipt)
+        self.bring(story, "two", V2)
+        asked = RequestWaiver(
+            id=story.new_id(),
+            model=MODEL_NAME,
+            versions="1.0.1",
+            environment="prod",
+            gate=RELATIVE_GATE,
+            reason="the champion saw a warmer autumn",
+            control="thresholds are checked by hand each hour",
+            ticket="OPS-7",
+            until=clock.now() + hour_us,
+        )
+        granted = GrantWaiver(id=story.new_id(), model=MODEL_NAME, environment="prod", number=1, role="risk")
+        for receipt in (
+            story.judge_for(V2, "prod", verdict="fail", turn=2),
+            story.approve(V2),
+            story.do(AUTHOR, asked),
+            story.do("rita", granted),
+        ):
+            accepted(receipt)
+        clock.advance(seconds=3599)
+        assert story.ask(Standing(version=V2, environment="prod")).decision == "allowed"
+        clock.advance(seconds=2)
+        assert set(rules_of(story.promote(V2, "prod", ticket="CHG-2"))) == {f"{RELATIVE_GATE}:auc"}
+        (line,) = story.ask(Status(endpoint=f"prod/{MODEL_NAME}")).endpoints.values()
+        assert line.live.version.endswith("@1.0.0")
+        assert story.ask(VerifyAudit()).ok
+
+    def test_acceptance_9_a_rollback_that_was_done_without_the_hub_is_taken_over_by_the_journal(
+        self, ready: Registry
+    ) -> None:
+        story, name = ready.story, f"dev/{MODEL_NAME}"
+        self.bring(story, "two", V2)
+        served = self.last_plan(ready, name)
+        found = taken_back(
+            Observed(endpoint=name, plan=served),
+            Hand(by="ann", account="ops", at=7, reason="the hub is down"),
+        )
+        assert isinstance(found, Plan)
+        (event,) = accepted(story.do(CONTROLLER, adoption_of(found))).events
+        assert event["type"] == "delivery.local-rollback-adopted/1"
+        assert (event["from_version"], event["to"]["version"]) == (V2, V1)
+        assert event["generation"] > found.generation
+        (line,) = story.ask(Status(endpoint=name)).endpoints.values()
+        assert (line.live.version[-5:], line.previous.version[-5:]) == ("1.0.0", "1.0.1")
+        accepted(story.do(CONTROLLER, adoption_of(found)))
+        assert story.ask(VerifyAudit()).ok
+
+    def last_plan(self, registry: Registry, endpoint: str) -> Plan:
+        """What the endpoint's target was told last."""
+        now, told = registry.world.clock.now(), []
+        while (row := registry.store.outbox.lease(now, now + 1)) is not None:
+            told.append(plan_of(msgspec.json.decode(row.body, type=ApplyPlan)))
+            registry.store.outbox.settle(row)
+        return [plan for plan in told if plan.endpoint == endpoint][-1]
 
     def test_acceptance_12_the_same_package_built_twice_has_one_digest_and_one_number(
         self, founded: Registry
