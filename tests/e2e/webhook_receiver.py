@@ -6,11 +6,12 @@ import base64
 import hashlib
 import hmac
 import json
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
+
+from lockgate.testing.loopback import served
 
 KEY = "whsec_" + base64.b64encode(b"a key of thirty-two bytes or so!").decode()
 
@@ -81,9 +82,5 @@ class _Posted(BaseHTTPRequestHandler):
 
 @contextmanager
 def receiving() -> Iterator[Receiver]:
-    with Receiver() as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-        thread.start()
+    with served(Receiver()) as server:
         yield server
-        server.shutdown()
-        thread.join()

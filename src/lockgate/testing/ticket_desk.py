@@ -6,11 +6,12 @@ import base64
 import hashlib
 import hmac
 import json
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, TypeAlias
+
+from lockgate.testing.loopback import served
 
 KEY = "whsec_" + base64.b64encode(b"a key of thirty-two bytes or so!").decode()
 OPEN = {"known": True, "open": True, "title": "Raise the roof", "url": "https://tickets.example.com/OPS-1"}
@@ -83,9 +84,5 @@ class _Asked(BaseHTTPRequestHandler):
 
 @contextmanager
 def ticket_desk() -> Iterator[TicketDesk]:
-    with TicketDesk() as desk:
-        thread = threading.Thread(target=desk.serve_forever, args=(0.01,), daemon=True)
-        thread.start()
+    with served(TicketDesk()) as desk:
         yield desk
-        desk.shutdown()
-        thread.join()

@@ -14,6 +14,8 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
 
+from lockgate.testing.loopback import served
+
 
 class S3(ThreadingHTTPServer):
     """Keeps objects in memory.
@@ -49,15 +51,8 @@ class S3(ThreadingHTTPServer):
 
 @contextmanager
 def s3() -> Iterator[S3]:
-    server = S3()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
+    with served(S3()) as server:
         yield server
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def etag(data: bytes) -> str:

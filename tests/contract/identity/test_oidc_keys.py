@@ -22,6 +22,7 @@ from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 from lockgate.adapters.identity import oidc
 from lockgate.adapters.identity.oidc import Issuer, IssuerInvalid, NotProven, ProviderDown, check_issuer
 from lockgate.adapters.identity.team import IdentityInvalid, IdentityOptions, check_options
+from lockgate.testing.loopback import served
 
 DAY = 86_400.0
 HEAD_OF_RS256 = jwt.utils.base64url_encode(b'{"alg":"RS256","kid":"x","typ":"JWT"}').decode()
@@ -86,13 +87,8 @@ class Answering(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def provider() -> Iterator[Provider]:
-    server = Provider()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with served(Provider()) as server:
+        yield server
 
 
 class Watch:

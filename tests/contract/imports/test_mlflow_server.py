@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -20,6 +19,7 @@ from lockgate.adapters.imports.mlflow_sources import (
     ServerUnreachable,
 )
 from lockgate.core.errors import Unavailable
+from lockgate.testing.loopback import served
 
 RECORDED: dict[str, str] = json.loads((Path(__file__).with_name("assets") / "server.json").read_text())
 _MISSING = '{"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "not found"}'
@@ -67,12 +67,8 @@ class _Asked(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def tracking() -> Iterator[Tracking]:
-    with Tracking() as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-        thread.start()
+    with served(Tracking()) as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 def test_a_version_is_read_with_what_the_server_says_of_it(tracking: Tracking) -> None:
