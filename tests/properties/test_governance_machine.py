@@ -13,9 +13,8 @@ import msgspec
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from worlds import STEPS, Crashed, InMemory, OnSqlite, dying_at
+from worlds import STEPS, InMemory, OnSqlite, sent_once
 
-from lockgate.core.errors import Bug
 from lockgate.core.messages import Command, Receipt
 from lockgate.delivery.messages import PromoteVersion, ReleaseInEmergency
 from lockgate.delivery.standing import StandingAnswer
@@ -131,21 +130,11 @@ class GovernanceMachine(RuleBasedStateMachine):
         self.judge_anew()
 
     def do(self, actor: str, command: Command) -> Receipt:
-        """Send a command, through a crash when one is due, then twice more; it has one effect."""
+        """Send a command, through a crash when one is due."""
         hub, crash, self.crash = self.world.hub(actor), self.crash, None
         if actor == "robot":
             hub.session = msgspec.structs.replace(hub.session, kind="service")
-        self.world.at = dying_at(crash)
-        try:
-            hub.execute(command)
-        except (Crashed, Bug):
-            assert crash is not None
-        self.world.at = lambda step: None
-        receipt = hub.execute(command)
-        head = self.world.journal.head()
-        assert hub.execute(command) == receipt
-        assert self.world.journal.head() == head
-        return receipt
+        return sent_once(self.world, hub, command, crash)
 
     @rule(step=st.sampled_from(STEPS))
     def the_process_will_die(self, step: str) -> None:

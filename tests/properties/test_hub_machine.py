@@ -17,11 +17,10 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from worlds import CRASH, Crashed, InMemory, OnSqlite, dying_at
+from worlds import CRASH, InMemory, OnSqlite, sent_once
 
 from lockgate.adapters.hubs.http import HttpHub
 from lockgate.app.http.server import HubServer, by_claimed_name, create_app
-from lockgate.core.errors import Bug
 from lockgate.core.messages import Command, Receipt
 from lockgate.core.semver import Semver, parse
 from lockgate.delivery.messages import ConfirmPlan, PromoteVersion, RetireVersion, RollBackEndpoint
@@ -167,20 +166,7 @@ class HubMachine(RuleBasedStateMachine):
 
     def do(self, actor: str, command: Command, crash: str | None, expected: bool) -> Receipt:
         """Send a command through a crash at step `crash`, then twice more; it has one effect."""
-        hub, before = self.hub(actor), self.world.journal.head().seq
-        self.world.at = dying_at(crash)
-        try:
-            hub.execute(command)
-        except (Crashed, Bug):
-            assert crash is not None
-            committed = self.world.journal.head().seq > before
-            assert not committed or crash in ("committed", "effected")
-        self.world.at = lambda step: None
-        receipt = hub.execute(command)
-        after = self.world.journal.head()
-        assert hub.execute(command) == receipt
-        assert self.world.journal.head() == after
-        assert after.seq == receipt.head == before + len(receipt.events)
+        receipt = sent_once(self.world, self.hub(actor), command, crash)
         assert (receipt.refusal is None) == expected, (command, receipt.refusal)
         self.effects += [
             (f"{environment}/{MODEL_NAME}", event.get("restored") or event["generation"])

@@ -15,10 +15,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from lockgate.access.messages import GrantRole, NameAlias, RemoveAlias, RevokeRole
-from lockgate.access.roles import PEOPLES_ROLES, everywhere
 from lockgate.core.messages import Receipt
 from lockgate.governance.policies.policy import Policy
-from lockgate.hub.authority import Session, controller
+from lockgate.hub.authority import controller
 from lockgate.hub.kernel import LocalHub
 from lockgate.hub.messages import ExplainVersion, Standing, StandingAnswer, VerifyAudit
 from lockgate.registry.messages import CommitPerson, NameMakers
@@ -69,16 +68,7 @@ class Proven:
     def hub(self, actor: str) -> LocalHub:
         if actor in ("controller", HUB):
             return self.world.hub_for(controller(actor))
-        machine = actor.startswith("service:")
-        return self.world.hub_for(
-            Session(
-                actor=actor,
-                grants=everywhere(PEOPLES_ROLES),
-                claimed=False,
-                kind="service" if machine else "person",
-                started_by=self.started_by if machine else (),
-            )
-        )
+        return self.world.proven(actor, self.started_by)
 
     def do(self, actor: str, kind: Any, **fields: Any) -> Receipt:
         return self.story.do(actor, kind(id=self.story.new_id(), **fields))

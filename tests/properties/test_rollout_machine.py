@@ -13,9 +13,8 @@ import msgspec
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from worlds import CRASH, Crashed, InMemory, OnSqlite, dying_at
+from worlds import CRASH, InMemory, OnSqlite, sent_once
 
-from lockgate.core.errors import Bug
 from lockgate.core.messages import Command, Receipt
 from lockgate.delivery.lines import EndpointLine
 from lockgate.delivery.messages import (
@@ -112,20 +111,7 @@ class RolloutMachine(RuleBasedStateMachine):
         return f"{MODEL_NAME}@1.0.{number}"
 
     def do(self, actor: str, command: Command, crash: str | None) -> Receipt:
-        """Send a command through a crash, then twice more; it has one effect."""
-        hub = self.world.hub(actor)
-
-        self.world.at = dying_at(crash)
-        try:
-            hub.execute(command)
-        except (Crashed, Bug):
-            assert crash is not None
-        self.world.at = lambda step: None
-        receipt = hub.execute(command)
-        head = self.world.journal.head()
-        assert hub.execute(command) == receipt
-        assert self.world.journal.head() == head
-        return receipt
+        return sent_once(self.world, self.world.hub(actor), command, crash)
 
     def drain(self) -> list[Plan]:
         """Take what is to be told to the target; plans only get newer."""

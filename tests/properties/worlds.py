@@ -14,6 +14,9 @@ from hypothesis.stateful import RuleBasedStateMachine
 from lockgate.adapters.sql.sqlite.journal import SqliteJournal
 from lockgate.adapters.sql.sqlite.outbox import SqliteOutbox
 from lockgate.adapters.sql.sqlite.store import SqliteStore
+from lockgate.core.errors import Bug
+from lockgate.core.messages import Command, Receipt
+from lockgate.hub.kernel import Hub
 from lockgate.testing.hub_world import HubWorld
 from lockgate.testing.memory_journal import MemoryJournal, MemoryOutbox
 
@@ -33,6 +36,25 @@ def dying_at(crash: str | None) -> Callable[[str], None]:
             raise Crashed(step)
 
     return at
+
+
+def sent_once(world: HubWorld, hub: Hub, command: Command, crash: str | None) -> Receipt:
+    """Send a command through a crash at step `crash`, then twice more; it has one effect."""
+    before = world.journal.head().seq
+    world.at = dying_at(crash)
+    try:
+        hub.execute(command)
+    except (Crashed, Bug):
+        assert crash is not None
+        committed = world.journal.head().seq > before
+        assert not committed or crash in ("committed", "effected")
+    world.at = lambda step: None
+    receipt = hub.execute(command)
+    after = world.journal.head()
+    assert hub.execute(command) == receipt
+    assert world.journal.head() == after
+    assert after.seq == receipt.head == before + len(receipt.events)
+    return receipt
 
 
 class InMemory(RuleBasedStateMachine):

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from lockgate.access.roles import PEOPLES_ROLES, everywhere
+from lockgate.access.subjects import is_service
 from lockgate.core.clock import Ids, Micros
 from lockgate.core.digests import Digest, digest_of, sha256
 from lockgate.core.documents import DocumentKind
@@ -137,6 +138,19 @@ class HubWorld:
     def hub(self, actor: str, roles: frozenset[str] = PEOPLES_ROLES) -> LocalHub:
         person = Session(actor=actor, grants=everywhere(roles), claimed=True)
         return self.hub_for(controller(actor) if actor == CONTROLLER else person)
+
+    def proven(self, actor: str, started_by: tuple[str, ...] = ()) -> LocalHub:
+        """The hub of somebody who has proven his name; `service:NAME` is a job that `started_by` has started."""
+        machine = is_service(actor)
+        return self.hub_for(
+            Session(
+                actor=actor,
+                grants=everywhere(PEOPLES_ROLES),
+                claimed=False,
+                kind="service" if machine else "person",
+                started_by=started_by if machine else (),
+            )
+        )
 
     def hub_for(self, session: Session) -> LocalHub:
         return LocalHub(

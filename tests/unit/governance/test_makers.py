@@ -8,7 +8,6 @@ import pytest
 from governance_rig import V1, V2, policy, world
 
 from lockgate.access.messages import CreateServiceAccount, GrantRole, NameAlias, RemoveAlias
-from lockgate.access.roles import PEOPLES_ROLES, everywhere
 from lockgate.core.messages import Receipt
 from lockgate.core.semver import Bump
 from lockgate.delivery.messages import ReleaseInEmergency
@@ -21,7 +20,7 @@ from lockgate.governance.messages import (
     ValidateVersion,
 )
 from lockgate.governance.policies.policy import Policy
-from lockgate.hub.authority import Session, controller
+from lockgate.hub.authority import controller
 from lockgate.hub.kernel import LocalHub
 from lockgate.hub.messages import ExplainVersion, ListAccess, Standing, VerifyAudit
 from lockgate.registry.makers import maker_texts
@@ -61,16 +60,7 @@ class Team:
     def hub(self, actor: str) -> LocalHub:
         if actor == "controller":
             return self.world.hub_for(controller(actor))
-        machine = actor.startswith("service:")
-        return self.world.hub_for(
-            Session(
-                actor=actor,
-                grants=everywhere(PEOPLES_ROLES),
-                claimed=False,
-                kind="service" if machine else "person",
-                started_by=self.started_by if machine else (),
-            )
-        )
+        return self.world.proven(actor, self.started_by)
 
     def told(self, actor: str, kind: Any, **fields: Any) -> Receipt:
         return self.story.do(actor, kind(id=self.story.new_id(), **fields))
