@@ -247,8 +247,9 @@ class ArchiveContract:
         self, origin: Place, place: Callable[[], Place], tmp_path: Path
     ) -> None:
         there = place()
-        with pytest.raises(JournalAltered):
+        with pytest.raises(JournalAltered) as refused:
             self.bring(self.write(origin, tmp_path / "a.tar"), there, keys=TestKey(2))
+        assert "--key" in refused.value.remedy
         origin.sink.notes.pop()
         unsigned = self.write(origin, tmp_path / "b.tar")
         with pytest.raises(ArchiveUnsigned):

@@ -29,6 +29,7 @@ from lockgate.core.journal import (
     EMPTY_HEAD,
     Checkpoint,
     Head,
+    JournalAltered,
     NoteVerifiers,
     Tree,
     leaf,
@@ -179,7 +180,7 @@ class Archive:
             JournalAltered: a checkpoint is not signed by any of the keys.
             ArchiveAltered: says what does not hold.
         """
-        signed = [open_checkpoint(note, verifiers) for note in self.notes]
+        signed = [self._opened(note, verifiers) for note in self.notes]
         if len(signed) != self.manifest.n_checkpoints:
             raise self.altered(f"it holds {len(signed)} of {self.manifest.n_checkpoints} checkpoints")
         head = self._check_events(signed, observe)
@@ -204,6 +205,18 @@ class Archive:
             events=head.seq,
             blobs=n_blobs,
         )
+
+    @staticmethod
+    def _opened(note: str, verifiers: NoteVerifiers) -> Checkpoint:
+        try:
+            return open_checkpoint(note, verifiers)
+        except JournalAltered as error:
+            # There is no second sink to look at; mostly the archive is of another journal, with a key of its own.
+            raise JournalAltered(
+                error.message,
+                remedy="if it comes from another journal, ask there for lockgate audit key, and give it with --key",
+                **error.facts,
+            ) from error
 
     def entries(self) -> Iterator[StoredEntry]:
         """The entries, each with its chain hash."""
@@ -382,7 +395,8 @@ def _refuse_other_history(journal: Journal, manifest: Manifest) -> None:
     if head != EMPTY_HEAD and (head.seq, head.hash.hex()) != (manifest.size, manifest.hash):
         raise StoreNotEmpty(
             f"the store has a history of {head.seq} entries of its own, and two histories cannot become one",
-            remedy="import into an empty store: another project folder, or this one without its .lockgate/state.db",
+            remedy="import into an empty store: another project folder, or this one without its .lockgate/state.db; "
+            "for a team, a hub.toml with an empty [store]",
             events=head.seq,
         )
 
