@@ -17,7 +17,7 @@ from lockgate.registry.signing import Attested, Statement
 from lockgate.testing.furnished import FurnishedStory
 from lockgate.testing.hub_world import MODEL_NAME, HubWorld
 from lockgate.testing.memory_blobs import MemoryBlobs
-from lockgate.testing.memory_journal import MemoryCheckpoints, MemoryJournal, MemoryOutbox
+from lockgate.testing.memory_journal import MemoryCheckpoints
 from lockgate.testing.notes import TestKey
 from lockgate.workshop.transport.statements import PROOFS, About, AttestationForged, Words, check, statements
 
@@ -33,12 +33,12 @@ class Known(NamedTuple):
 @functools.cache
 def known() -> Known:
     """A version in production, and what is attested of it, one statement of each kind."""
-    journal, sink, blobs = MemoryJournal(), MemoryCheckpoints(), MemoryBlobs()
-    world = HubWorld(journal, MemoryOutbox(journal.store), checkpoints=(sink, KEY))
+    sink, blobs = MemoryCheckpoints(), MemoryBlobs()
+    world = HubWorld.in_memory(checkpoints=(sink, KEY))
     story = FurnishedStory(world.hub, blobs)
     story.found()
     story.release("one", VERSION)
-    sink.write(sign_checkpoint(journal.head(), KEY))
+    sink.write(sign_checkpoint(world.journal.head(), KEY))
     about = About.of(story.named("package", "one"), blobs)
     made = statements(world.ask(ProveVersion(version=VERSION)).entries, about)
     return Known(about, {one.kind: one for one in made})

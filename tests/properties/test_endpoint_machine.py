@@ -15,7 +15,6 @@ from lockgate.delivery.messages import DeclareEndpoint, RemoveEndpoint, SignOffR
 from lockgate.hub.authority import Session
 from lockgate.hub.messages import Queue, Standing, Status, VerifyAudit
 from lockgate.testing.hub_world import MODEL_NAME, HubWorld, Story, accepted
-from lockgate.testing.memory_journal import MemoryJournal, MemoryOutbox
 from lockgate.traffic.plan import Fallback
 
 PROD = f"prod/{MODEL_NAME}"
@@ -34,8 +33,7 @@ class EndpointMachine(RuleBasedStateMachine):
 
     @initialize()
     def found(self) -> None:
-        journal = MemoryJournal()
-        self.world = HubWorld(journal, MemoryOutbox(journal.store))
+        self.world = HubWorld.in_memory()
         self.story = Story(self.world.hub)
         self.story.found(tier="low")
         self.consumers: tuple[str, ...] = ("app",)

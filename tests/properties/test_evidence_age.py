@@ -14,7 +14,6 @@ from lockgate.gates.state import EVIDENCE, EvidenceState, evidence_key
 from lockgate.governance.judgement import DAY_US
 from lockgate.hub.messages import VerifyAudit
 from lockgate.testing.hub_world import MODEL_NAME, HubWorld, Story, accepted, named_digest
-from lockgate.testing.memory_journal import MemoryJournal, MemoryOutbox
 
 V1, PACKAGE = f"{MODEL_NAME}@1.0.0", named_digest("package", "one")
 PIECES = st.sets(st.sampled_from([1, 2, 3]), min_size=1)
@@ -29,8 +28,7 @@ class EvidenceMachine(RuleBasedStateMachine):
 
     @initialize()
     def found(self) -> None:
-        journal = MemoryJournal()
-        self.world = HubWorld(journal, MemoryOutbox(journal.store))
+        self.world = HubWorld.in_memory()
         self.story = Story(self.world.hub)
         self.story.found()
         accepted(self.story.register("one"))

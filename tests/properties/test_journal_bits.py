@@ -13,8 +13,6 @@ from typing import NamedTuple
 
 import msgspec
 import pytest
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -31,6 +29,7 @@ from lockgate.hub.messages import VerifyAudit
 from lockgate.registry.messages import DeclareModel
 from lockgate.testing.hub_world import MODEL_NAME, HubWorld, Story
 from lockgate.testing.memory_journal import MemoryCheckpoints
+from lockgate.testing.notes import TestKey
 
 V1 = f"{MODEL_NAME}@1.0.0"
 WATCHED = {
@@ -39,28 +38,6 @@ WATCHED = {
     "documents": ("kind", "key", "rev", "fold_version", "body", "parent", "state", "digest"),
     "edges": ("source", "kind", "target"),
 }
-
-
-class Key:
-    """An ed25519 key for checkpoints."""
-
-    name = "lockgate/test"
-
-    def __init__(self, seed: int = 1) -> None:
-        self._key = Ed25519PrivateKey.from_private_bytes(bytes([seed]) * 32)
-
-    def sign(self, message: bytes) -> bytes:
-        return self._key.sign(message)
-
-    def verify(self, message: bytes, signature: bytes) -> bool:
-        try:
-            self._key.public_key().verify(signature, message)
-        except InvalidSignature:
-            return False
-        return True
-
-    def public_bytes(self) -> bytes:
-        return self._key.public_key().public_bytes_raw()
 
 
 class Cell(NamedTuple):
@@ -84,7 +61,7 @@ class Victim:
         self.sink = MemoryCheckpoints()
         store = SqliteStore(path)
         self.journal = SqliteJournal(store)
-        self.world = HubWorld(self.journal, SqliteOutbox(store), checkpoints=(self.sink, Key()))
+        self.world = HubWorld(self.journal, SqliteOutbox(store), checkpoints=(self.sink, TestKey()))
         tell(Story(self.world.hub))
         self.connection = store.connection()
         for (trigger,) in self.connection.execute(
@@ -267,7 +244,7 @@ def nothing(event: Event, stamp: Stamp) -> tuple[Event, Stamp]:
 @pytest.fixture
 def signed(released: Victim) -> Iterator[Victim]:
     """The store, with a checkpoint outside; whatever the test changes is undone."""
-    released.sink.write(sign_checkpoint(released.journal.head(), Key()))
+    released.sink.write(sign_checkpoint(released.journal.head(), TestKey()))
     released.connection.execute("BEGIN")
     yield released
     released.connection.execute("ROLLBACK")
@@ -298,7 +275,7 @@ def test_an_older_checkpoint_holds_for_the_part_it_covers(signed: Victim) -> Non
     signed.sink.notes.clear()
     for entry in signed.journal.entries(0, 1000):
         head = extend(head, entry.body)
-        signed.sink.write(sign_checkpoint(head, Key()))
+        signed.sink.write(sign_checkpoint(head, TestKey()))
     answer = signed.world.ask(VerifyAudit())
     assert (answer.ok, answer.checkpoints) == (True, head.seq)
     rewrite(signed, another_approver)
@@ -311,7 +288,7 @@ def test_an_older_checkpoint_holds_for_the_part_it_covers(signed: Victim) -> Non
 
 
 def test_a_checkpoint_of_another_key_proves_nothing(signed: Victim) -> None:
-    signed.sink.notes[:] = [sign_checkpoint(signed.journal.head(), Key(2)).note]
+    signed.sink.notes[:] = [sign_checkpoint(signed.journal.head(), TestKey(2)).note]
     answer = signed.world.ask(VerifyAudit())
     assert not answer.ok
     assert "checkpoint 1" in answer.findings[0]
@@ -332,7 +309,7 @@ def test_every_bit_of_a_checkpoint(signed: Victim) -> None:
             assert bit // 8 > data.index(b"\n\n")
             harmless += 1
     assert harmless <= 3
-    assert isinstance(sign_checkpoint(signed.journal.head(), Key()), Checkpoint)
+    assert isinstance(sign_checkpoint(signed.journal.head(), TestKey()), Checkpoint)
 
 
 def test_without_any_checkpoint_nothing_is_claimed(tmp_path: Path) -> None:

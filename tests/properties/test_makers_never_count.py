@@ -22,7 +22,6 @@ from lockgate.hub.kernel import LocalHub
 from lockgate.hub.messages import ExplainVersion, Standing, StandingAnswer, VerifyAudit
 from lockgate.registry.messages import CommitPerson, NameMakers
 from lockgate.testing.hub_world import MODEL_NAME, POLICY, HubWorld, Story, accepted
-from lockgate.testing.memory_journal import MemoryJournal, MemoryOutbox
 
 V1 = f"{MODEL_NAME}@1.0.0"
 CI, HUB = "service:ci", "lockgate-hub"
@@ -53,8 +52,7 @@ class Proven:
     def __init__(
         self, people: tuple[CommitPerson, ...], started_by: tuple[str, ...], *, strict: bool
     ) -> None:
-        journal = MemoryJournal()
-        self.world = HubWorld(journal, MemoryOutbox(journal.store))
+        self.world = HubWorld.in_memory()
         self.started_by = started_by
         self.story = Story(self.hub)
         self.story.found(policy=rules_in_force(strict=strict))

@@ -91,12 +91,10 @@ def test_what_would_keep_pythons_engine_busy_for_years_is_answered() -> None:
     """In a process of its own, so that a failure here is a failure and no test run without an end."""
     program = """
 from lockgate.testing.hub_world import HubWorld, MODEL_NAME, POLICY, Story, rules_of
-from lockgate.testing.memory_journal import MemoryJournal, MemoryOutbox
 from lockgate.governance.policies.policy import Policy
 from lockgate.hub.messages import ReplayPolicy
 import msgspec
-journal = MemoryJournal()
-story = Story(HubWorld(journal, MemoryOutbox(journal.store)).hub)
+story = Story(HubWorld.in_memory().hub)
 tiers = {
     tier: msgspec.structs.replace(POLICY.rule(tier), ticket={"open": "(a+)+$", "production": "((a|a)*)*b"})
     for tier in POLICY.tiers

@@ -18,7 +18,6 @@ from lockgate.core.errors import Bug
 from lockgate.core.messages import Command, Receipt
 from lockgate.hub.kernel import Hub
 from lockgate.testing.hub_world import HubWorld
-from lockgate.testing.memory_journal import MemoryJournal, MemoryOutbox
 
 STEPS = ("received", "authorised", "established", "locked", "decided", "committed", "effected")
 CRASH = st.sampled_from([None, None, *STEPS])
@@ -59,8 +58,7 @@ def sent_once(world: HubWorld, hub: Hub, command: Command, crash: str | None) ->
 
 class InMemory(RuleBasedStateMachine):
     def open_world(self) -> HubWorld:
-        journal = MemoryJournal()
-        return HubWorld(journal, MemoryOutbox(journal.store))
+        return HubWorld.in_memory()
 
 
 # A process dies here by an exception, and never does the power fail: a disk would only make each commit wait for it.

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from world_guard import GUARD
 
+from lockgate.testing.hub_world import HubWorld, Story
+
 GUARD.install()
 
 
@@ -15,6 +17,19 @@ GUARD.install()
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     with GUARD.watching():
         return (yield)
+
+
+@pytest.fixture
+def world() -> HubWorld:
+    return HubWorld.in_memory()
+
+
+@pytest.fixture
+def story(world: HubWorld) -> Story:
+    """One model, its ladder, its policy. A file that begins further on has a fixture `story` over this one."""
+    story = Story(world.hub)
+    story.found()
+    return story
 
 
 @pytest.fixture

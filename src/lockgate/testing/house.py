@@ -14,7 +14,6 @@ from lockgate.testing.clock import CountingIds, FakeClock
 from lockgate.testing.furnished import FurnishedStory
 from lockgate.testing.hub_world import OPERATOR, HubWorld
 from lockgate.testing.memory_blobs import MemoryBlobs
-from lockgate.testing.memory_journal import MemoryJournal, MemoryOutbox
 from lockgate.workshop.upkeep.collecting import Collected, collect
 from lockgate.workshop.upkeep.erasing import Erased, carry_out, decide
 
@@ -26,10 +25,9 @@ class House:
 
     def __init__(self) -> None:
         self.clock = FakeClock()
-        journal = MemoryJournal()
-        self.world = HubWorld(journal, MemoryOutbox(journal.store), clock=self.clock)
+        self.world = HubWorld.in_memory(clock=self.clock)
         self.blobs = MemoryBlobs(now=self.clock.now)
-        self.world.same_rows = lambda snapshot: same_rows(snapshot, journal, self.blobs.get)
+        self.world.same_rows = lambda snapshot: same_rows(snapshot, self.world.journal, self.blobs.get)
         self.story = FurnishedStory(self.world.hub, self.blobs)
         self.story.found()
         self.ids = CountingIds("keep")

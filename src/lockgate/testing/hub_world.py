@@ -61,6 +61,7 @@ from lockgate.registry.messages import (
 from lockgate.registry.state import MODEL, VERSION, VersionState
 from lockgate.registry.trust import TRUST_FACT, TrustFact
 from lockgate.testing.clock import CountingIds, FakeClock
+from lockgate.testing.memory_journal import MemoryJournal, MemoryOutbox, MemoryStore
 from lockgate.traffic.plan import Fallback
 
 MODEL_NAME = "main/flight-delay"
@@ -134,6 +135,17 @@ class HubWorld:
         self.terms: dict[str, int] = {}
         self.same_rows: Callable[[Digest], tuple[Digest, ...]] = lambda snapshot: ()
         self.questions = Questions(journal, outbox, self.clock, checkpoints=checkpoints)
+
+    @classmethod
+    def in_memory(
+        cls,
+        *,
+        clock: FakeClock | None = None,
+        checkpoints: tuple[CheckpointSink, NoteVerifier] | None = None,
+    ) -> HubWorld:
+        """A world whose journal and outbox are empty, and gone when nobody holds it any more."""
+        store = MemoryStore()
+        return cls(MemoryJournal(store), MemoryOutbox(store), clock=clock, checkpoints=checkpoints)
 
     def hub(self, actor: str, roles: frozenset[str] = PEOPLES_ROLES) -> LocalHub:
         person = Session(actor=actor, grants=everywhere(roles), claimed=True)

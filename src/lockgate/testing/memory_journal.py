@@ -15,6 +15,7 @@ from lockgate.hub.ports import (
     Edge,
     JournalBusy,
     OutboxRow,
+    Store,
     StoredDocument,
     StoredEntry,
 )
@@ -282,3 +283,9 @@ class MemoryDeliveries:
             for key, one in list(self._store.deliveries.items()):
                 if one.delivered_at is not None and one.delivered_at < before:
                     del self._store.deliveries[key]
+
+
+def memory_store() -> Store:
+    """All four over one store, which is empty."""
+    store = MemoryStore()
+    return Store(MemoryJournal(store), MemoryOutbox(store), MemoryUsage(store), MemoryDeliveries(store))

@@ -9,22 +9,13 @@ import pytest
 from lockgate.adapters.sql.sqlite.opening import open_sqlite
 from lockgate.hub.ports import Store
 from lockgate.testing.archive_suite import ArchiveContract
-from lockgate.testing.memory_journal import MemoryDeliveries, MemoryJournal, MemoryOutbox, MemoryUsage
+from lockgate.testing.memory_journal import memory_store
 
 
 class TestArchivesOfMemory(ArchiveContract):
     @pytest.fixture
     def make(self) -> Callable[[], Store]:
-        def new() -> Store:
-            journal = MemoryJournal()
-            return Store(
-                journal,
-                MemoryOutbox(journal.store),
-                MemoryUsage(journal.store),
-                MemoryDeliveries(journal.store),
-            )
-
-        return new
+        return memory_store
 
 
 class TestArchivesOfSqlite(ArchiveContract):

@@ -14,7 +14,6 @@ from lockgate.delivery.rollouts.policy import EndpointSettings, Guard, RolloutPo
 from lockgate.delivery.state import ENDPOINT, EndpointState
 from lockgate.hub.kernel import read_body
 from lockgate.testing.hub_world import MODEL_NAME, HubWorld, Story, accepted
-from lockgate.testing.memory_journal import MemoryJournal, MemoryOutbox
 from lockgate.traffic.capture import CAPTURE_DIR
 from lockgate.workshop.upkeep.collecting import prune_captures
 
@@ -28,8 +27,7 @@ class Rig:
     """An endpoint whose second version is on a step, and a run directory."""
 
     def __init__(self, run: Path) -> None:
-        journal = MemoryJournal()
-        self.world = HubWorld(journal, MemoryOutbox(journal.store))
+        self.world = HubWorld.in_memory()
         self.story = Story(self.world.hub)
         self.folder = run / CAPTURE_DIR / PROD.replace("/", ".")
         self.folder.mkdir(parents=True)

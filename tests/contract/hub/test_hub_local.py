@@ -7,14 +7,12 @@ import pytest
 from lockgate.hub.kernel import Hub
 from lockgate.testing.hub_suite import HubContract
 from lockgate.testing.hub_world import HubWorld
-from lockgate.testing.memory_journal import MemoryJournal, MemoryOutbox
 
 
 class TestHubInMemory(HubContract):
     @pytest.fixture
     def connect(self) -> Callable[[str], Hub]:
-        journal = MemoryJournal()
-        return HubWorld(journal, MemoryOutbox(journal.store)).hub
+        return HubWorld.in_memory().hub
 
 
 class TestHubOnSqlite(HubContract):

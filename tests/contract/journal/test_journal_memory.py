@@ -4,14 +4,7 @@ import pytest
 
 from lockgate.hub.ports import Store
 from lockgate.testing.journal_suite import DeliveriesContract, JournalContract, OutboxContract, UsageContract
-from lockgate.testing.memory_journal import MemoryDeliveries, MemoryJournal, MemoryOutbox, MemoryUsage
-
-
-def memory_store() -> Store:
-    journal = MemoryJournal()
-    return Store(
-        journal, MemoryOutbox(journal.store), MemoryUsage(journal.store), MemoryDeliveries(journal.store)
-    )
+from lockgate.testing.memory_journal import memory_store
 
 
 class TestMemoryJournal(JournalContract):

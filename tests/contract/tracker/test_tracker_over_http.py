@@ -22,7 +22,6 @@ from lockgate.governance.tickets.tracker import TicketAnswer, TicketQuestion
 from lockgate.hub.kernel import Hub
 from lockgate.testing.clock import FakeClock
 from lockgate.testing.hub_world import HubWorld
-from lockgate.testing.memory_journal import MemoryJournal, MemoryOutbox
 from lockgate.testing.ticket_desk import KEY, OPEN, TicketDesk, saying, ticket_desk
 from lockgate.testing.ticket_suite import TicketContract
 
@@ -40,8 +39,7 @@ LOOPBACK = ["127.0.0.0/8"]
 class TestTicketsInMemory(TicketContract):
     @pytest.fixture
     def world(self) -> HubWorld:
-        journal = MemoryJournal()
-        return HubWorld(journal, MemoryOutbox(journal.store))
+        return HubWorld.in_memory()
 
 
 class TestTicketsOnSqlite(TicketContract):

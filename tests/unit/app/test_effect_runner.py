@@ -9,7 +9,6 @@ from lockgate.delivery.messages import Served
 from lockgate.hub.messages import ShowRollout, Status, StatusAnswer
 from lockgate.registry.messages import RevokeKey
 from lockgate.testing.hub_world import MODEL_NAME, SIGNER, HubWorld, Story, accepted, named_digest
-from lockgate.testing.memory_journal import MemoryJournal, MemoryOutbox, MemoryStore
 from lockgate.testing.memory_target import MemoryTarget
 
 DEV = f"dev/{MODEL_NAME}"
@@ -19,8 +18,7 @@ class Rig:
     """A hub whose effects are carried out at once, against a target in memory."""
 
     def __init__(self) -> None:
-        store = MemoryStore()
-        self.world = HubWorld(MemoryJournal(store), MemoryOutbox(store))
+        self.world = HubWorld.in_memory()
         self.outbox = self.world.outbox
         self.target = MemoryTarget()
         self.unfit: dict[tuple[str, str], str] = {}

@@ -9,7 +9,6 @@ from lockgate.delivery.rollouts.policy import EndpointSettings, Guard, RolloutPo
 from lockgate.hub.messages import ShowRollout, Status
 from lockgate.testing.clock import CountingIds
 from lockgate.testing.hub_world import CONTROLLER, MODEL_NAME, HubWorld, Story, accepted
-from lockgate.testing.memory_journal import MemoryJournal, MemoryOutbox
 
 PROD = f"prod/{MODEL_NAME}"
 STEP = RolloutStep(stage="canary", weight=1_000, min_units=10, bake_s=0.0)
@@ -18,15 +17,14 @@ SETTINGS = EndpointSettings(rollout=RolloutPolicy(steps=(STEP,), guards={"errors
 
 class Rig:
     def __init__(self) -> None:
-        journal = MemoryJournal()
-        self.world = HubWorld(journal, MemoryOutbox(journal.store))
+        self.world = HubWorld.in_memory()
         self.story = Story(self.world.hub)
         self.story.found()
         accepted(self.story.configure("prod", SETTINGS))
         self.story.release("one", f"{MODEL_NAME}@1.0.0")
         self.story.release("two", f"{MODEL_NAME}@1.0.1")
         self.controller = RolloutController(
-            journal,
+            self.world.journal,
             self.world.hub(CONTROLLER),
             lambda: pytest.fail("nothing is looked at here"),
             self.world.clock,

@@ -7,13 +7,12 @@ import hashlib
 from itertools import pairwise
 
 import pytest
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lockgate.core import journal
 from lockgate.core.journal import EMPTY_HEAD, JournalAltered
+from lockgate.testing.notes import TestKey
 
 BODIES = st.lists(st.binary(max_size=6), max_size=40)
 
@@ -35,26 +34,6 @@ def head_of(bodies: list[bytes]) -> journal.Head:
     for body in bodies:
         head = journal.extend(head, body)
     return head
-
-
-class Key:
-    name = "lockgate/test"
-
-    def __init__(self, seed: int = 1) -> None:
-        self._key = Ed25519PrivateKey.from_private_bytes(bytes([seed]) * 32)
-
-    def sign(self, message: bytes) -> bytes:
-        return self._key.sign(message)
-
-    def verify(self, message: bytes, signature: bytes) -> bool:
-        try:
-            self._key.public_key().verify(signature, message)
-        except InvalidSignature:
-            return False
-        return True
-
-    def public_bytes(self) -> bytes:
-        return self._key.public_key().public_bytes_raw()
 
 
 @given(BODIES)
@@ -152,15 +131,15 @@ def test_every_flipped_bit_changes_the_chain_and_the_root(bodies, data):
 
 def test_a_checkpoint_reads_back():
     head = head_of([b"one", b"two", b"three"])
-    checkpoint = journal.sign_checkpoint(head, Key())
+    checkpoint = journal.sign_checkpoint(head, TestKey())
     assert checkpoint.note.startswith("lockgate/journal\n3\n")
-    assert journal.open_checkpoint(checkpoint.note, Key()) == checkpoint
+    assert journal.open_checkpoint(checkpoint.note, TestKey()) == checkpoint
 
 
 def test_a_checkpoint_of_another_key_is_refused():
-    checkpoint = journal.sign_checkpoint(head_of([b"one"]), Key(seed=2))
+    checkpoint = journal.sign_checkpoint(head_of([b"one"]), TestKey(seed=2))
     with pytest.raises(JournalAltered) as caught:
-        journal.open_checkpoint(checkpoint.note, Key(seed=1))
+        journal.open_checkpoint(checkpoint.note, TestKey(seed=1))
     assert caught.value.facts == {"key": "lockgate/test"}
 
 
@@ -168,25 +147,25 @@ def test_a_checkpoint_of_another_key_is_refused():
     "change", [("\n3\n", "\n4\n"), ("lockgate/journal", "lockgate/journey"), ("\n\n", "\n")]
 )
 def test_an_edited_checkpoint_is_refused(change):
-    note = journal.sign_checkpoint(head_of([b"one", b"two", b"three"]), Key()).note
+    note = journal.sign_checkpoint(head_of([b"one", b"two", b"three"]), TestKey()).note
     with pytest.raises(JournalAltered):
-        journal.open_checkpoint(note.replace(*change, 1), Key())
+        journal.open_checkpoint(note.replace(*change, 1), TestKey())
 
 
 def test_a_note_that_is_no_checkpoint_is_refused():
     for note in ("", "\n\n", "hello", "lockgate/journal\n0\n"):
         with pytest.raises(JournalAltered):
-            journal.open_checkpoint(note, Key())
+            journal.open_checkpoint(note, TestKey())
 
 
 def test_a_signature_that_is_no_base64_is_refused():
-    note = journal.sign_checkpoint(head_of([b"one"]), Key()).note
+    note = journal.sign_checkpoint(head_of([b"one"]), TestKey()).note
     with pytest.raises(JournalAltered):
-        journal.open_checkpoint(note[:-2] + "\n", Key())
+        journal.open_checkpoint(note[:-2] + "\n", TestKey())
 
 
 def test_a_checkpoint_of_another_log_with_the_same_key_is_refused():
-    key = Key()
+    key = TestKey()
     text = "another/log\n1\nAAAA\n"
     note = journal.sign_checkpoint(head_of([b"one"]), key).note
     line = note.rpartition("\n\n")[2]

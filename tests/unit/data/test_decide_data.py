@@ -9,7 +9,6 @@ from lockgate.data.state import DATASET, SNAPSHOT, DatasetState, SnapshotState
 from lockgate.pipeline.messages import RecordRun
 from lockgate.testing.hub_world import DATASET as FLIGHTS
 from lockgate.testing.hub_world import MODEL_NAME, HubWorld, Story, accepted, named_digest, rules_of
-from lockgate.testing.memory_journal import MemoryJournal, MemoryOutbox
 
 CONTRACT = named_digest("contract")
 
@@ -18,8 +17,7 @@ class Told:
     """The commands of this room and the next, in short."""
 
     def __init__(self) -> None:
-        journal = MemoryJournal()
-        self.world = HubWorld(journal, MemoryOutbox(journal.store))
+        self.world = HubWorld.in_memory()
         self.story = Story(self.world.hub)
 
     def snapshot(self, name: str, dataset: str = FLIGHTS) -> Receipt:

@@ -33,7 +33,6 @@ from lockgate.testing.hub_world import (
     named_digest,
     rules_of,
 )
-from lockgate.testing.memory_journal import MemoryJournal, MemoryOutbox
 from lockgate.traffic.observed import Observed, WorkerState
 from lockgate.traffic.plan import N_SLOTS, Fallback, Plan
 
@@ -43,15 +42,7 @@ DEV, PROD = f"dev/{MODEL_NAME}", f"prod/{MODEL_NAME}"
 
 
 @pytest.fixture
-def world() -> HubWorld:
-    journal = MemoryJournal()
-    return HubWorld(journal, MemoryOutbox(journal.store))
-
-
-@pytest.fixture
-def story(world: HubWorld) -> Story:
-    story = Story(world.hub)
-    story.found()
+def story(story: Story) -> Story:
     accepted(story.register("one"))
     accepted(story.register("two"))
     return story

@@ -31,7 +31,6 @@ from lockgate.testing.hub_world import (
     named_digest,
     rules_of,
 )
-from lockgate.testing.memory_journal import MemoryJournal, MemoryOutbox
 from lockgate.traffic.plan import Fallback
 
 V1, V2, NEXT = f"{MODEL_NAME}@1.0.0", f"{MODEL_NAME}@1.0.1", f"{MODEL_NAME}@2.0.0"
@@ -51,12 +50,6 @@ STEPWISE = RolloutPolicy(
     ),
     guards={"errors": Guard(), "latency": Guard(bound=20_000.0), "labels": Guard(bound=0.5)},
 )
-
-
-@pytest.fixture
-def world() -> HubWorld:
-    journal = MemoryJournal()
-    return HubWorld(journal, MemoryOutbox(journal.store))
 
 
 @pytest.fixture

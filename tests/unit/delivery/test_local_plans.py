@@ -14,7 +14,6 @@ from lockgate.hub.kernel import LocalHub, require
 from lockgate.hub.messages import ExplainVersion, Status, VerifyAudit
 from lockgate.registry.messages import QuarantineVersion
 from lockgate.testing.hub_world import MODEL_NAME, HubWorld, Story, accepted, named_digest, rules_of
-from lockgate.testing.memory_journal import MemoryJournal, MemoryOutbox, MemoryStore
 from lockgate.testing.memory_target import MemoryTarget
 from lockgate.traffic.by_hand import Hand, taken_back
 from lockgate.traffic.errors import StalePlan
@@ -31,8 +30,7 @@ class Rig:
     """Versions 1 and 2 were released to dev; a target in memory serves version 2 and keeps version 1."""
 
     def __init__(self) -> None:
-        store = MemoryStore()
-        self.world = HubWorld(MemoryJournal(store), MemoryOutbox(store))
+        self.world = HubWorld.in_memory()
         self.target = MemoryTarget()
         self.runner = EffectRunner(
             self.world.outbox, {"local": self.target}, self.world.clock, pause=lambda seconds: None

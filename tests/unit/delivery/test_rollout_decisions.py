@@ -34,7 +34,6 @@ from lockgate.testing.hub_world import (
     named_digest,
     rules_of,
 )
-from lockgate.testing.memory_journal import MemoryJournal, MemoryOutbox
 from lockgate.traffic.observed import Observed, WorkerState
 from lockgate.traffic.plan import N_SLOTS, Plan
 
@@ -54,16 +53,8 @@ SETTINGS = EndpointSettings(rollout=POLICY, capture="scores")
 
 
 @pytest.fixture
-def world() -> HubWorld:
-    journal = MemoryJournal()
-    return HubWorld(journal, MemoryOutbox(journal.store))
-
-
-@pytest.fixture
-def story(world: HubWorld) -> Story:
+def story(world: HubWorld, story: Story) -> Story:
     """Version 1 is live in prod, which releases by steps."""
-    story = Story(world.hub)
-    story.found()
     accepted(story.configure("prod", SETTINGS))
     story.release("one", V1)
     plans(world)

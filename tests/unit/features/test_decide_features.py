@@ -13,7 +13,6 @@ from lockgate.features.messages import OnlineView, RecordMaterialization, ViewsM
 from lockgate.features.state import MATERIALIZATION, MaterializationState
 from lockgate.hub.messages import Lineage, LineageAnswer
 from lockgate.testing.hub_world import DATASET, MODEL_NAME, HubWorld, Story, accepted, named_digest, rules_of
-from lockgate.testing.memory_journal import MemoryJournal, MemoryOutbox
 
 FIRST, SECOND = named_digest("first snapshot"), named_digest("second snapshot")
 DELAYS, LEGS = named_digest("meaning of delays"), named_digest("meaning of legs")
@@ -29,8 +28,7 @@ def view(snapshot: str, *, name: str = "delays", meaning: str = DELAYS, **more: 
 
 class Told:
     def __init__(self) -> None:
-        journal = MemoryJournal()
-        self.world = HubWorld(journal, MemoryOutbox(journal.store))
+        self.world = HubWorld.in_memory()
         self.story = Story(self.world.hub)
         for snapshot in (FIRST, SECOND):
             self.take(snapshot)

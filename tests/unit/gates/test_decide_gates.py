@@ -19,22 +19,13 @@ from lockgate.testing.hub_world import (
     named_digest,
     rules_of,
 )
-from lockgate.testing.memory_journal import MemoryJournal, MemoryOutbox
 
 V1 = f"{MODEL_NAME}@1.0.0"
 PACKAGE = named_digest("package", "one")
 
 
 @pytest.fixture
-def world() -> HubWorld:
-    journal = MemoryJournal()
-    return HubWorld(journal, MemoryOutbox(journal.store))
-
-
-@pytest.fixture
-def story(world: HubWorld) -> Story:
-    story = Story(world.hub)
-    story.found()
+def story(story: Story) -> Story:
     accepted(story.register("one"))
     return story
 

@@ -11,7 +11,6 @@ from lockgate.delivery.standing import StandingAnswer
 from lockgate.governance.policies.policy import Policy
 from lockgate.hub.messages import Standing
 from lockgate.testing.hub_world import MODEL_NAME, POLICY, HubWorld, Story, accepted
-from lockgate.testing.memory_journal import MemoryJournal, MemoryOutbox
 
 V1, V2 = f"{MODEL_NAME}@1.0.0", f"{MODEL_NAME}@1.0.1"
 ENDPOINT = f"prod/{MODEL_NAME}"
@@ -32,11 +31,6 @@ def policy(version: int = 1, *, rest: dict[str, Any] | None = None, **rule: Any)
         for tier in POLICY.tiers
     }
     return Policy(name="today", version=version, tiers=tiers, **(rest or {}))
-
-
-def world() -> HubWorld:
-    journal = MemoryJournal()
-    return HubWorld(journal, MemoryOutbox(journal.store))
 
 
 def ready(world: HubWorld, rules: Policy, *, name: object = "one", version: str = V1, **found: Any) -> Story:

@@ -157,13 +157,12 @@ def sink() -> MemoryCheckpoints:
 
 @pytest.fixture
 def world(sink: MemoryCheckpoints) -> HubWorld:
-    journal = MemoryJournal()
-    world = HubWorld(journal, MemoryOutbox(journal.store), checkpoints=(sink, KEY))
+    world = HubWorld.in_memory(checkpoints=(sink, KEY))
     story = Story(world.hub)
     story.found()
-    sink.write(sign_checkpoint(journal.head(), KEY))
+    sink.write(sign_checkpoint(world.journal.head(), KEY))
     story.release("one", f"{MODEL_NAME}@1.0.0")
-    sink.write(sign_checkpoint(journal.head(), KEY))
+    sink.write(sign_checkpoint(world.journal.head(), KEY))
     return world
 
 

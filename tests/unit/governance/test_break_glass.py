@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from governance_rig import ENDPOINT, V1, V2, bring, policy, ready, rules, world
+from governance_rig import ENDPOINT, V1, V2, bring, policy, ready, rules
 
 from lockgate.core.messages import Reason, Receipt
 from lockgate.delivery.messages import ReleaseInEmergency
@@ -19,14 +19,9 @@ V3 = f"{MODEL_NAME}@1.0.2"
 
 
 @pytest.fixture
-def hub_world() -> HubWorld:
-    return world()
-
-
-@pytest.fixture
-def story(hub_world: HubWorld) -> Story:
+def story(world: HubWorld) -> Story:
     """1.0.1 is live after 1.0.0; 1.0.2 is validated and in dev, and nobody has approved it."""
-    story = ready(hub_world, policy())
+    story = ready(world, policy())
     accepted(story.approve(V1))
     accepted(story.promote(V1, "prod"))
     accepted(story.confirm("prod"))
@@ -105,23 +100,23 @@ def test_quarantined_bytes_stay_out_however_many_ask(story: Story) -> None:
     assert rules_of(release(story, V1)) == ["registry.state"]
 
 
-def test_bytes_that_nobody_vouches_for_stay_out(story: Story, hub_world: HubWorld) -> None:
+def test_bytes_that_nobody_vouches_for_stay_out(story: Story, world: HubWorld) -> None:
     package = named_digest("package", "one")
-    hub_world.complaints[package] = (Reason(rule="registry.not-signed", message="no trusted signature"),)
+    world.complaints[package] = (Reason(rule="registry.not-signed", message="no trusted signature"),)
     accepted(smash(story))
     accepted(second(story))
     assert rules_of(release(story, V1)) == ["registry.not-signed"]
 
 
-def test_bytes_signed_by_a_revoked_key_stay_out(story: Story, hub_world: HubWorld) -> None:
+def test_bytes_signed_by_a_revoked_key_stay_out(story: Story, world: HubWorld) -> None:
     accepted(smash(story))
     accepted(story.do("sue", RevokeKey(id="k", key_id=SIGNER, reason="the laptop is gone")))
     assert rules_of(release(story, V1)) == ["registry.key-revoked"]
 
 
-def test_it_ends_after_its_hours(story: Story, hub_world: HubWorld) -> None:
+def test_it_ends_after_its_hours(story: Story, world: HubWorld) -> None:
     accepted(smash(story))
-    hub_world.clock.advance(seconds=7201)
+    world.clock.advance(seconds=7201)
     assert rules_of(release(story, V1)) == ["governance.break-glass-over"]
     assert rules_of(second(story)) == ["governance.break-glass-over"]
 
@@ -140,20 +135,20 @@ def test_its_terms(story: Story, change: dict[str, Any]) -> None:
     assert rules_of(smash(story, **change)) == ["governance.break-glass-terms"]
 
 
-def test_a_service_breaks_no_glass(story: Story, hub_world: HubWorld) -> None:
-    hub = hub_world.hub("robot")
+def test_a_service_breaks_no_glass(story: Story, world: HubWorld) -> None:
+    hub = world.hub("robot")
     hub.session = msgspec.structs.replace(hub.session, kind="service")
     command = BreakGlass(id="x", model=MODEL_NAME, environment="prod", incident="I", reason="r", hours=1.0)
     assert rules_of(hub.execute(command)) == ["governance.not-a-person"]
 
 
-def test_the_review_is_owed_and_freezes_the_model_when_it_is_late(story: Story, hub_world: HubWorld) -> None:
+def test_the_review_is_owed_and_freezes_the_model_when_it_is_late(story: Story, world: HubWorld) -> None:
     accepted(smash(story))
     accepted(story.approve(V3))
     assert rules(story, V3) == []
     (owed,) = [one for one in story.ask(Queue()).waiting if one.matter == "review"]
     assert "INC-4" in owed.what
-    hub_world.clock.advance(days=3, seconds=1)
+    world.clock.advance(days=3, seconds=1)
     assert rules(story, V3) == ["governance.review-overdue"]
     assert rules_of(story.promote(V3, "prod")) == ["governance.review-overdue"]
     accepted(story.roll_back("prod"))
@@ -172,9 +167,9 @@ def test_the_review_is_owed_and_freezes_the_model_when_it_is_late(story: Story, 
     assert "governance.review-overdue" not in rules(story, V3)
 
 
-def test_a_free_environment_is_not_frozen(story: Story, hub_world: HubWorld) -> None:
+def test_a_free_environment_is_not_frozen(story: Story, world: HubWorld) -> None:
     accepted(smash(story))
-    hub_world.clock.advance(days=4)
+    world.clock.advance(days=4)
     accepted(story.register("four"))
     accepted(story.promote(f"{MODEL_NAME}@1.0.3", "dev"))
 

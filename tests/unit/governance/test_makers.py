@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from governance_rig import V1, V2, policy, world
+from governance_rig import V1, V2, policy
 
 from lockgate.access.messages import CreateServiceAccount, GrantRole, NameAlias, RemoveAlias
 from lockgate.core.messages import Receipt
@@ -49,7 +49,7 @@ class Team:
     """The world of the house with names that are proven: CI registers, people do the rest."""
 
     def __init__(self, rules: Policy | None = None, known: tuple[str, ...] = (ADA, BOB, KIM)) -> None:
-        self.world: HubWorld = world()
+        self.world: HubWorld = HubWorld.in_memory()
         self.started_by: tuple[str, ...] = ()
         self.story = Story(self.hub)
         self.story.found(policy=rules or policy())
@@ -346,8 +346,8 @@ def test_a_version_never_has_more_makers_than_anybody_looks_at() -> None:
 
 
 def test_where_names_are_only_claimed_commits_count_and_nobody_has_to_be_known() -> None:
-    hub_world = world()
-    story = Story(hub_world.hub)
+    world = HubWorld.in_memory()
+    story = Story(world.hub)
     story.found(policy=strict())
     story.train("one")
     accepted(story.register("one", people=(by(ADA), by(HOME))))
@@ -359,4 +359,4 @@ def test_where_names_are_only_claimed_commits_count_and_nobody_has_to_be_known()
     assert rules_of(story.approve(V1, actor=ADA)) == [DUTIES]
     accepted(story.approve(V1, actor=BOB))
     accepted(story.promote(V1, "prod"))
-    assert hub_world.ask(VerifyAudit()).ok
+    assert world.ask(VerifyAudit()).ok

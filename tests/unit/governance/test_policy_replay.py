@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from governance_rig import ENDPOINT, V1, V2, bring, policy, ready, standing, world
+from governance_rig import ENDPOINT, V1, V2, bring, policy, ready, standing
 
 from lockgate.core.digests import digest_of
 from lockgate.delivery.messages import ReleaseInEmergency
@@ -17,14 +17,9 @@ MILD = policy()
 
 
 @pytest.fixture
-def hub_world() -> HubWorld:
-    return world()
-
-
-@pytest.fixture
-def story(hub_world: HubWorld) -> Story:
+def story(world: HubWorld) -> Story:
     """Both versions went to prod with an owner's approval, the first one with a ticket; both through dev."""
-    story = ready(hub_world, MILD)
+    story = ready(world, MILD)
     accepted(story.approve(V1))
     accepted(story.promote(V1, "prod", ticket="OPS-1"))
     accepted(story.confirm("prod"))
@@ -62,8 +57,8 @@ def test_a_stricter_one_says_what_it_would_have_blocked(story: Story) -> None:
     assert len(replay(story, policy(2, gates=("perf.absolute", "calibration"))).blocked) == 2
 
 
-def test_evidence_is_as_old_as_it_was_then(story: Story, hub_world: HubWorld) -> None:
-    hub_world.clock.advance(days=100)
+def test_evidence_is_as_old_as_it_was_then(story: Story, world: HubWorld) -> None:
+    world.clock.advance(days=100)
     assert blocked(replay(story, policy(2, evidence_max_age_days=1))) == {}
 
 
@@ -74,10 +69,10 @@ def test_what_went_by_break_glass_is_no_promotion(story: Story) -> None:
     assert replay(story, MILD).n_releases == 4
 
 
-def test_asking_changes_nothing(story: Story, hub_world: HubWorld) -> None:
-    before = hub_world.journal.head()
+def test_asking_changes_nothing(story: Story, world: HubWorld) -> None:
+    before = world.journal.head()
     replay(story, policy(2, ticket={"production": "X"}))
-    assert hub_world.journal.head() == before
+    assert world.journal.head() == before
 
 
 def test_a_policy_that_is_not_in_force_can_be_asked_about_one_version(story: Story) -> None:

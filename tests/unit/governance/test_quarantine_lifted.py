@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from governance_rig import V1, policy, ready, world
+from governance_rig import V1, policy, ready
 
 from lockgate.access.roles import Grant
 from lockgate.core.messages import Receipt
@@ -22,7 +22,7 @@ class Closet:
     """A version that somebody of security has shut away, at a hub where names are proven."""
 
     def __init__(self) -> None:
-        self.world: HubWorld = world()
+        self.world: HubWorld = HubWorld.in_memory()
         self.story: Story = ready(self.world, policy())
         self.quarantine()
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from governance_rig import ENDPOINT, STEPWISE, V1, V2, bring, policy, ready, rules, standing, world
+from governance_rig import ENDPOINT, STEPWISE, V1, V2, bring, policy, ready, rules, standing
 
 from lockgate.delivery.messages import DrillFigures, FinishDrill, PromoteVersion, StartDrill
 from lockgate.governance.messages import SignOff, WriteReleasePlan
@@ -19,13 +19,8 @@ GUARDS = {"errors": "it fails", "labels": "it is wrong"}
 
 
 @pytest.fixture
-def hub_world() -> HubWorld:
-    return world()
-
-
-@pytest.fixture
-def story(hub_world: HubWorld) -> Story:
-    story = ready(hub_world, PLANNED)
+def story(world: HubWorld) -> Story:
+    story = ready(world, PLANNED)
     accepted(story.configure("prod", STEPWISE))
     return story
 
@@ -76,8 +71,8 @@ def test_a_risk_that_nothing_would_show_is_refused(story: Story) -> None:
     assert rules_of(write(story, Risk(what=" ", signal="errors"))) == ["governance.no-risk"]
 
 
-def test_without_any_guard_there_is_no_plan(hub_world: HubWorld) -> None:
-    story = ready(hub_world, PLANNED)
+def test_without_any_guard_there_is_no_plan(world: HubWorld) -> None:
+    story = ready(world, PLANNED)
     receipt = story.plan(V1)
     assert rules_of(receipt) == ["governance.no-signal"]
     assert receipt.refusal is not None
@@ -134,9 +129,9 @@ def drill(story: Story, figures: DrillFigures = FIGURES) -> None:
     )
 
 
-def two_live(hub_world: HubWorld, rules_in_force: Any) -> Story:
+def two_live(world: HubWorld, rules_in_force: Any) -> Story:
     """1.0.1 is live after 1.0.0, and a third version lacks only what a test is about."""
-    story = ready(hub_world, rules_in_force)
+    story = ready(world, rules_in_force)
     for name, version in (("two", V2), ("three", f"{MODEL_NAME}@1.0.2")):
         before = V1 if version == V2 else V2
         accepted(story.approve(before))
@@ -146,8 +141,8 @@ def two_live(hub_world: HubWorld, rules_in_force: Any) -> Story:
     return story
 
 
-def test_a_way_back_that_was_rehearsed_is_part_of_the_plan(hub_world: HubWorld) -> None:
-    story = two_live(hub_world, policy())
+def test_a_way_back_that_was_rehearsed_is_part_of_the_plan(world: HubWorld) -> None:
+    story = two_live(world, policy())
     accepted(story.configure("prod", STEPWISE))
     third = f"{MODEL_NAME}@1.0.2"
     drill(story)
@@ -157,8 +152,8 @@ def test_a_way_back_that_was_rehearsed_is_part_of_the_plan(hub_world: HubWorld) 
     assert (plan.back_to, plan.drilled_ms) == (V2, 2.5)
 
 
-def test_a_critical_tier_wants_a_way_back_that_was_rehearsed_lately(hub_world: HubWorld) -> None:
-    story = two_live(hub_world, policy(drill_max_age_days={"production": 30}))
+def test_a_critical_tier_wants_a_way_back_that_was_rehearsed_lately(world: HubWorld) -> None:
+    story = two_live(world, policy(drill_max_age_days={"production": 30}))
     third = f"{MODEL_NAME}@1.0.2"
     accepted(story.approve(third))
     assert rules(story, third) == ["governance.drill-age"]
@@ -167,12 +162,12 @@ def test_a_critical_tier_wants_a_way_back_that_was_rehearsed_lately(hub_world: H
     assert rules(story, third) == ["governance.drill-age"]
     drill(story)
     assert rules(story, third) == []
-    hub_world.clock.advance(days=31)
+    world.clock.advance(days=31)
     assert "governance.drill-age" in rules(story, third)
 
 
-def test_before_a_second_version_there_is_nothing_to_rehearse(hub_world: HubWorld) -> None:
-    story = ready(hub_world, policy(drill_max_age_days={"production": 30}))
+def test_before_a_second_version_there_is_nothing_to_rehearse(world: HubWorld) -> None:
+    story = ready(world, policy(drill_max_age_days={"production": 30}))
     accepted(story.approve(V1))
     assert rules(story) == []
 
@@ -222,8 +217,8 @@ TICKETED = policy(ticket={"production": "OPS-[0-9]+"})
 
 
 @pytest.mark.parametrize("ticket", ["", "OPS-", "see OPS-1", "ops-1"])
-def test_a_promotion_names_its_ticket(hub_world: HubWorld, ticket: str) -> None:
-    story = ready(hub_world, TICKETED)
+def test_a_promotion_names_its_ticket(world: HubWorld, ticket: str) -> None:
+    story = ready(world, TICKETED)
     accepted(story.approve(V1))
     assert (standing(story).next, standing(story).ticket) == ("promote", "OPS-[0-9]+")
     receipt = story.promote(V1, "prod", ticket=ticket)
@@ -233,8 +228,8 @@ def test_a_promotion_names_its_ticket(hub_world: HubWorld, ticket: str) -> None:
     accepted(story.promote(V1, "prod", ticket="OPS-12"))
 
 
-def test_releases_are_found_by_ticket_and_by_pull_request(hub_world: HubWorld) -> None:
-    story = ready(hub_world, TICKETED)
+def test_releases_are_found_by_ticket_and_by_pull_request(world: HubWorld) -> None:
+    story = ready(world, TICKETED)
     accepted(story.approve(V1))
     address = "https://forge.example/flights/pull/7"
     command = PromoteVersion(id="p", version=V1, environment="prod", ticket="OPS-12", pull_request=address)
@@ -251,13 +246,13 @@ def test_releases_are_found_by_ticket_and_by_pull_request(hub_world: HubWorld) -
 
 
 @pytest.fixture
-def broken_contract(hub_world: HubWorld) -> Story:
+def broken_contract(world: HubWorld) -> Story:
     """1.0.0 is live; 2.0.0 breaks its contract and is approved."""
-    story = ready(hub_world, policy(rest={"sign_off": ("production",)}))
+    story = ready(world, policy(rest={"sign_off": ("production",)}))
     accepted(story.approve(V1))
     accepted(story.promote(V1, "prod"))
     accepted(story.confirm("prod"))
-    hub_world.bumps[story.registering("two").package] = "major"
+    world.bumps[story.registering("two").package] = "major"
     bring(story, "two", f"{MODEL_NAME}@2.0.0")
     accepted(story.approve(f"{MODEL_NAME}@2.0.0"))
     return story
@@ -284,8 +279,8 @@ def test_consumers_agree_to_a_major_version(broken_contract: Story) -> None:
     assert rules(broken_contract, major) == []
 
 
-def test_a_minor_version_asks_no_consumer(hub_world: HubWorld) -> None:
-    story = two_live(hub_world, policy(rest={"sign_off": ("production",)}))
+def test_a_minor_version_asks_no_consumer(world: HubWorld) -> None:
+    story = two_live(world, policy(rest={"sign_off": ("production",)}))
     third = f"{MODEL_NAME}@1.0.2"
     accepted(story.approve(third))
     assert rules(story, third) == []

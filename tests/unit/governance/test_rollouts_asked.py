@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from governance_rig import ENDPOINT, V1, V2, bring, policy, ready, standing, world
+from governance_rig import ENDPOINT, V1, V2, bring, policy, ready, standing
 
 from lockgate.core.messages import Reason, Receipt
 from lockgate.delivery.messages import (
@@ -48,14 +48,9 @@ def configured(story: Story, *steps: RolloutStep, guards: Any = GUARDS, environm
 
 
 @pytest.fixture
-def hub_world() -> HubWorld:
-    return world()
-
-
-@pytest.fixture
-def story(hub_world: HubWorld) -> Story:
+def story(world: HubWorld) -> Story:
     """V1 is live under a policy that asks for shadow and canary; V2 lacks nothing else."""
-    story = ready(hub_world, asking(SHADOW, CANARY))
+    story = ready(world, asking(SHADOW, CANARY))
     accepted(story.approve(V1))
     accepted(story.promote(V1, "prod"))
     accepted(story.confirm("prod"))
@@ -128,15 +123,15 @@ def test_hours_of_a_stage_add_up_and_units_do_not(story: Story) -> None:
     assert len(lacking(story)) == 1
 
 
-def test_dev_and_a_first_release_have_nothing_to_go_beside(hub_world: HubWorld) -> None:
-    story = ready(hub_world, asking(SHADOW, CANARY))
+def test_dev_and_a_first_release_have_nothing_to_go_beside(world: HubWorld) -> None:
+    story = ready(world, asking(SHADOW, CANARY))
     assert standing(story).next == "approve"
     accepted(story.approve(V1))
     accepted(story.promote(V1, "prod"))
 
 
-def test_a_place_that_asks_for_none_stays_free(hub_world: HubWorld) -> None:
-    story = ready(hub_world, asking(SHADOW, place="guarded"))
+def test_a_place_that_asks_for_none_stays_free(world: HubWorld) -> None:
+    story = ready(world, asking(SHADOW, place="guarded"))
     for name, version in (("one", V1), ("two", V2)):
         if version == V2:
             bring(story, name, version)
@@ -157,7 +152,7 @@ def test_an_emergency_and_the_way_back_are_as_fast_as_ever(story: Story) -> None
     accepted(story.do("ivy", ReleaseInEmergency(id="r", version=V1, environment="prod", number=1)))
 
 
-def test_what_was_removed_and_declared_again_is_no_first_release(hub_world: HubWorld, story: Story) -> None:
+def test_what_was_removed_and_declared_again_is_no_first_release(world: HubWorld, story: Story) -> None:
     remove = RemoveEndpoint(id="r", endpoint=ENDPOINT, reason="tidying up", live=V1, despite_consumers=True)
     accepted(story.do("petra", remove))
     fallback = Fallback(kind="constant", value=0.2)
@@ -210,27 +205,27 @@ def moved(story: Story, *, full: bool = False) -> Receipt:
     return story.do("olga", command)
 
 
-def test_the_time_and_the_units_of_a_stage_are_not_passed_over(hub_world: HubWorld, in_shadow: Story) -> None:
+def test_the_time_and_the_units_of_a_stage_are_not_passed_over(world: HubWorld, in_shadow: Story) -> None:
     assert rules_of(moved(in_shadow)) == ["governance.rollout"]
     accepted(in_shadow.judge_rollout("prod", look(0, 10)))
-    hub_world.clock.advance(seconds=3599)
+    world.clock.advance(seconds=3599)
     refused = moved(in_shadow)
     assert rules_of(refused) == ["governance.rollout"]
     assert refused.refusal is not None
     assert refused.refusal.reasons[0].measured == "1 steps so far, 1.0 h, 10 units in this one"
-    hub_world.clock.advance(seconds=1)
+    world.clock.advance(seconds=1)
     accepted(moved(in_shadow))
 
 
-def test_units_that_were_not_seen_are_not_there(hub_world: HubWorld, in_shadow: Story) -> None:
+def test_units_that_were_not_seen_are_not_there(world: HubWorld, in_shadow: Story) -> None:
     accepted(in_shadow.judge_rollout("prod", look(0, 9)))
-    hub_world.clock.advance(seconds=3600)
+    world.clock.advance(seconds=3600)
     assert rules_of(moved(in_shadow)) == ["governance.rollout"]
 
 
-def test_a_stage_that_is_to_come_is_not_left_out(hub_world: HubWorld, in_shadow: Story) -> None:
+def test_a_stage_that_is_to_come_is_not_left_out(world: HubWorld, in_shadow: Story) -> None:
     accepted(in_shadow.judge_rollout("prod", look(0, 10)))
-    hub_world.clock.advance(seconds=3600)
+    world.clock.advance(seconds=3600)
     assert rules_of(moved(in_shadow, full=True)) == ["governance.rollout"]
     for _ in range(2):
         accepted(moved(in_shadow))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from governance_rig import V1, policy, ready, world
+from governance_rig import V1, policy, ready
 
 from lockgate.delivery.messages import PromoteVersion
 from lockgate.governance.messages import AdoptPolicy
@@ -11,7 +11,7 @@ from lockgate.governance.policies.pattern import MAX_TICKET, PatternRefused, Tic
 from lockgate.governance.policies.policy import PolicyInvalid, complaints
 from lockgate.governance.tickets.tracker import asked_in, ticket_reasons
 from lockgate.hub.messages import ReplayPolicy
-from lockgate.testing.hub_world import OPERATOR, PLATFORM, accepted, rules_of
+from lockgate.testing.hub_world import OPERATOR, PLATFORM, HubWorld, accepted, rules_of
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_a_pattern_that_cannot_be_followed_is_refused_with_the_policy(pattern: s
     assert caught.value.remedy
     rules = policy(ticket={"production": pattern})
     assert any("ticket pattern for production" in complaint for complaint, _ in complaints(rules))
-    story = ready(world(), policy())
+    story = ready(HubWorld.in_memory(), policy())
     receipt = story.do(PLATFORM, AdoptPolicy(id="adopt", namespace="main", policy=rules))
     assert set(rules_of(receipt)) == {"governance.policy-invalid"}
     with pytest.raises(PolicyInvalid):
@@ -75,7 +75,7 @@ def test_a_pattern_that_was_adopted_before_lets_nothing_in_and_says_why() -> Non
 
 @pytest.mark.parametrize("ticket", ["a" * (MAX_TICKET + 1), "OPS-1\nOPS-2", "OPS\x00", "\x1b[31mOPS-1"])
 def test_a_ticket_is_one_short_line_wherever_it_goes(ticket: str) -> None:
-    story = ready(world(), policy())
+    story = ready(HubWorld.in_memory(), policy())
     told = story.promote(V1, "dev", ticket=ticket)
     assert told.refusal is None, "what is live already is no news"
     accepted(story.approve(V1))

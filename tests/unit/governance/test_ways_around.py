@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from governance_rig import ENDPOINT, V1, V2, bring, policy, ready, rules, world
+from governance_rig import ENDPOINT, V1, V2, bring, policy, ready, rules
 
 from lockgate.access.roles import Grant
 from lockgate.core.messages import Command, Receipt
@@ -49,11 +49,6 @@ DRILL = DrillFigures(
 )
 
 
-@pytest.fixture
-def hub_world() -> HubWorld:
-    return world()
-
-
 def proven(world: HubWorld, actor: str, *grants: Grant, **more: Any) -> Any:
     return world.hub_for(Session(actor=actor, grants=grants, claimed=False, **more))
 
@@ -68,8 +63,8 @@ def live_twice(story: Story) -> None:
     accepted(story.confirm("prod"))
 
 
-def test_nothing_is_validated_that_nobody_judged_whatever_the_policy_asks_for(hub_world: HubWorld) -> None:
-    story = Story(hub_world.hub)
+def test_nothing_is_validated_that_nobody_judged_whatever_the_policy_asks_for(world: HubWorld) -> None:
+    story = Story(world.hub)
     story.found(policy=policy(gates=(), relative={}))
     story.train("one")
     accepted(story.register("one"))
@@ -92,9 +87,9 @@ def smash(story: Story) -> None:
     )
 
 
-def test_a_right_whose_review_is_closed_is_over(hub_world: HubWorld) -> None:
+def test_a_right_whose_review_is_closed_is_over(world: HubWorld) -> None:
     """Else a friend closes the review at once, and what is done with the right afterwards owes none."""
-    story = ready(hub_world, policy())
+    story = ready(world, policy())
     live_twice(story)
     smash(story)
     named = {"model": MODEL_NAME, "environment": "prod", "number": 1}
@@ -105,9 +100,9 @@ def test_a_right_whose_review_is_closed_is_over(hub_world: HubWorld) -> None:
     assert rules_of(story.do("sam", second)) == ["governance.break-glass-over"]
 
 
-def test_the_figures_of_a_drill_are_told_once(hub_world: HubWorld) -> None:
+def test_the_figures_of_a_drill_are_told_once(world: HubWorld) -> None:
     """Else a drill that failed is told anew as one that passed, or an old one as one of today."""
-    story = ready(hub_world, policy(drill_max_age_days={"production": 30}))
+    story = ready(world, policy(drill_max_age_days={"production": 30}))
     live_twice(story)
     accepted(story.do("olga", StartDrill(id=story.new_id(), endpoint=ENDPOINT, n_flips=5)))
     bring(story, "three", f"{MODEL_NAME}@1.0.2")
@@ -121,18 +116,18 @@ def test_the_figures_of_a_drill_are_told_once(hub_world: HubWorld) -> None:
     assert "governance.drill-age" in rules(story, f"{MODEL_NAME}@1.0.2")
 
 
-def test_a_machine_is_no_second_person(hub_world: HubWorld) -> None:
-    story = ready(hub_world, policy())
+def test_a_machine_is_no_second_person(world: HubWorld) -> None:
+    story = ready(world, policy())
     accepted(story.do("sam", QuarantineVersion(id=story.new_id(), version=V1, reason="odd")))
-    robot = proven(hub_world, "service:sam", Grant(role="security"), kind="service")
+    robot = proven(world, "service:sam", Grant(role="security"), kind="service")
     lift = LiftQuarantine(id=story.new_id(), version=V1, reason="fine")
     assert rules_of(robot.execute(lift)) == ["registry.second-person"]
 
 
-def test_a_machine_does_not_pass_over_the_statistics(hub_world: HubWorld) -> None:
-    story = ready(hub_world, policy())
+def test_a_machine_does_not_pass_over_the_statistics(world: HubWorld) -> None:
+    story = ready(world, policy())
     move = AdvanceRollout(id=story.new_id(), endpoint=ENDPOINT, release=1, step=0, full=True, reason="hurry")
-    robot = proven(hub_world, "service:ci", Grant(role="ci"), kind="service")
+    robot = proven(world, "service:ci", Grant(role="ci"), kind="service")
     assert rules_of(robot.execute(move)) == ["governance.not-a-person"]
 
 
@@ -145,12 +140,12 @@ def test_a_machine_does_not_pass_over_the_statistics(hub_world: HubWorld) -> Non
 )
 @pytest.mark.parametrize("bound", [{"tiers": ("low",)}, {"environments": ("dev",)}])
 def test_what_concerns_every_tier_and_environment_takes_a_grant_over_them(
-    hub_world: HubWorld, role: str, command: Command, bound: dict[str, Any]
+    world: HubWorld, role: str, command: Command, bound: dict[str, Any]
 ) -> None:
-    story = ready(hub_world, policy())
-    narrow = proven(hub_world, "rita", Grant(role=role, **bound))
+    story = ready(world, policy())
+    narrow = proven(world, "rita", Grant(role=role, **bound))
     assert rules_of(narrow.execute(msgspec.structs.replace(command, id=story.new_id()))) == ["hub.permission"]
-    wide = proven(hub_world, "rita", Grant(role=role))
+    wide = proven(world, "rita", Grant(role=role))
     assert "hub.permission" not in rules_of(wide.execute(command))
 
 
@@ -185,16 +180,16 @@ ALL = ("low", "moderate", "high", "critical")
     ids=["a tier is missing", "no expression", "asks for nothing", "for ever", "never reviewed"],
 )
 def test_a_policy_that_does_not_hold_together_is_not_adopted_by_whatever_door(
-    hub_world: HubWorld, wrong: Policy, place: str
+    world: HubWorld, wrong: Policy, place: str
 ) -> None:
     adopt = AdoptPolicy(id="a", namespace="main", policy=wrong)
-    refused = hub_world.hub("petra").execute(adopt)
+    refused = world.hub("petra").execute(adopt)
     assert set(rules_of(refused)) == {"governance.policy-invalid"}
     assert refused.refusal is not None and place in refused.refusal.reasons[0].message
 
 
-def test_what_would_be_under_half_a_policy_is_not_asked(hub_world: HubWorld) -> None:
-    story = ready(hub_world, policy())
+def test_what_would_be_under_half_a_policy_is_not_asked(world: HubWorld) -> None:
+    story = ready(world, policy())
     half = Policy(name="p", version=1, tiers=_tiers("low"))
     for question in (
         Standing(version=V1, environment="prod", policy=half),
@@ -242,24 +237,24 @@ def judged_by(world: HubWorld, story: Story, actor: str, turn: object) -> Receip
     return receipt
 
 
-def test_whoever_made_a_version_does_not_judge_it(hub_world: HubWorld) -> None:
+def test_whoever_made_a_version_does_not_judge_it(world: HubWorld) -> None:
     """Where names are proven; where they are only claimed, one person may well do everything up to there."""
-    story = ready(hub_world, policy())
-    assert rules_of(judged_by(hub_world, story, "ann", 1)) == ["governance.separation-of-duties"]
+    story = ready(world, policy())
+    assert rules_of(judged_by(world, story, "ann", 1)) == ["governance.separation-of-duties"]
     validate = ValidateVersion(id=story.new_id(), version=V1)
-    ann = proven(hub_world, "ann", Grant(role="validator"))
+    ann = proven(world, "ann", Grant(role="validator"))
     assert rules_of(ann.execute(validate)) == ["governance.separation-of-duties"]
-    accepted(judged_by(hub_world, story, "vic", 1))
+    accepted(judged_by(world, story, "vic", 1))
 
 
-def test_whoever_brought_the_evidence_does_not_approve_on_it(hub_world: HubWorld) -> None:
-    story = ready(hub_world, policy())
-    accepted(judged_by(hub_world, story, "vic", 1))
+def test_whoever_brought_the_evidence_does_not_approve_on_it(world: HubWorld) -> None:
+    story = ready(world, policy())
+    accepted(judged_by(world, story, "vic", 1))
     answer = story.ask(Standing(version=V1, environment="prod"))
 
     def approve(actor: str) -> Receipt:
         command = ApproveVersion(id=story.new_id(), version=V1, environment="prod", evidence_set=answer.bound)
-        receipt: Receipt = proven(hub_world, actor, Grant(role="approver:owner")).execute(command)
+        receipt: Receipt = proven(world, actor, Grant(role="approver:owner")).execute(command)
         return receipt
 
     assert rules_of(approve("vic")) == ["governance.separation-of-duties"]
@@ -267,9 +262,9 @@ def test_whoever_brought_the_evidence_does_not_approve_on_it(hub_world: HubWorld
 
 
 @pytest.mark.parametrize("environment", ["", "prod/main", "Prod"])
-def test_what_names_no_environment_is_not_recorded(hub_world: HubWorld, environment: str) -> None:
+def test_what_names_no_environment_is_not_recorded(world: HubWorld, environment: str) -> None:
     """Else nobody bound to an environment is bound, and the queue cannot say what it is about."""
-    story = ready(hub_world, policy())
+    story = ready(world, policy())
     for command in (
         BreakGlass(id="b", model=MODEL_NAME, environment=environment, incident="I", reason="r", hours=1.0),
         RequestWaiver(
@@ -281,7 +276,7 @@ def test_what_names_no_environment_is_not_recorded(hub_world: HubWorld, environm
             reason="r",
             control="c",
             ticket="t",
-            until=hub_world.clock.now() + 1,
+            until=world.clock.now() + 1,
         ),
         ApproveVersion(id="a", version=V1, environment=environment, evidence_set=named_digest("e")),
     ):
@@ -302,22 +297,22 @@ def kinds(receipt: Receipt) -> list[str]:
     return [event["type"] for event in accepted(receipt).events]
 
 
-def test_an_admin_alone_makes_no_model_harmless(hub_world: HubWorld) -> None:
+def test_an_admin_alone_makes_no_model_harmless(world: HubWorld) -> None:
     """A lower tier asks for fewer people: that is a laxer policy by another name."""
-    story = ready(hub_world, policy(), kpi="missed connections")
-    assert kinds(declare(hub_world, "petra", 1, tier="low", kpi="x")) == ["registry.lowering-proposed/1"]
-    assert kinds(declare(hub_world, "petra", 2, tier="low", kpi="x")) == []
+    story = ready(world, policy(), kpi="missed connections")
+    assert kinds(declare(world, "petra", 1, tier="low", kpi="x")) == ["registry.lowering-proposed/1"]
+    assert kinds(declare(world, "petra", 2, tier="low", kpi="x")) == []
     assert story.ask(ExplainVersion(version=V1)).model.tier == "high"
-    assert kinds(declare(hub_world, "paul", 3, tier="high")) == ["registry.lowering-proposed/1"]
-    assert kinds(declare(hub_world, "paul", 4, tier="low", kpi="x")) == ["registry.lowering-proposed/1"]
+    assert kinds(declare(world, "paul", 3, tier="high")) == ["registry.lowering-proposed/1"]
+    assert kinds(declare(world, "paul", 4, tier="low", kpi="x")) == ["registry.lowering-proposed/1"]
     agreed = ["registry.lowering-agreed/1", "registry.model-declared/2"]
-    assert kinds(declare(hub_world, "petra", 5, tier="low", kpi="x")) == agreed
+    assert kinds(declare(world, "petra", 5, tier="low", kpi="x")) == agreed
     assert story.ask(ExplainVersion(version=V1)).model.tier == "low"
-    assert kinds(declare(hub_world, "petra", 6, tier="critical", kpi="x")) == ["registry.model-declared/2"]
-    assert kinds(declare(hub_world, "petra", 7, tier="high", kpi="x")) == ["registry.lowering-proposed/1"]
-    assert kinds(declare(hub_world, "paul", 8, tier="high", kpi="x")) == agreed
-    assert kinds(declare(hub_world, "petra", 9, tier="critical", kpi="x")) == ["registry.model-declared/2"]
-    again = declare(hub_world, "paul", 10, tier="high", kpi="x")
+    assert kinds(declare(world, "petra", 6, tier="critical", kpi="x")) == ["registry.model-declared/2"]
+    assert kinds(declare(world, "petra", 7, tier="high", kpi="x")) == ["registry.lowering-proposed/1"]
+    assert kinds(declare(world, "paul", 8, tier="high", kpi="x")) == agreed
+    assert kinds(declare(world, "petra", 9, tier="critical", kpi="x")) == ["registry.model-declared/2"]
+    again = declare(world, "paul", 10, tier="high", kpi="x")
     assert kinds(again) == ["registry.lowering-proposed/1"], (
         "what was agreed to once is not agreed to for ever"
     )
@@ -325,13 +320,13 @@ def test_an_admin_alone_makes_no_model_harmless(hub_world: HubWorld) -> None:
 
 
 @pytest.mark.parametrize("change", [{"sensitivity": "open"}, {"sensitivity": "guarded"}, {"order": 0}])
-def test_an_admin_alone_makes_no_environment_harmless(hub_world: HubWorld, change: dict[str, Any]) -> None:
-    ready(hub_world, policy())
+def test_an_admin_alone_makes_no_environment_harmless(world: HubWorld, change: dict[str, Any]) -> None:
+    ready(world, policy())
     said: dict[str, Any] = {"order": 1, "sensitivity": "production", "target": "local", "trust": ("key",)}
 
     def send(actor: str, number: int) -> Receipt:
         command = DeclareEnvironment(id=f"e{number}", environment="prod", **(said | change))
-        receipt: Receipt = proven(hub_world, actor, Grant(role="admin")).execute(command)
+        receipt: Receipt = proven(world, actor, Grant(role="admin")).execute(command)
         return receipt
 
     assert kinds(send("petra", 1)) == ["registry.lowering-proposed/1"]

@@ -9,7 +9,6 @@ from lockgate.hub.authority import Session
 from lockgate.hub.messages import Impact, ImpactAnswer, Lineage, VerifyAudit
 from lockgate.registry.messages import TracedColumn, TracedInput
 from lockgate.testing.hub_world import MODEL_NAME, HubWorld, Story, named_digest
-from lockgate.testing.memory_journal import MemoryJournal, MemoryOutbox
 
 V1, V2 = f"{MODEL_NAME}@1.0.0", f"{MODEL_NAME}@1.0.1"
 COLUMN = "main/flights.dep_delay"
@@ -32,20 +31,12 @@ def traces(meaning: str, *columns: tuple[str, str]) -> tuple[TracedInput, ...]:
 
 @pytest.fixture
 def world() -> HubWorld:
-    journal = MemoryJournal()
-    world = HubWorld(journal, MemoryOutbox(journal.store))
+    world = HubWorld.in_memory()
     world.traces[named_digest("package", "one")] = traces(
         "aaa", (COLUMN, "value"), ("main/flights.origin", "rows")
     )
     world.traces[named_digest("package", "two")] = traces("bbb", ("main/flights.origin", "rows"))
     return world
-
-
-@pytest.fixture
-def story(world: HubWorld) -> Story:
-    story = Story(world.hub)
-    story.found()
-    return story
 
 
 def edges(story: Story, ref: str) -> set[tuple[str, str, str]]:

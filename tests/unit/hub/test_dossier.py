@@ -19,7 +19,6 @@ from lockgate.registry.messages import TracedColumn, TracedInput
 from lockgate.registry.package import build_package, open_package, store_package
 from lockgate.testing.hub_world import MODEL_NAME, HubWorld, Story, accepted, named_digest
 from lockgate.testing.memory_blobs import MemoryBlobs
-from lockgate.testing.memory_journal import MemoryJournal, MemoryOutbox
 from lockgate.testing.packages import package_config, package_files
 
 V1, V2 = f"{MODEL_NAME}@1.0.0", f"{MODEL_NAME}@1.0.1"
@@ -46,17 +45,9 @@ def blobs() -> MemoryBlobs:
 
 @pytest.fixture
 def world() -> HubWorld:
-    journal = MemoryJournal()
-    world = HubWorld(journal, MemoryOutbox(journal.store))
+    world = HubWorld.in_memory()
     world.traces[named_digest("package", "one")] = TRACES
     return world
-
-
-@pytest.fixture
-def story(world: HubWorld) -> Story:
-    story = Story(world.hub)
-    story.found()
-    return story
 
 
 def packed(blobs: MemoryBlobs, **changes: Any) -> Digest:

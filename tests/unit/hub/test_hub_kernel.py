@@ -20,7 +20,7 @@ from lockgate.registry.decide import PACKAGE_FACT, PackageFact
 from lockgate.registry.messages import DeclareModel, RejectVersion
 from lockgate.testing.clock import CountingIds, FakeClock
 from lockgate.testing.hub_world import AUTHOR, MODEL_NAME, HubWorld, Story, accepted, named_digest, rules_of
-from lockgate.testing.memory_journal import MemoryJournal, MemoryOutbox
+from lockgate.testing.memory_journal import MemoryJournal
 
 V1, V2 = f"{MODEL_NAME}@1.0.0", f"{MODEL_NAME}@1.0.1"
 STEPS = ["received", "authorised", "established", "locked", "decided", "committed", "effected"]
@@ -28,19 +28,6 @@ STEPS = ["received", "authorised", "established", "locked", "decided", "committe
 
 class Crashed(Exception):
     """The process dies."""
-
-
-@pytest.fixture
-def world() -> HubWorld:
-    journal = MemoryJournal()
-    return HubWorld(journal, MemoryOutbox(journal.store))
-
-
-@pytest.fixture
-def story(world: HubWorld) -> Story:
-    story = Story(world.hub)
-    story.found()
-    return story
 
 
 def declare(command_id: str = "c1", purpose: str = "x") -> DeclareModel:

@@ -32,7 +32,6 @@ from lockgate.hub.questions import UnknownName
 from lockgate.pipeline.messages import RecordRun
 from lockgate.registry.messages import DeclareModel, RegisterVersion
 from lockgate.testing.hub_world import HubWorld, named_digest
-from lockgate.testing.memory_journal import MemoryJournal, MemoryOutbox
 from lockgate.traffic.plan import Fallback
 
 SHARED, OTHER = named_digest("shared"), named_digest("other")
@@ -87,8 +86,7 @@ def of_model(model: str, tier: Any) -> Iterable[Command]:
 
 @pytest.fixture
 def world() -> HubWorld:
-    journal = MemoryJournal()
-    world = HubWorld(journal, MemoryOutbox(journal.store))
+    world = HubWorld.in_memory()
     for command in commands():
         receipt = world.hub("ann").execute(command)
         assert receipt.refusal is None, receipt.refusal

@@ -7,21 +7,12 @@ import pytest
 from lockgate.delivery.standing import StandingAnswer
 from lockgate.hub.messages import PolicyAnswer, PolicyInForce, Standing
 from lockgate.testing.hub_world import AUTHOR, MAX_AGE_DAYS, MODEL_NAME, POLICY, HubWorld, Story, accepted
-from lockgate.testing.memory_journal import MemoryJournal, MemoryOutbox
 
 ONE = f"{MODEL_NAME}@1.0.0"
 
 
 @pytest.fixture
-def world() -> HubWorld:
-    journal = MemoryJournal()
-    return HubWorld(journal, MemoryOutbox(journal.store))
-
-
-@pytest.fixture
-def story(world: HubWorld) -> Story:
-    story = Story(world.hub)
-    story.found()
+def story(story: Story) -> Story:
     story.train("one")
     accepted(story.register("one", author=AUTHOR))
     return story

@@ -19,13 +19,11 @@ from lockgate.hub.telling.subscriptions import (
     matches,
 )
 from lockgate.testing.hub_world import HubWorld, Story, accepted, rules_of
-from lockgate.testing.memory_journal import MemoryJournal, MemoryOutbox
 
 
 @pytest.fixture
 def story() -> Story:
-    journal = MemoryJournal()
-    return Story(HubWorld(journal, MemoryOutbox(journal.store)).hub)
+    return Story(HubWorld.in_memory().hub)
 
 
 def add(story: Story, **changes: Any) -> Receipt:

@@ -21,7 +21,6 @@ from lockgate.core.messages import Receipt
 from lockgate.registry.content import formats
 from lockgate.registry.content.formats import scan_file
 from lockgate.testing.hub_world import MODEL_NAME, HubWorld, Story, rules_of
-from lockgate.testing.memory_journal import MemoryJournal, MemoryOutbox
 
 
 class Marker:
@@ -158,8 +157,7 @@ def test_there_is_a_limit_to_how_deep_and_how_much(monkeypatch: pytest.MonkeyPat
 
 
 def test_registration_refuses_a_package_that_holds_one_and_says_so_for_each_file() -> None:
-    journal = MemoryJournal()
-    world = HubWorld(journal, MemoryOutbox(journal.store))
+    world = HubWorld.in_memory()
     story = Story(world.hub)
     story.found()
     story.train("one")
@@ -167,4 +165,4 @@ def test_registration_refuses_a_package_that_holds_one_and_says_so_for_each_file
     receipt: Receipt = story.register("one")
     assert rules_of(receipt) == ["security.format", "security.format"]
     assert receipt.refusal is not None and "include/b" in receipt.refusal.reasons[1].message
-    assert journal.document("version", f"{MODEL_NAME}@1.0.0") is None
+    assert world.journal.document("version", f"{MODEL_NAME}@1.0.0") is None

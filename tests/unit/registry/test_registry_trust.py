@@ -18,22 +18,13 @@ from lockgate.testing.hub_world import (
     named_digest,
     rules_of,
 )
-from lockgate.testing.memory_journal import MemoryJournal, MemoryOutbox
 
 V1, V2 = f"{MODEL_NAME}@1.0.0", f"{MODEL_NAME}@1.0.1"
 NEW_KEY = named_digest("key", "new")
 
 
 @pytest.fixture
-def world() -> HubWorld:
-    journal = MemoryJournal()
-    return HubWorld(journal, MemoryOutbox(journal.store))
-
-
-@pytest.fixture
-def story(world: HubWorld) -> Story:
-    story = Story(world.hub)
-    story.found()
+def story(story: Story) -> Story:
     for name in ("one", "two"):
         story.train(name)
     accepted(story.register("one"))

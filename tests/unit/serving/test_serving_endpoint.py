@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
+from memory_control import MemoryControl
 
 from lockgate.core.errors import LockgateError
 from lockgate.registry.contract import InputField, ModelContract
@@ -16,35 +15,6 @@ from lockgate.traffic.observed import State
 from lockgate.traffic.plan import N_SLOTS, PackageRef, Plan
 
 ONE, TWO = package_digest("1.0.0"), package_digest("2.0.0")
-
-
-class MemoryControl:
-    """A control file without a file."""
-
-    def __init__(self) -> None:
-        self.image = bytearray(codec.blank())
-        self.acks: list[tuple[int, int, State]] = []
-        self.on_ack: Callable[[], object] = lambda: None
-
-    def publish(self, plan: Plan) -> None:
-        codec.carry_out(self.image, codec.publish(self.image, plan))
-
-    def is_at(self, path: Path) -> bool:
-        return True
-
-    def word(self) -> int:
-        return codec.active_word(self.image)
-
-    def read(self) -> codec.Reading:
-        return codec.read(self.image)
-
-    def acknowledge(self, *, generation: int, seen: int, state: State, n_requests: int) -> None:
-        self.on_ack()
-        if not self.acks or self.acks[-1] != (generation, seen, state):
-            self.acks.append((generation, seen, state))
-
-    def close(self) -> None:
-        pass
 
 
 class Rig:

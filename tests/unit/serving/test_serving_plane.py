@@ -1,12 +1,12 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
+from memory_control import MemoryControl
 
 from lockgate.core.digests import canonical
 from lockgate.core.errors import LockgateError
@@ -18,9 +18,7 @@ from lockgate.serving.plane import Answer, Limits, Plane
 from lockgate.serving.ports import Predict, ReadyPackage
 from lockgate.testing.memory_target import constant
 from lockgate.testing.target_suite import ENDPOINT, package_digest, sample_plan
-from lockgate.traffic import control_file as codec
 from lockgate.traffic.errors import ERROR_CLASSES
-from lockgate.traffic.observed import State
 from lockgate.traffic.plan import Fallback, Plan, route, slot_of
 
 CONTRACT = ModelContract(
@@ -33,31 +31,6 @@ CONTRACT = ModelContract(
 ROW = {"distance": 1400, "carrier": "UA"}
 
 
-class FixedControl:
-    """A control file in memory that can be published to."""
-
-    def __init__(self) -> None:
-        self.image = bytearray(codec.blank())
-
-    def publish(self, plan: Plan) -> None:
-        codec.carry_out(self.image, codec.publish(self.image, plan))
-
-    def is_at(self, path: Path) -> bool:
-        return True
-
-    def word(self) -> int:
-        return codec.active_word(self.image)
-
-    def read(self) -> codec.Reading:
-        return codec.read(self.image)
-
-    def acknowledge(self, *, generation: int, seen: int, state: State, n_requests: int) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
-
-
 class Rig:
     """A plane with one endpoint and the versions 1.0.0 (answers 0.1), 2.0.0 (0.2)."""
 
@@ -66,7 +39,7 @@ class Rig:
             package_digest(f"{number}.0.0"): constant(number / 10) for number in (1, 2)
         }
         self.plane = Plane(limits=limits)
-        self.control = FixedControl()
+        self.control = MemoryControl()
         self.endpoint = Endpoint(ENDPOINT, self.control, report=lambda: None, wake=lambda: None)
         self.plane.add(self.endpoint)
         if plan is not None:

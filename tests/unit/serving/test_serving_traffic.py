@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import msgspec
 import numpy as np
 import pytest
+from memory_control import MemoryControl
 from msgspec.structs import replace
 
 from lockgate.core.digests import Digest, canonical, sha256
@@ -26,9 +27,7 @@ from lockgate.testing.clock import FakeClock
 from lockgate.testing.memory_online import MemoryOnline
 from lockgate.testing.memory_target import constant
 from lockgate.testing.target_suite import ENDPOINT, package_digest, sample_plan
-from lockgate.traffic import control_file as codec
 from lockgate.traffic.capture import Answered, Asked, Labelled, Line, Shadowed, decode, unit_of
-from lockgate.traffic.observed import State
 from lockgate.traffic.plan import DRILL_KEY, N_SLOTS, Plan, route, slot_of
 
 ONE, TWO = package_digest("1.0.0"), package_digest("2.0.0")
@@ -58,29 +57,6 @@ def view(digest: Digest, key: str = "origin") -> OnlineView:
 
 def last_column(matrix: Any) -> Any:
     return matrix[:, -1].astype(np.float64)
-
-
-class MemoryControl:
-    def __init__(self) -> None:
-        self.image = bytearray(codec.blank())
-
-    def publish(self, plan: Plan) -> None:
-        codec.carry_out(self.image, codec.publish(self.image, plan))
-
-    def is_at(self, path: Path) -> bool:
-        return True
-
-    def word(self) -> int:
-        return codec.active_word(self.image)
-
-    def read(self) -> codec.Reading:
-        return codec.read(self.image)
-
-    def acknowledge(self, *, generation: int, seen: int, state: State, n_requests: int) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
 
 
 class MemoryFiles(dict[Path, bytearray]):
