@@ -35,10 +35,10 @@ from lockgate.governance.messages import AdoptPolicy, ApproveVersion, ValidateVe
 from lockgate.governance.policies.policy import Policy
 from lockgate.hub.messages import Standing
 from lockgate.pipeline.messages import RecordRun
-from lockgate.registry.contract import encode_rows
 from lockgate.registry.messages import RegisterVersion
-from lockgate.registry.package import ONNX_PATH, Golden, build_package, encode_golden, store_package
-from lockgate.registry.signing import signature_envelope, store_signature
+from lockgate.registry.packages.contract import encode_rows
+from lockgate.registry.packages.package import ONNX_PATH, Golden, build_package, encode_golden, store_package
+from lockgate.registry.packages.signing import signature_envelope, store_signature
 from lockgate.testing.packages import CONTRACT, ROWS, package_config, package_files
 from lockgate.workshop.layout import Layout
 from lockgate.workshop.templates import create

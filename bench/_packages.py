@@ -21,8 +21,8 @@ from lockgate.adapters.engines.onnx_engine import OnnxEngine
 from lockgate.adapters.identity.keys import FileKey, generate_key
 from lockgate.core.digests import Digest, sha256
 from lockgate.features.ports import Key, OnlineRow
-from lockgate.registry.contract import InputField, ModelContract, OutputField, encode_rows
-from lockgate.registry.package import (
+from lockgate.registry.packages.contract import InputField, ModelContract, OutputField, encode_rows
+from lockgate.registry.packages.package import (
     ONNX_PATH,
     Golden,
     KeyField,
@@ -33,7 +33,7 @@ from lockgate.registry.package import (
     encode_golden,
     store_package,
 )
-from lockgate.registry.signing import signature_envelope, store_signature
+from lockgate.registry.packages.signing import signature_envelope, store_signature
 from lockgate.traffic.plan import PackageRef
 
 MODEL = "main/flight-delay"

@@ -13,8 +13,8 @@ from lockgate.governance.messages import AdoptPolicy
 from lockgate.hub.authority import controller
 from lockgate.hub.kernel import Hub, require
 from lockgate.pipeline.messages import RecordRun
-from lockgate.registry.package import BuiltPackage
-from lockgate.registry.signing import package_facts, signature_envelope, store_signature
+from lockgate.registry.packages.package import BuiltPackage
+from lockgate.registry.packages.signing import package_facts, signature_envelope, store_signature
 from lockgate.testing.furnished import FurnishedStory
 from lockgate.testing.hub_world import AUTHOR, CONTROLLER, MODEL_NAME, PLATFORM, POLICY
 from tiny_project import TinyProject

@@ -15,8 +15,8 @@ from lockgate.app.declare import declare
 from lockgate.core.digests import Digest, sha256
 from lockgate.hub.kernel import require
 from lockgate.registry.messages import AttachAttestation, RegisterVersion
-from lockgate.registry.package import BuiltPackage, build_package, store_package
-from lockgate.registry.signing import (
+from lockgate.registry.packages.package import BuiltPackage, build_package, store_package
+from lockgate.registry.packages.signing import (
     PAYLOAD_TYPE,
     package_facts,
     seal,

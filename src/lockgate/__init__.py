@@ -19,19 +19,25 @@ if TYPE_CHECKING:
         RequestFeature,
     )
     from lockgate.pipeline.step import step
-    from lockgate.registry.contract import InputField, ModelContract, OutputField, encode_columns, encode_rows
+    from lockgate.registry.packages.contract import (
+        InputField,
+        ModelContract,
+        OutputField,
+        encode_columns,
+        encode_rows,
+    )
 
 _HOMES = {
     "Entity": "lockgate.features.definition",
     "Feature": "lockgate.features.definition",
     "FeatureService": "lockgate.features.definition",
     "FeatureView": "lockgate.features.definition",
-    "InputField": "lockgate.registry.contract",
-    "ModelContract": "lockgate.registry.contract",
-    "OutputField": "lockgate.registry.contract",
+    "InputField": "lockgate.registry.packages.contract",
+    "ModelContract": "lockgate.registry.packages.contract",
+    "OutputField": "lockgate.registry.packages.contract",
     "RequestFeature": "lockgate.features.definition",
-    "encode_columns": "lockgate.registry.contract",
-    "encode_rows": "lockgate.registry.contract",
+    "encode_columns": "lockgate.registry.packages.contract",
+    "encode_rows": "lockgate.registry.packages.contract",
     "step": "lockgate.pipeline.step",
 }
 

@@ -58,6 +58,9 @@ HOUSE = [
     *(f"{room}/__init__.py" for room in (*ROOMS, *EDGES)),
     *(f"{room}/thing.py" for room in ROOMS),
     "registry/part.py",
+    "registry/messages.py",
+    "registry/state.py",
+    "registry/packages/__init__.py",
     "serving/plane.py",
     "app/dataplane.py",
     "app/control.py",
@@ -111,6 +114,11 @@ TRAPS = {
         "The data plane reaches",
     ),
     "data plane by a detour": ("features/thing.py", "import pyarrow", "The data plane reaches"),
+    "a package knows its version": (
+        "registry/packages/load.py",
+        "from lockgate.registry import state",
+        "A package is bytes",
+    ),
     "a circle inside a room": ("registry/part.py", "import lockgate.registry.thing", "No circles"),
 }
 

@@ -25,8 +25,8 @@ from lockgate.adapters.engines.onnx_engine import OnnxEngine
 from lockgate.adapters.identity.keys import FileKey, generate_key
 from lockgate.adapters.targets.local import LocalTarget
 from lockgate.core.digests import Digest, canonical, sha256
-from lockgate.registry.contract import InputField, ModelContract, OutputField, encode_rows
-from lockgate.registry.package import (
+from lockgate.registry.packages.contract import InputField, ModelContract, OutputField, encode_rows
+from lockgate.registry.packages.package import (
     Golden,
     KeyField,
     ModelForm,
@@ -35,7 +35,7 @@ from lockgate.registry.package import (
     build_package,
     store_package,
 )
-from lockgate.registry.signing import signature_envelope
+from lockgate.registry.packages.signing import signature_envelope
 from lockgate.traffic.capture import CAPTURE_DIR
 from lockgate.traffic.plan import N_SLOTS, PackageRef, Plan, Route
 

@@ -47,10 +47,10 @@ from lockgate.gates.messages import EvidenceLine, RecordEvidence
 from lockgate.governance.messages import ValidateVersion
 from lockgate.hub.messages import Standing, VerifyAudit
 from lockgate.pipeline.messages import RecordRun
-from lockgate.registry.contract import InputField, ModelContract, OutputField, encode_rows
 from lockgate.registry.messages import RegisterVersion
-from lockgate.registry.package import ONNX_PATH, Golden, build_package, encode_golden, store_package
-from lockgate.registry.signing import signature_envelope, store_signature
+from lockgate.registry.packages.contract import InputField, ModelContract, OutputField, encode_rows
+from lockgate.registry.packages.package import ONNX_PATH, Golden, build_package, encode_golden, store_package
+from lockgate.registry.packages.signing import signature_envelope, store_signature
 from lockgate.testing.packages import package_config
 from lockgate.traffic.capture import CAPTURE_DIR, Answered, Line, Shadowed, decode
 from lockgate.traffic.plan import Plan

@@ -24,8 +24,8 @@ from lockgate.core.journal import verifier_key
 from lockgate.governance.messages import DeclineVersion, RevokeApproval
 from lockgate.hub.kernel import require
 from lockgate.hub.messages import Standing
-from lockgate.registry.package import BuiltPackage
-from lockgate.registry.signing import PAYLOAD_TYPE, seal, store_signature
+from lockgate.registry.packages.package import BuiltPackage
+from lockgate.registry.packages.signing import PAYLOAD_TYPE, seal, store_signature
 from lockgate.workshop.transport.statements import (
     APPROVAL,
     EVIDENCE,

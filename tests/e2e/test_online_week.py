@@ -33,7 +33,7 @@ from lockgate.features.online import OnlineFeatures, known_at
 from lockgate.features.ports import Key
 from lockgate.pipeline.execute import execute
 from lockgate.pipeline.recipe import model_contract
-from lockgate.registry.contract import ModelContract, encode_columns, encode_rows
+from lockgate.registry.packages.contract import ModelContract, encode_columns, encode_rows
 from lockgate.workshop.assembly import assemble_runner
 from lockgate.workshop.build import Workshop
 from lockgate.workshop.layout import Layout

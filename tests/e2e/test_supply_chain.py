@@ -14,7 +14,7 @@ from lockgate.app.control import Control
 from lockgate.delivery.messages import PromoteVersion
 from lockgate.hub.kernel import require
 from lockgate.hub.messages import ExplainVersion, VersionAnswer
-from lockgate.registry.signing import CHUNK_BYTES
+from lockgate.registry.packages.signing import CHUNK_BYTES
 from tiny_project import MODEL, SBOM, TinyProject, flip, tiny_project
 
 V1 = "flight-delay@1.0.0"

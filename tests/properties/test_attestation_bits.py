@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from lockgate.core.digests import sha256
 from lockgate.core.journal import sign_checkpoint
 from lockgate.hub.messages import ProveVersion
-from lockgate.registry.signing import Attested, Statement
+from lockgate.registry.packages.signing import Attested, Statement
 from lockgate.testing.furnished import FurnishedStory
 from lockgate.testing.hub_world import MODEL_NAME, HubWorld
 from lockgate.testing.memory_blobs import MemoryBlobs

@@ -13,7 +13,7 @@ from lockgate.delivery.state import ENDPOINT
 from lockgate.hub.holdings import bodies_of
 from lockgate.hub.messages import VerifyAudit
 from lockgate.registry.messages import LiftHold
-from lockgate.registry.package import open_package
+from lockgate.registry.packages.package import open_package
 from lockgate.registry.state import VERSION, VersionState
 from lockgate.testing.house import House
 from lockgate.testing.hub_world import MODEL_NAME, OPERATOR

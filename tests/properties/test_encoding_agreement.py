@@ -10,7 +10,7 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lockgate.registry.contract import (
+from lockgate.registry.packages.contract import (
     InputField,
     InputRejected,
     ModelContract,

@@ -26,7 +26,7 @@ from lockgate.core.secrets import parse_secret_ref
 from lockgate.hub.authority import embedded
 from lockgate.hub.kernel import Hub
 from lockgate.pipeline.artifact import StepRecord
-from lockgate.registry.package import Package, open_package
+from lockgate.registry.packages.package import Package, open_package
 from lockgate.workshop.config import ConfigInvalid
 from lockgate.workshop.layout import Layout
 from lockgate.workshop.premises import Premises

@@ -34,7 +34,7 @@ from lockgate.hub.ports import CheckpointSink, Store
 from lockgate.hub.questions import Questions
 from lockgate.hub.refold import refold
 from lockgate.pipeline.artifact import StepRecord
-from lockgate.registry.ports import Verifier
+from lockgate.registry.packages.ports import Verifier
 from lockgate.registry.state import KEY, VersionState
 from lockgate.workshop.admission.facts import Facts
 from lockgate.workshop.config import RetentionTable, TrackerTable

@@ -52,7 +52,7 @@ class ServedFeatures(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FeatureInput(Protocol):
-    """An input of a model contract; `registry.contract.InputField` is one."""
+    """An input of a model contract; `registry.packages.contract.InputField` is one."""
 
     @property
     def name(self) -> str: ...

@@ -37,7 +37,7 @@ _N_SHOWN = 3
 
 
 class ContractInput(Protocol):
-    """An input of a model contract, as far as probe rows need it; `registry.contract.InputField` is one."""
+    """An input of a model contract, as far as probe rows need it; `registry.packages.contract.InputField` is one."""
 
     @property
     def name(self) -> str: ...

@@ -24,7 +24,7 @@ from lockgate.hub.table import KIND_BY_NAME, KINDS
 from lockgate.pipeline.artifact import RunRecord, RunStep, StepRecord, derived_rows
 from lockgate.pipeline.state import RUN
 from lockgate.registry.messages import CollectPackage
-from lockgate.registry.package import CONFIG_PATH, Descriptor, Manifest, path_of
+from lockgate.registry.packages.package import CONFIG_PATH, Descriptor, Manifest, path_of
 from lockgate.registry.reach import mentioned, package_descriptor, reachable, referring, require_package
 from lockgate.registry.state import MODEL, VERSION
 

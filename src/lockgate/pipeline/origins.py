@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from lockgate.features.definition import Definitions, service_fields, service_views
 from lockgate.features.trace import trace_view
 from lockgate.pipeline.recipe import Recipe, Sources
-from lockgate.registry.package import ColumnUse, InputTrace
+from lockgate.registry.packages.package import ColumnUse, InputTrace
 
 
 def input_traces(

@@ -24,7 +24,7 @@ from lockgate.features.hashes import semantic_hash, service_hash
 from lockgate.pipeline.code.closure import closure
 from lockgate.pipeline.code.source import SourceTree
 from lockgate.pipeline.graph import Node, in_order, wire_steps
-from lockgate.registry.contract import InputField, ModelContract, OutputField
+from lockgate.registry.packages.contract import InputField, ModelContract, OutputField
 
 #: Built-in steps and the word they go by in an argument list or an input.
 CONTRACT_STEP = "model_contract"

@@ -11,8 +11,6 @@ from lockgate.core.blobs import BlobStore
 from lockgate.core.digests import Digest, short
 from lockgate.core.errors import LockgateError, Unavailable
 from lockgate.core.messages import Reason
-from lockgate.registry.content.difference import minimum_bump
-from lockgate.registry.content.formats import Refused, scan_file
 from lockgate.registry.decide import AttestationFact, PackageFact
 from lockgate.registry.messages import (
     AttachAttestation,
@@ -21,10 +19,12 @@ from lockgate.registry.messages import (
     TracedColumn,
     TracedInput,
 )
-from lockgate.registry.package import Package, PackageConfig, check_form, open_package
-from lockgate.registry.ports import Verifier
+from lockgate.registry.packages.difference import minimum_bump
+from lockgate.registry.packages.formats import Refused, scan_file
+from lockgate.registry.packages.package import Package, PackageConfig, check_form, open_package
+from lockgate.registry.packages.ports import Verifier
+from lockgate.registry.packages.signing import SignatureInvalid, open_attestation, signers, verify_envelope
 from lockgate.registry.reach import mentioned
-from lockgate.registry.signing import SignatureInvalid, open_attestation, signers, verify_envelope
 from lockgate.registry.state import VersionState
 from lockgate.registry.trust import TrustFact
 

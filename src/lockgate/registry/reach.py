@@ -13,7 +13,7 @@ import msgspec
 
 from lockgate.core.blobs import BlobMissing
 from lockgate.core.digests import Digest, short
-from lockgate.registry.package import BuiltPackage, Descriptor
+from lockgate.registry.packages.package import BuiltPackage, Descriptor
 
 _DIGEST = re.compile(rb"sha256:[0-9a-f]{64}")
 MAX_READ_BYTES = 4 << 20

@@ -29,7 +29,7 @@ from lockgate.core.clock import Micros
 from lockgate.core.digests import Digest
 from lockgate.core.errors import LockgateError
 from lockgate.core.names import parse_endpoint, parse_version
-from lockgate.registry.contract import InputRejected, Matrix, RowEncoder
+from lockgate.registry.packages.contract import InputRejected, Matrix, RowEncoder
 from lockgate.serving.capture import Capture, Captures, Ledger
 from lockgate.serving.errors import ModelFailed
 from lockgate.serving.lookup import Lookup, Row

@@ -17,7 +17,7 @@ from lockgate.core.errors import (
     Unavailable,
     Unsupported,
 )
-from lockgate.registry.contract import InputRejected
+from lockgate.registry.packages.contract import InputRejected
 from lockgate.traffic.errors import ErrorClass
 
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from lockgate.core.blobs import BlobStore
 from lockgate.core.names import parse_version
 from lockgate.features.ports import OnlineStore
-from lockgate.registry.load import load_package
-from lockgate.registry.ports import Engine, Verifier
+from lockgate.registry.packages.load import load_package
+from lockgate.registry.packages.ports import Engine, Verifier
 from lockgate.serving.errors import PackageMisplaced, PackageUntrusted
 from lockgate.serving.lookup import Lookup
 from lockgate.serving.ports import ReadyPackage

@@ -20,8 +20,8 @@ from lockgate.core.digests import Digest
 from lockgate.core.errors import LockgateError
 from lockgate.features.online import known_at, values_at
 from lockgate.features.ports import Key, OnlineRow, OnlineStore
-from lockgate.registry.contract import InputField, InputRejected, ModelContract
-from lockgate.registry.package import OnlineView
+from lockgate.registry.packages.contract import InputField, InputRejected, ModelContract
+from lockgate.registry.packages.package import OnlineView
 from lockgate.serving.errors import EntityRejected, FeaturesUnavailable, ViewMisfit
 
 Row = dict[str, Any]

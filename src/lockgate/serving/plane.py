@@ -27,7 +27,7 @@ import msgspec
 from lockgate.core.clock import Micros, parse_iso
 from lockgate.core.digests import Digest
 from lockgate.core.errors import LockgateError, did_you_mean
-from lockgate.registry.contract import Matrix
+from lockgate.registry.packages.contract import Matrix
 from lockgate.serving import errors
 from lockgate.serving.capture import Outcome
 from lockgate.serving.endpoint import Endpoint, Serving

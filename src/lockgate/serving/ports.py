@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lockgate.core.digests import Digest
-from lockgate.registry.contract import Matrix, ModelContract
+from lockgate.registry.packages.contract import Matrix, ModelContract
 from lockgate.serving.lookup import Lookup
 from lockgate.traffic.plan import PackageRef
 

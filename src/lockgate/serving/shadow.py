@@ -21,7 +21,7 @@ import numpy as np
 
 from lockgate.core.clock import Micros
 from lockgate.core.errors import LockgateError
-from lockgate.registry.contract import Matrix
+from lockgate.registry.packages.contract import Matrix
 from lockgate.serving.capture import Capture, Outcome
 from lockgate.serving.endpoint import Runtime, ShadowCounts
 from lockgate.serving.errors import REFUSALS

@@ -28,7 +28,7 @@ from lockgate.hub.kernel import Folded, entry_bytes
 from lockgate.hub.messages import ChangesSince, ExplainVersion, ListVersions, Standing, Status, VerifyAudit
 from lockgate.hub.ports import Commit, Store, StoredEntry
 from lockgate.registry.messages import CommitPerson, RejectVersion
-from lockgate.registry.package import build_package
+from lockgate.registry.packages.package import build_package
 from lockgate.testing.clock import CountingIds
 from lockgate.testing.hub_world import (
     APPROVER,

@@ -1,4 +1,4 @@
-"""The contract of `registry.ports.Engine`, as tests. An engine passes by subclassing and bringing one model."""
+"""The contract of the port `Engine` of packages, as tests. An engine passes by subclassing and bringing one model."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from lockgate.registry.contract import Matrix, ModelContract
-from lockgate.registry.ports import Engine, ModelUnusable
+from lockgate.registry.packages.contract import Matrix, ModelContract
+from lockgate.registry.packages.ports import Engine, ModelUnusable
 
 
 class EngineCase(NamedTuple):

@@ -14,8 +14,8 @@ from lockgate.data.manifest import Column, Snapshot, SnapshotFile
 from lockgate.gates.messages import RecordEvidence
 from lockgate.hub.kernel import Hub
 from lockgate.pipeline.artifact import Artifact, RunRecord, RunStep
-from lockgate.registry.package import BuiltPackage, store_package
-from lockgate.registry.signing import PAYLOAD_TYPE, Envelope, store_signature
+from lockgate.registry.packages.package import BuiltPackage, store_package
+from lockgate.registry.packages.signing import PAYLOAD_TYPE, Envelope, store_signature
 from lockgate.testing.hub_world import DATASET, MODEL_NAME, Story
 from lockgate.testing.packages import tiny_model, tiny_package
 

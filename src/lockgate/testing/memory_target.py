@@ -12,7 +12,7 @@ from lockgate.core.blobs import BlobMissing
 from lockgate.core.digests import Digest
 from lockgate.core.errors import LockgateError
 from lockgate.core.names import parse_endpoint
-from lockgate.registry.contract import InputField, Matrix, ModelContract, OutputField
+from lockgate.registry.packages.contract import InputField, Matrix, ModelContract, OutputField
 from lockgate.serving.ports import Predict, ReadyPackage
 from lockgate.traffic.control_file import check_adopted
 from lockgate.traffic.errors import StalePlan

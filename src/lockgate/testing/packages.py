@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from lockgate.core.digests import canonical, sha256
-from lockgate.registry.contract import InputField, Matrix, ModelContract, OutputField, encode_rows
-from lockgate.registry.package import (
+from lockgate.registry.packages.contract import InputField, Matrix, ModelContract, OutputField, encode_rows
+from lockgate.registry.packages.package import (
     ENVIRONMENT_PATH,
     GOLDEN_PATH,
     ONNX_PATH,
@@ -25,7 +25,7 @@ from lockgate.registry.package import (
     build_package,
     encode_golden,
 )
-from lockgate.registry.ports import ModelUnusable
+from lockgate.registry.packages.ports import ModelUnusable
 
 CONTRACT = ModelContract(
     inputs=(

@@ -50,11 +50,11 @@ from lockgate.pipeline.graph import Node, Stage
 from lockgate.pipeline.messages import RecordRun
 from lockgate.pipeline.plan import Plan, plan
 from lockgate.pipeline.recipe import EVIDENCE_STEP, PACKAGE_STEP, Recipe, Sources, graph_of
-from lockgate.registry.content.sbom import sealed_bill
-from lockgate.registry.contract import OutputField
 from lockgate.registry.messages import CommitPerson, NameMakers, RegisterVersion
-from lockgate.registry.package import BuiltPackage, open_package
-from lockgate.registry.signing import package_facts, signature_envelope, store_signature
+from lockgate.registry.packages.contract import OutputField
+from lockgate.registry.packages.package import BuiltPackage, open_package
+from lockgate.registry.packages.signing import package_facts, signature_envelope, store_signature
+from lockgate.registry.sbom import sealed_bill
 from lockgate.registry.state import VersionState, earlier
 from lockgate.workshop.assembly import assemble_runner, environment_of
 from lockgate.workshop.config import ModelTable

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from lockgate.core.blobs import BlobStore
 from lockgate.core.clock import Clock, Ids
-from lockgate.registry.ports import Signer
+from lockgate.registry.packages.ports import Signer
 from lockgate.workshop.config import Config
 from lockgate.workshop.layout import Layout
 

@@ -22,7 +22,7 @@ from lockgate.pipeline.artifact import Artifact, RunRecord
 from lockgate.pipeline.execute import Progress, execute
 from lockgate.pipeline.graph import Node
 from lockgate.pipeline.recipe import PACKAGE_STEP, rebuild_graph
-from lockgate.registry.package import Package
+from lockgate.registry.packages.package import Package
 from lockgate.workshop.assembly import assemble_runner, environment_of
 from lockgate.workshop.premises import Premises
 from lockgate.workshop.unpacked import given, unpacked

@@ -29,7 +29,13 @@ from lockgate.pipeline.execute import execute
 from lockgate.pipeline.graph import Node
 from lockgate.pipeline.ports import StepCache
 from lockgate.pipeline.recipe import TRAINING_SET_STEP, Recipe, Sources, graph_of
-from lockgate.registry.package import CODE_PATH, ENVIRONMENT_PATH, INCLUDE_PREFIX, Package, unpack_tar
+from lockgate.registry.packages.package import (
+    CODE_PATH,
+    ENVIRONMENT_PATH,
+    INCLUDE_PREFIX,
+    Package,
+    unpack_tar,
+)
 from lockgate.workshop.assembly import assemble_runner, environment_of
 
 

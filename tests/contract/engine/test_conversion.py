@@ -19,7 +19,7 @@ from lockgate.adapters.engines.convert import (
     probe_rows,
 )
 from lockgate.adapters.engines.onnx_engine import OnnxEngine
-from lockgate.registry.contract import InputField, ModelContract, OutputField, encode_rows
+from lockgate.registry.packages.contract import InputField, ModelContract, OutputField, encode_rows
 
 N = 1500
 FOUR = ModelContract(

@@ -9,8 +9,8 @@ import pytest
 from lockgate.adapters.engines.convert import lightgbm_to_onnx
 from lockgate.adapters.engines.lightgbm_engine import LightGbmEngine
 from lockgate.adapters.engines.onnx_engine import OnnxEngine
-from lockgate.registry.contract import InputField, ModelContract, OutputField
-from lockgate.registry.ports import ModelUnusable
+from lockgate.registry.packages.contract import InputField, ModelContract, OutputField
+from lockgate.registry.packages.ports import ModelUnusable
 from lockgate.testing.engine_suite import EngineCase, EngineContract
 from lockgate.testing.packages import CONTRACT, TinyEngine, TinyPredictor, tiny_model
 

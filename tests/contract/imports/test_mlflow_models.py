@@ -27,8 +27,8 @@ from lockgate.adapters.imports.mlflow_sources import FolderSource
 from lockgate.core.digests import sha256
 from lockgate.core.errors import LockgateError
 from lockgate.core.names import ModelName
-from lockgate.registry.load import LoadedPackage, load_package
-from lockgate.registry.package import ENVIRONMENT_PATH, LIGHTGBM_PATH, ONNX_PATH, open_package
+from lockgate.registry.packages.load import LoadedPackage, load_package
+from lockgate.registry.packages.package import ENVIRONMENT_PATH, LIGHTGBM_PATH, ONNX_PATH, open_package
 from lockgate.testing.clock import CountingIds, FakeClock
 from lockgate.testing.memory_blobs import MemoryBlobs
 from lockgate.workshop.config import ModelTable

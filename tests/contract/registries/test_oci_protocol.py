@@ -28,8 +28,8 @@ from lockgate.adapters.registries.oci import (
     RegistryUnreachable,
 )
 from lockgate.core.digests import BadDigest, sha256
-from lockgate.registry.package import BuiltPackage
-from lockgate.registry.signing import signature_envelope, signature_referrer
+from lockgate.registry.packages.package import BuiltPackage
+from lockgate.registry.packages.signing import signature_envelope, signature_referrer
 from lockgate.testing.packages import tiny_package
 
 REPOSITORY = "team/model"

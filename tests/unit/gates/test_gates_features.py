@@ -10,7 +10,7 @@ import pytest
 from lockgate.core.digests import canonical, sha256
 from lockgate.gates.evidence import Evidence, Subject, explain
 from lockgate.gates.features import ServedFeature, ServedFeatures, ServedView, features_compat
-from lockgate.registry.contract import InputField
+from lockgate.registry.packages.contract import InputField
 
 BUILT = {"fleet": sha256(b"fleet"), "queue": sha256(b"queue")}
 INPUTS = (

@@ -14,8 +14,8 @@ from lockgate.core.digests import Digest, canonical, sha256
 from lockgate.gates.evidence import Evidence
 from lockgate.gates.features import ServedFeature, ServedFeatures, ServedView
 from lockgate.gates.scans.dossier import SECTIONS
-from lockgate.registry.contract import OutputField
-from lockgate.registry.package import (
+from lockgate.registry.packages.contract import OutputField
+from lockgate.registry.packages.package import (
     CODE_PATH,
     LIGHTGBM_PATH,
     ONNX_PATH,
@@ -26,7 +26,7 @@ from lockgate.registry.package import (
     pack_tar,
     store_package,
 )
-from lockgate.registry.ports import ModelUnusable
+from lockgate.registry.packages.ports import ModelUnusable
 from lockgate.testing.memory_blobs import MemoryBlobs
 from lockgate.testing.packages import (
     CONTRACT,

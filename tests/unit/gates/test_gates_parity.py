@@ -12,7 +12,13 @@ import pytest
 from lockgate.core.digests import canonical
 from lockgate.gates.evidence import MissingInput, explain
 from lockgate.gates.parity import golden, golden_rows, parity, probe_rows, runtime_parity
-from lockgate.registry.contract import InputField, ModelContract, OutputField, encode_columns, encode_rows
+from lockgate.registry.packages.contract import (
+    InputField,
+    ModelContract,
+    OutputField,
+    encode_columns,
+    encode_rows,
+)
 
 CONTRACT = ModelContract(
     inputs=(

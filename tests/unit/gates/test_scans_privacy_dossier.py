@@ -12,8 +12,8 @@ from lockgate.data.odcs import parse_contract
 from lockgate.gates.evidence import Evidence, explain
 from lockgate.gates.scans.dossier import SECTIONS, dossier_complete, is_written
 from lockgate.gates.scans.privacy import privacy_tags
-from lockgate.registry.contract import InputField
-from lockgate.registry.package import ColumnUse, InputTrace
+from lockgate.registry.packages.contract import InputField
+from lockgate.registry.packages.package import ColumnUse, InputTrace
 
 INPUTS = (
     InputField(name="age", dtype="int"),

@@ -22,8 +22,8 @@ from lockgate.gates.scans.advisories import (
     parse_advisories,
 )
 from lockgate.gates.scans.security import AdvisoryFile, is_too_old, security_deps, security_format
-from lockgate.registry.content.lock import Pinned
-from lockgate.registry.package import ModelForm
+from lockgate.registry.packages.lock import Pinned
+from lockgate.registry.packages.package import ModelForm
 
 SUBJECT = Subject(inputs={"package": sha256(b"package")})
 FORMS = (ModelForm(format="onnx", path="model/model.onnx"),)

@@ -16,7 +16,7 @@ from lockgate.governance.dossier.profile import ProfileInvalid, parse_profile, r
 from lockgate.hub.messages import CompileDossier
 from lockgate.hub.reports.dossier import compile_dossier
 from lockgate.registry.messages import TracedColumn, TracedInput
-from lockgate.registry.package import build_package, open_package, store_package
+from lockgate.registry.packages.package import build_package, open_package, store_package
 from lockgate.testing.hub_world import MODEL_NAME, HubWorld, Story, accepted, named_digest
 from lockgate.testing.memory_blobs import MemoryBlobs
 from lockgate.testing.packages import package_config, package_files

@@ -13,7 +13,7 @@ from lockgate.data.messages import EraseSnapshot, RecordSnapshot
 from lockgate.hub.audit import read_entry
 from lockgate.hub.messages import ChangesSince, ExplainVersion, VerifyAudit
 from lockgate.registry.messages import BlobsSwept, LiftHold
-from lockgate.registry.package import open_package
+from lockgate.registry.packages.package import open_package
 from lockgate.testing.clock import CountingIds
 from lockgate.testing.furnished import FurnishedStory
 from lockgate.testing.house import House

@@ -6,8 +6,8 @@ from lockgate.features.definition import Entity, Feature, FeatureService, Featur
 from lockgate.pipeline.code.source import SourceTree
 from lockgate.pipeline.origins import input_traces
 from lockgate.pipeline.recipe import Recipe, Sources
-from lockgate.registry.contract import OutputField
-from lockgate.registry.package import ColumnUse
+from lockgate.registry.packages.contract import OutputField
+from lockgate.registry.packages.package import ColumnUse
 
 PLANE = Entity("plane", keys=("tail",))
 FLEET = FeatureView(

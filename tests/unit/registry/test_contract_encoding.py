@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from lockgate.core.digests import canonical
-from lockgate.registry.contract import (
+from lockgate.registry.packages.contract import (
     ContractInvalid,
     InputField,
     InputRejected,

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from lockgate.core.digests import sha256
 from lockgate.core.semver import at_least
-from lockgate.registry.content.difference import NotComparable, differences, minimum_bump
-from lockgate.registry.contract import OutputField
-from lockgate.registry.package import (
+from lockgate.registry.packages.contract import OutputField
+from lockgate.registry.packages.difference import NotComparable, differences, minimum_bump
+from lockgate.registry.packages.package import (
     LIGHTGBM_PATH,
     ONNX_PATH,
     Layer,

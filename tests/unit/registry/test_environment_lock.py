@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from lockgate.registry.content.lock import LockUnreadable, Pinned, moved, parse_lock
+from lockgate.registry.packages.lock import LockUnreadable, Pinned, moved, parse_lock
 
 SECRET_PLACE = "://".join(("https", "user:" + "secret@example.org"))
 LOCK = b"""

@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 
 from lockgate.core.messages import Receipt
-from lockgate.registry.content import formats
-from lockgate.registry.content.formats import scan_file
+from lockgate.registry.packages import formats
+from lockgate.registry.packages.formats import scan_file
 from lockgate.testing.hub_world import MODEL_NAME, HubWorld, Story, rules_of
 
 

@@ -10,9 +10,9 @@ import pytest
 from lockgate.adapters.identity.keys import SigningKey
 from lockgate.core.blobs import BlobCorrupt, BlobMissing
 from lockgate.core.digests import canonical
-from lockgate.registry.contract import RowEncoder
-from lockgate.registry.load import EngineMissing, GoldenMismatch, LoadedPackage, load_package
-from lockgate.registry.package import (
+from lockgate.registry.packages.contract import RowEncoder
+from lockgate.registry.packages.load import EngineMissing, GoldenMismatch, LoadedPackage, load_package
+from lockgate.registry.packages.package import (
     GOLDEN_PATH,
     LIGHTGBM_PATH,
     ONNX_PATH,
@@ -28,8 +28,8 @@ from lockgate.registry.package import (
     open_package,
     store_package,
 )
-from lockgate.registry.ports import Engine, ModelUnusable
-from lockgate.registry.signing import SignatureInvalid, signature_envelope
+from lockgate.registry.packages.ports import Engine, ModelUnusable
+from lockgate.registry.packages.signing import SignatureInvalid, signature_envelope
 from lockgate.testing.memory_blobs import MemoryBlobs
 from lockgate.testing.packages import (
     CONTRACT,

@@ -10,7 +10,7 @@ import pytest
 
 from lockgate.core.blobs import BlobCorrupt, BlobMissing
 from lockgate.core.digests import canonical, sha256
-from lockgate.registry.package import (
+from lockgate.registry.packages.package import (
     CODE_PATH,
     CONFIG_PATH,
     GOLDEN_PATH,

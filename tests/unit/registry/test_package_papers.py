@@ -8,10 +8,9 @@ import pytest
 
 from lockgate.adapters.identity.keys import SigningKey
 from lockgate.core.digests import Digest, sha256
-from lockgate.registry.content.sbom import NoBill, attested_bill, sealed_bill
 from lockgate.registry.facts import package_fact
 from lockgate.registry.messages import RegisterVersion, TracedColumn
-from lockgate.registry.package import (
+from lockgate.registry.packages.package import (
     ENVIRONMENT_PATH,
     BuiltPackage,
     ColumnUse,
@@ -19,13 +18,14 @@ from lockgate.registry.package import (
     build_package,
     store_package,
 )
-from lockgate.registry.signing import (
+from lockgate.registry.packages.signing import (
     SBOM_PREDICATE,
     SignatureInvalid,
     open_attestation,
     signature_envelope,
     store_signature,
 )
+from lockgate.registry.sbom import NoBill, attested_bill, sealed_bill
 from lockgate.registry.state import Attestation
 from lockgate.testing.memory_blobs import MemoryBlobs
 from lockgate.testing.packages import package_config, package_files

@@ -12,9 +12,9 @@ import pytest
 import referencing
 
 from lockgate.core.digests import canonical, sha256
-from lockgate.registry.content.lock import Pinned
-from lockgate.registry.content.sbom import bill_of_materials
-from lockgate.registry.package import Package, open_package, store_package
+from lockgate.registry.packages.lock import Pinned
+from lockgate.registry.packages.package import Package, open_package, store_package
+from lockgate.registry.sbom import bill_of_materials
 from lockgate.testing.memory_blobs import MemoryBlobs
 from lockgate.testing.packages import tiny_package
 

@@ -10,8 +10,8 @@ from securesystemslib.signer import CryptoSigner
 
 from lockgate.adapters.identity.keys import SigningKey
 from lockgate.core.digests import canonical, sha256
-from lockgate.registry.package import store_package
-from lockgate.registry.signing import (
+from lockgate.registry.packages.package import store_package
+from lockgate.registry.packages.signing import (
     ENVELOPE_MEDIA_TYPE,
     PACKAGE_PREDICATE,
     PAYLOAD_TYPE,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from memory_control import MemoryControl
 
 from lockgate.core.errors import LockgateError
-from lockgate.registry.contract import InputField, ModelContract
+from lockgate.registry.packages.contract import InputField, ModelContract
 from lockgate.serving.endpoint import Endpoint
 from lockgate.serving.ports import ReadyPackage
 from lockgate.testing.memory_target import ONE_NUMBER, constant

@@ -11,8 +11,8 @@ import pytest
 from lockgate.core.digests import Digest, sha256
 from lockgate.core.errors import LockgateError
 from lockgate.features.ports import Key, OnlineRow, Value
-from lockgate.registry.contract import InputField, ModelContract, OutputField, RowEncoder
-from lockgate.registry.package import KeyField, OnlineView
+from lockgate.registry.packages.contract import InputField, ModelContract, OutputField, RowEncoder
+from lockgate.registry.packages.package import KeyField, OnlineView
 from lockgate.serving.endpoint import Recorder, Runtime
 from lockgate.serving.errors import EntityRejected, FeaturesUnavailable, ViewMisfit
 from lockgate.serving.lookup import Lookup

@@ -10,7 +10,7 @@ from memory_control import MemoryControl
 
 from lockgate.core.digests import canonical
 from lockgate.core.errors import LockgateError
-from lockgate.registry.contract import InputField, ModelContract, OutputField
+from lockgate.registry.packages.contract import InputField, ModelContract, OutputField
 from lockgate.serving import errors
 from lockgate.serving.endpoint import Endpoint
 from lockgate.serving.errors import REFUSALS

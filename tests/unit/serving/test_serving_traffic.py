@@ -15,8 +15,8 @@ from msgspec.structs import replace
 
 from lockgate.core.digests import Digest, canonical, sha256
 from lockgate.features.ports import OnlineRow
-from lockgate.registry.contract import InputField, ModelContract, OutputField
-from lockgate.registry.package import KeyField, OnlineView
+from lockgate.registry.packages.contract import InputField, ModelContract, OutputField
+from lockgate.registry.packages.package import KeyField, OnlineView
 from lockgate.serving.capture import CaptureLimits, Captures
 from lockgate.serving.endpoint import Endpoint
 from lockgate.serving.lookup import Lookup

@@ -8,8 +8,8 @@ import pytest
 
 from lockgate.adapters.identity.keys import SigningKey
 from lockgate.adapters.targets.local import LocalTarget
-from lockgate.registry.package import store_package
-from lockgate.registry.signing import SignatureInvalid, signature_envelope
+from lockgate.registry.packages.package import store_package
+from lockgate.registry.packages.signing import SignatureInvalid, signature_envelope
 from lockgate.serving.control import revoked_keys
 from lockgate.serving.errors import PackageUntrusted
 from lockgate.serving.loader import PackageLoader

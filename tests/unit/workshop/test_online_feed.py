@@ -14,7 +14,7 @@ from lockgate.core.digests import sha256
 from lockgate.features.definition import Entity, Feature, FeatureView
 from lockgate.features.join import cluster
 from lockgate.features.ports import OnlineRow
-from lockgate.registry.package import KeyField
+from lockgate.registry.packages.package import KeyField
 from lockgate.testing.memory_online import MemoryOnline
 from lockgate.workshop.online import Extent, Feed, KeyNotServable
 

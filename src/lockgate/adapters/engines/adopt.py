@@ -16,7 +16,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from lockgate.adapters.engines.onnx_engine import INPUT_NAME, OnnxEngine
 from lockgate.core.errors import Bug, Unsupported
-from lockgate.registry.contract import InputField, Matrix, ModelContract, OutputField
+from lockgate.registry.packages.contract import InputField, Matrix, ModelContract, OutputField
 
 OUTPUT_NAME = "answer"
 _N_PROBES = 64

@@ -32,7 +32,7 @@ from onnxmltools.convert.common.data_types import FloatTensorType
 
 from lockgate.adapters.engines.onnx_engine import INPUT_NAME, OnnxEngine
 from lockgate.core.errors import Bug, Unsupported
-from lockgate.registry.contract import InputField, Matrix, ModelContract, OutputField
+from lockgate.registry.packages.contract import InputField, Matrix, ModelContract, OutputField
 
 OUTPUT_NAME = "answer"
 _PLAIN = frozenset({"regression", "regression_l1", "huber", "quantile"})

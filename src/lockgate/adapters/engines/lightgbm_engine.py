@@ -11,8 +11,8 @@ import numpy.typing as npt
 from lightgbm import Booster
 from lightgbm.basic import LightGBMError
 
-from lockgate.registry.contract import Matrix, ModelContract
-from lockgate.registry.ports import ModelUnusable
+from lockgate.registry.packages.contract import Matrix, ModelContract
+from lockgate.registry.packages.ports import ModelUnusable
 
 
 class LightGbmEngine:

@@ -14,8 +14,8 @@ import numpy.typing as npt
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as native
 
-from lockgate.registry.contract import Matrix, ModelContract
-from lockgate.registry.ports import ModelUnusable
+from lockgate.registry.packages.contract import Matrix, ModelContract
+from lockgate.registry.packages.ports import ModelUnusable
 
 INPUT_NAME = "inputs"
 _FAILURES = (

@@ -24,7 +24,7 @@ from lockgate.hub.kernel import Hub
 from lockgate.pipeline.artifact import RunRecord
 from lockgate.pipeline.messages import RecordRun
 from lockgate.registry.messages import RegisterVersion
-from lockgate.registry.package import Manifest
+from lockgate.registry.packages.package import Manifest
 
 _NAMED = re.compile(rb"sha256:[0-9a-f]{64}")
 _STAY_HERE = frozenset({"view", "join", "alias"})

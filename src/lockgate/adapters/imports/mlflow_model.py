@@ -19,8 +19,8 @@ import msgspec
 import yaml
 
 from lockgate.core.errors import Invalid, NotFound, Unsupported
-from lockgate.registry.contract import InputField, InputType, ModelContract, OutputField
 from lockgate.registry.messages import Origin
+from lockgate.registry.packages.contract import InputField, InputType, ModelContract, OutputField
 
 MLMODEL = "MLmodel"
 REQUIREMENTS = "requirements.txt"

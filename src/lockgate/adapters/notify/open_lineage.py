@@ -34,7 +34,7 @@ from lockgate.hub.ports import Journal
 from lockgate.pipeline.messages import RunFinished
 from lockgate.pipeline.state import RUN
 from lockgate.registry.messages import PackageImported, VersionRegistered
-from lockgate.registry.package import ColumnUse, PackageConfig, open_package
+from lockgate.registry.packages.package import ColumnUse, PackageConfig, open_package
 from lockgate.registry.state import IMPORT, VersionState
 
 CONTENT_TYPE = "application/json"

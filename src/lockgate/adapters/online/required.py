@@ -1,6 +1,6 @@
 """What a package needs of the online store, told fast: `status` asks it, and must not load what training loads.
 
-So the package's own description is read here without the types of `registry.package`, whose contract brings NumPy.
+So the package's own description is read here without the types of `registry.packages`, whose contract brings NumPy.
 The blobs are verified as everywhere.
 """
 

@@ -25,7 +25,7 @@ import msgspec
 from lockgate.core.blobs import BlobCorrupt
 from lockgate.core.digests import BadDigest, Digest, canonical, check_digest, sha256
 from lockgate.core.errors import Forbidden, Invalid, LockgateError, NotFound, Unavailable, Unsupported
-from lockgate.registry.package import MANIFEST_TYPE, Descriptor
+from lockgate.registry.packages.package import MANIFEST_TYPE, Descriptor
 
 INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
 CHUNK_BYTES = 16 * 1024 * 1024

@@ -24,7 +24,7 @@ from lockgate.core.blobs import BlobStore
 from lockgate.core.digests import canonical
 from lockgate.core.errors import Invalid, Unsupported
 from lockgate.pipeline.artifact import Artifact
-from lockgate.registry.contract import ModelContract
+from lockgate.registry.packages.contract import ModelContract
 
 ROWS_PER_GROUP = 131_072
 _REMEDIES = {

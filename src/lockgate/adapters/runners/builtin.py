@@ -37,8 +37,8 @@ from lockgate.pipeline.code.closure import closure
 from lockgate.pipeline.graph import Node
 from lockgate.pipeline.origins import input_traces
 from lockgate.pipeline.recipe import Recipe, Sources, model_contract, upstream, view_hashes
-from lockgate.registry.contract import ModelContract
-from lockgate.registry.package import (
+from lockgate.registry.packages.contract import ModelContract
+from lockgate.registry.packages.package import (
     CODE_PATH,
     ENVIRONMENT_PATH,
     GOLDEN_PATH,
@@ -54,7 +54,7 @@ from lockgate.registry.package import (
     pack_tar,
     store_package,
 )
-from lockgate.registry.ports import Engine
+from lockgate.registry.packages.ports import Engine
 
 N_GOLDEN = 16
 # The answers of two runtimes on golden rows may differ by the rounding of float32 sums.

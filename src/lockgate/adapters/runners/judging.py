@@ -32,7 +32,7 @@ from lockgate.gates.scans.dossier import dossier_complete
 from lockgate.gates.scans.privacy import privacy_tags
 from lockgate.gates.scans.security import AdvisoryFile, security_deps, security_format
 from lockgate.gates.slices import MAX_SLICES, by_slice
-from lockgate.registry.package import (
+from lockgate.registry.packages.package import (
     CODE_PATH,
     ENVIRONMENT_PATH,
     GOLDEN_PATH,
@@ -42,7 +42,7 @@ from lockgate.registry.package import (
     open_package,
     unpack_tar,
 )
-from lockgate.registry.ports import Engine
+from lockgate.registry.packages.ports import Engine
 
 N_LATENCY_REQUESTS = 2000
 _N_BASES = 8

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lockgate.registry.contract import ModelContract, RowEncoder, encode_columns
-from lockgate.registry.ports import Engine
+from lockgate.registry.packages.contract import ModelContract, RowEncoder, encode_columns
+from lockgate.registry.packages.ports import Engine
 
 _WARM_UP = 50
 

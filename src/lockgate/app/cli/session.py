@@ -165,7 +165,7 @@ class Session:
 
     def package(self, digest: Digest) -> Any:
         """Open a package; its manifest and description are verified. Loaded on use: it brings NumPy along."""
-        return resolve("lockgate.registry.package:open_package")(digest, self.blobs)
+        return resolve("lockgate.registry.packages.package:open_package")(digest, self.blobs)
 
     @functools.cached_property
     def working(self) -> Hub:

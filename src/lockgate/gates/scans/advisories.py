@@ -19,7 +19,7 @@ import msgspec
 from packaging.version import InvalidVersion, Version
 
 from lockgate.core.errors import Invalid
-from lockgate.registry.content.lock import Pinned, normalised
+from lockgate.registry.packages.lock import Pinned, normalised
 
 Severity = Literal["low", "moderate", "high", "critical", "unknown"]
 

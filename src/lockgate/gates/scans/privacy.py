@@ -16,9 +16,9 @@ import msgspec
 from lockgate.data.contract import ContractColumn, DataContract
 from lockgate.gates.evidence import ANYTHING, Evidence, MissingInput, Subject, guarded, record
 from lockgate.gates.messages import Verdict
-from lockgate.registry.contract import InputField
 from lockgate.registry.messages import HOW
-from lockgate.registry.package import InputTrace
+from lockgate.registry.packages.contract import InputField
+from lockgate.registry.packages.package import InputTrace
 
 GATE = "privacy.tags"
 _METRIC = "n_without_purpose"

@@ -1,7 +1,7 @@
 """Gates `security.format` and `security.deps`: nothing in the package runs when it is read, and none of the code it was
 built with is known to have holes.
 
-The first looks at every byte of the package by an allowlist (`registry.content.formats`). The second holds the lock of
+The first looks at every byte of the package by an allowlist (`registry.packages.formats`). The second holds the lock of
 the environment against advisories that the project keeps in a file. The day of the newest advisory is part of the
 evidence: a scan is worth what its source is. With a file older than the project allows, or without one, the scan did
 not take place, which is an error and never a pass.
@@ -20,9 +20,9 @@ from lockgate.core.errors import LockgateError
 from lockgate.gates.evidence import ANYTHING, Evidence, MissingInput, Subject, guarded, record
 from lockgate.gates.messages import Verdict
 from lockgate.gates.scans.advisories import LEVELS, Advisory, Hole, Severity, holes, newest, parse_advisories
-from lockgate.registry.content.formats import Refused, scan_file
-from lockgate.registry.content.lock import parse_lock
-from lockgate.registry.package import FormatRefused, ModelForm, check_form
+from lockgate.registry.packages.formats import Refused, scan_file
+from lockgate.registry.packages.lock import parse_lock
+from lockgate.registry.packages.package import FormatRefused, ModelForm, check_form
 
 FORMAT, DEPS = "security.format", "security.deps"
 _N_SHOWN = 20

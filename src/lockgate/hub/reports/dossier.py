@@ -19,12 +19,12 @@ from lockgate.gates.messages import EvidenceLine
 from lockgate.gates.scans.dossier import SECTIONS, is_written
 from lockgate.governance.dossier.document import Dossier, Section, Table
 from lockgate.hub.messages import DossierFacts
-from lockgate.registry.content.lock import LockUnreadable, parse_lock
-from lockgate.registry.contract import InputField
 from lockgate.registry.makers import maker_texts
 from lockgate.registry.messages import HOW
-from lockgate.registry.package import ENVIRONMENT_PATH, INCLUDE_PREFIX, Package, PackageConfig
-from lockgate.registry.signing import SBOM_PREDICATE
+from lockgate.registry.packages.contract import InputField
+from lockgate.registry.packages.lock import LockUnreadable, parse_lock
+from lockgate.registry.packages.package import ENVIRONMENT_PATH, INCLUDE_PREFIX, Package, PackageConfig
+from lockgate.registry.packages.signing import SBOM_PREDICATE
 
 _TITLES: Mapping[str, str] = {
     "intended_use": "Intended use",

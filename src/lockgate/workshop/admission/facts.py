@@ -31,7 +31,7 @@ from lockgate.pipeline.decide import SAME_ROWS_FACT
 from lockgate.registry.decide import ATTESTATION_FACT, PACKAGE_FACT
 from lockgate.registry.facts import attestation_fact, package_fact, signature_fact, trust_fact
 from lockgate.registry.messages import AttachAttestation, CollectPackage, RegisterVersion, SignVersion
-from lockgate.registry.ports import Verifier
+from lockgate.registry.packages.ports import Verifier
 from lockgate.registry.state import KEY, MODEL, VERSION
 from lockgate.registry.trust import TRUST_FACT, load_reasons
 

@@ -31,9 +31,9 @@ from lockgate.adapters.runners.probe import PackageProbe
 from lockgate.core.digests import Digest, canonical, digest_of, sha256
 from lockgate.core.names import ModelName
 from lockgate.gates.parity import probe_rows
-from lockgate.registry.contract import ModelContract, OutputField
 from lockgate.registry.messages import Origin
-from lockgate.registry.package import (
+from lockgate.registry.packages.contract import ModelContract, OutputField
+from lockgate.registry.packages.package import (
     ENVIRONMENT_PATH,
     GOLDEN_PATH,
     INCLUDE_PREFIX,
@@ -47,7 +47,7 @@ from lockgate.registry.package import (
     encode_golden,
     store_package,
 )
-from lockgate.registry.signing import signature_envelope, store_signature
+from lockgate.registry.packages.signing import signature_envelope, store_signature
 from lockgate.workshop.config import ModelTable
 from lockgate.workshop.premises import Premises
 

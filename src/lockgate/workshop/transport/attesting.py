@@ -9,8 +9,8 @@ from typing import NamedTuple
 from lockgate.adapters.identity.keys import KeyMissing
 from lockgate.core.errors import Invalid, NotFound, did_you_mean
 from lockgate.core.messages import Reason
-from lockgate.registry.ports import Signer, Verifier
-from lockgate.registry.signing import PAYLOAD_TYPE, SignatureInvalid, seal, unseal
+from lockgate.registry.packages.ports import Signer, Verifier
+from lockgate.registry.packages.signing import PAYLOAD_TYPE, SignatureInvalid, seal, unseal
 from lockgate.workshop.transport.statements import KINDS, Claim, Kind, Words
 
 

@@ -21,7 +21,7 @@ from lockgate.adapters.registries.oci import Held, InFile, Login, OciReference, 
 from lockgate.core.blobs import BlobStore
 from lockgate.core.digests import Digest, sha256
 from lockgate.core.errors import Invalid
-from lockgate.registry.package import (
+from lockgate.registry.packages.package import (
     ARTIFACT_TYPE,
     MANIFEST_TYPE,
     BuiltPackage,
@@ -31,8 +31,8 @@ from lockgate.registry.package import (
     manifest_of,
     open_package,
 )
-from lockgate.registry.ports import Signer, Verifier
-from lockgate.registry.signing import (
+from lockgate.registry.packages.ports import Signer, Verifier
+from lockgate.registry.packages.signing import (
     ENVELOPE_MEDIA_TYPE,
     PACKAGE_PREDICATE,
     package_facts,

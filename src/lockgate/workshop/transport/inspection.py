@@ -20,7 +20,7 @@ from lockgate.core.blobs import BlobCorrupt, BlobMissing, BlobStore
 from lockgate.core.digests import Digest, check_digest, short
 from lockgate.core.errors import NotFound, Unsupported
 from lockgate.core.journal import NoteVerifier
-from lockgate.registry.package import (
+from lockgate.registry.packages.package import (
     ARTIFACT_TYPE,
     Descriptor,
     LayerCorrupt,
@@ -30,8 +30,8 @@ from lockgate.registry.package import (
     manifest_of,
     open_package,
 )
-from lockgate.registry.ports import Verifier
-from lockgate.registry.signing import (
+from lockgate.registry.packages.ports import Verifier
+from lockgate.registry.packages.signing import (
     CHUNK_BYTES,
     ENVELOPE_MEDIA_TYPE,
     PACKAGE_PREDICATE,

@@ -34,8 +34,8 @@ from lockgate.hub.messages import ProvedEntry
 from lockgate.hub.ports import StoredEntry
 from lockgate.pipeline.messages import RunFinished
 from lockgate.registry.messages import VersionRegistered
-from lockgate.registry.package import PackageConfig, manifest_of, open_package
-from lockgate.registry.signing import Attested, Statement, statement_bytes
+from lockgate.registry.packages.package import PackageConfig, manifest_of, open_package
+from lockgate.registry.packages.signing import Attested, Statement, statement_bytes
 
 PROVENANCE = "https://slsa.dev/provenance/v1"
 TEST_RESULT = "https://in-toto.io/attestation/test-result/v0.1"

@@ -15,11 +15,11 @@ from lockgate.app.cli.verbs.supply import carry
 from lockgate.core.digests import short
 from lockgate.core.names import parse_endpoint, parse_version
 from lockgate.hub.messages import ExplainVersion, VersionAnswer
-from lockgate.registry.content.difference import differences
-from lockgate.registry.content.lock import LockUnreadable, moved, parse_lock
-from lockgate.registry.content.sbom import attested_bill
 from lockgate.registry.messages import SignVersion
-from lockgate.registry.package import ENVIRONMENT_PATH, GOLDEN_PATH, Package, decode_golden
+from lockgate.registry.packages.difference import differences
+from lockgate.registry.packages.lock import LockUnreadable, moved, parse_lock
+from lockgate.registry.packages.package import ENVIRONMENT_PATH, GOLDEN_PATH, Package, decode_golden
+from lockgate.registry.sbom import attested_bill
 from lockgate.workshop.rebuild import rebuild, require_inputs
 from lockgate.workshop.transport.carriage import lay_out, sign_again
 

@@ -25,7 +25,7 @@ from lockgate.delivery.messages import (
 )
 from lockgate.delivery.rollouts.verdict import GuardVerdict
 from lockgate.hub.messages import RolloutAnswer, ShowRollout
-from lockgate.registry.package import GOLDEN_PATH, decode_golden
+from lockgate.registry.packages.package import GOLDEN_PATH, decode_golden
 from lockgate.traffic.errors import TargetUnavailable
 
 

@@ -33,7 +33,7 @@ from lockgate.hub.messages import (
     VersionProofs,
 )
 from lockgate.registry.messages import AttachAttestation, RegisterVersion
-from lockgate.registry.ports import Verifier
+from lockgate.registry.packages.ports import Verifier
 from lockgate.workshop.config import NoProject
 from lockgate.workshop.transport.attesting import Attesting, Required, unmet
 from lockgate.workshop.transport.carriage import envelopes_of, fetch, login_to, take_in

@@ -22,8 +22,14 @@ import msgspec
 from lockgate.core.blobs import BlobStore
 from lockgate.core.digests import Digest, canonical, sha256
 from lockgate.core.errors import Corrupt
-from lockgate.registry.package import MANIFEST_TYPE, BuiltPackage, Descriptor, Manifest, store_package
-from lockgate.registry.ports import Signer, Verifier
+from lockgate.registry.packages.package import (
+    MANIFEST_TYPE,
+    BuiltPackage,
+    Descriptor,
+    Manifest,
+    store_package,
+)
+from lockgate.registry.packages.ports import Signer, Verifier
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PAYLOAD_TYPE = "application/vnd.in-toto+json"

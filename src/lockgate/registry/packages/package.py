@@ -28,7 +28,7 @@ import msgspec
 from lockgate.core.blobs import BlobCorrupt, BlobMissing, BlobStore
 from lockgate.core.digests import Digest, canonical, sha256
 from lockgate.core.errors import Corrupt, Invalid, NotFound, Unsupported, did_you_mean
-from lockgate.registry.contract import ModelContract
+from lockgate.registry.packages.contract import ModelContract
 
 PACKAGE_SCHEMA = "lockgate.package/1"
 GOLDEN_SCHEMA = "lockgate.golden/1"

@@ -18,8 +18,8 @@ import msgspec
 from lockgate.core.digests import canonical
 from lockgate.core.errors import Invalid
 from lockgate.core.semver import Bump, largest
-from lockgate.registry.contract import InputField, compare_contracts
-from lockgate.registry.package import CONFIG_PATH, INCLUDE_PREFIX, Package
+from lockgate.registry.packages.contract import InputField, compare_contracts
+from lockgate.registry.packages.package import CONFIG_PATH, INCLUDE_PREFIX, Package
 
 Section = Literal["contract", "features", "code", "params", "data", "environment", "artifact"]
 

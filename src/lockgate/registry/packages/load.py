@@ -22,8 +22,8 @@ import numpy as np
 from lockgate.core.blobs import BlobStore
 from lockgate.core.digests import Digest
 from lockgate.core.errors import Corrupt, Unsupported
-from lockgate.registry.contract import InputRejected, RowEncoder
-from lockgate.registry.package import (
+from lockgate.registry.packages.contract import InputRejected, RowEncoder
+from lockgate.registry.packages.package import (
     GOLDEN_PATH,
     Golden,
     ModelForm,
@@ -33,8 +33,8 @@ from lockgate.registry.package import (
     decode_golden,
     open_package,
 )
-from lockgate.registry.ports import Engine, ModelUnusable, Predictor, Verifier
-from lockgate.registry.signing import verify_any
+from lockgate.registry.packages.ports import Engine, ModelUnusable, Predictor, Verifier
+from lockgate.registry.packages.signing import verify_any
 
 
 class EngineMissing(Unsupported):

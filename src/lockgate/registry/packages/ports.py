@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lockgate.core.errors import Invalid
-from lockgate.registry.contract import Matrix, ModelContract
+from lockgate.registry.packages.contract import Matrix, ModelContract
 
 
 class ModelUnusable(Invalid):
@@ -24,7 +24,7 @@ class Predictor(Protocol):
         """One answer per row.
 
         Args:
-            matrix: (n, k) float32, as `registry.contract` encodes it; n may be 0.
+            matrix: (n, k) float32, as `registry.packages.contract` encodes it; n may be 0.
         Returns:
             (n,) float64: the probability of the positive class, or the value, as the contract says.
         Raises:

@@ -16,12 +16,12 @@ from lockgate.core.digests import Digest, sha256
 from lockgate.core.errors import NotFound
 from lockgate.core.names import parse_version
 from lockgate.core.version import VERSION_OF_LOCKGATE
-from lockgate.registry.content.lock import LockUnreadable, Pinned, parse_lock
-from lockgate.registry.contract import ModelContract
 from lockgate.registry.messages import AttachAttestation
-from lockgate.registry.package import ENVIRONMENT_PATH, BuiltPackage, Package, open_package
-from lockgate.registry.ports import Signer, Verifier
-from lockgate.registry.signing import (
+from lockgate.registry.packages.contract import ModelContract
+from lockgate.registry.packages.lock import LockUnreadable, Pinned, parse_lock
+from lockgate.registry.packages.package import ENVIRONMENT_PATH, BuiltPackage, Package, open_package
+from lockgate.registry.packages.ports import Signer, Verifier
+from lockgate.registry.packages.signing import (
     PAYLOAD_TYPE,
     SBOM_PREDICATE,
     open_attestation,
