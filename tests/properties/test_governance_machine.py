@@ -78,6 +78,7 @@ class Right:
     until: int
     due: int
     second: str = ""
+    used: bool = False
     reviewed: bool = False
 
 
@@ -295,7 +296,8 @@ class GovernanceMachine(RuleBasedStateMachine):
         elif right.reviewed:
             assert receipt.events == ()
         else:
-            allowed = self.is_person(actor) and actor not in (right.by, right.second)
+            let_in_own = right.used and actor == AUTHOR
+            allowed = self.is_person(actor) and actor not in (right.by, right.second) and not let_in_own
             assert (receipt.refusal is None) == allowed
             right.reviewed = allowed
 
@@ -310,13 +312,14 @@ class GovernanceMachine(RuleBasedStateMachine):
             right is not None
             and not right.reviewed
             and self.is_person(actor)
-            and bool(right.second)
+            and right.second not in ("", AUTHOR)
             and actor in (right.by, right.second)
             and before < right.until
             and not self.told.is_frozen(before)
         )
         assert (receipt.refusal is None) == allowed, receipt.refusal
-        if allowed:
+        if right is not None and allowed:
+            right.used = True
             accepted(self.story.confirm("prod", applied=False))
 
     @rule()
@@ -377,6 +380,7 @@ class GovernanceMachine(RuleBasedStateMachine):
         if slip == "too late":
             self.time_passes(0.2)
         self.release_by_two("dee" if slip == "somebody else" else "bob", number)
+        self.review(AUTHOR, number)
         self.review("cy" if slip == "alone" else "dee", number)
 
     @rule(days=st.sampled_from([0.1, 1, 3, 10]))

@@ -51,7 +51,8 @@ from lockgate.delivery.state import (
     Rollout,
 )
 from lockgate.delivery.way_back import call_off, capture_of, served_of, undo_rollback
-from lockgate.governance.break_glass import expired, frozen_reasons, named_right
+from lockgate.governance.break_glass import close_review as close
+from lockgate.governance.break_glass import expired, frozen_reasons, named_right, needs_break_glass
 from lockgate.governance.decide import approve_version as approve
 from lockgate.governance.decide import bound_of, needs_approve, policy_of
 from lockgate.governance.judgement import (
@@ -62,6 +63,7 @@ from lockgate.governance.judgement import (
 )
 from lockgate.governance.messages import (
     ApproveVersion,
+    CloseReview,
     ConsumerSignedOff,
     ReleasePlanWritten,
     SignOff,
@@ -87,7 +89,7 @@ from lockgate.governance.tickets.tracker import (
     ticket_reasons,
 )
 from lockgate.registry.decide import known_version, model_of, wrong_state
-from lockgate.registry.makers import makers_of, not_by_a_maker
+from lockgate.registry.makers import maker_refs, makers_of, not_by_a_maker
 from lockgate.registry.state import MODEL, VERSION, VersionState
 from lockgate.registry.trust import (
     TRUST_FACT,
@@ -323,6 +325,39 @@ def _second_of_two(
             remedy=f"break the glass again, with another second person: lockgate break-glass {endpoint.endpoint}",
         )
     ]
+
+
+def needs_review(command: CloseReview, docs: Docs) -> tuple[DocRef, ...]:
+    """What the review reads, and who made what went out by the right."""
+    every = DocRef(RELEASE.name, f"{command.environment}/{command.model}#*")
+    refs = [
+        *needs_break_glass(command, docs),
+        every,
+        DocRef(ENVIRONMENT.name, command.environment),
+    ]
+    for version in _let_in(docs, command) if docs.has(every) else ():
+        refs += maker_refs(docs, version)
+    return tuple(dict.fromkeys(refs))
+
+
+def _let_in(docs: Docs, command: CloseReview) -> tuple[str, ...]:
+    """The versions that went out by a right, each once."""
+    releases = docs.all(RELEASE, f"{command.environment}/{command.model}#")
+    return tuple(dict.fromkeys(one.version for one in releases if one.break_glass == f"B-{command.number}"))
+
+
+def close_review(docs: Docs, command: CloseReview, context: Context) -> Decision | Refusal:
+    """The end of an emergency's review; nobody reviews that what he made was let in."""
+    policy, environment = (
+        docs.get(POLICY, command.model.partition("/")[0]),
+        docs.get(ENVIRONMENT, command.environment),
+    )
+    let_in = []
+    for key in _let_in(docs, command):
+        version = docs.get(VERSION, key)
+        assert version is not None and policy is not None and environment is not None, "it was released there"
+        let_in.append(makers_there(docs, version, environment, policy))
+    return close(docs, command, context, let_in)
 
 
 def needs_approval(command: ApproveVersion, docs: Docs) -> tuple[DocRef, ...]:

@@ -24,6 +24,7 @@ from lockgate.governance.messages import (
     SecondBreakGlass,
 )
 from lockgate.governance.state import BREAK_GLASS, POLICY, BreakGlassState
+from lockgate.registry.makers import Makers, not_by_a_maker
 from lockgate.registry.state import MODEL
 
 _HOUR_US = 3600 * 1_000_000
@@ -135,7 +136,14 @@ def second_break_glass(docs: Docs, command: SecondBreakGlass, context: Context) 
     return Decision((BreakGlassSeconded(model=command.model, number=command.number),))
 
 
-def close_review(docs: Docs, command: CloseReview, context: Context) -> Decision | Refusal:
+def close_review(
+    docs: Docs, command: CloseReview, context: Context, let_in: Iterable[Makers] = ()
+) -> Decision | Refusal:
+    """The end of a review, by a person who neither took part nor made what the emergency let in.
+
+    Args:
+        let_in: who made each version that went out by this right.
+    """
     right = named_right(docs, command.model, command.environment, command.number)
     if isinstance(right, Refusal):
         return right
@@ -144,6 +152,8 @@ def close_review(docs: Docs, command: CloseReview, context: Context) -> Decision
     reasons = by_a_person(context)
     if context.actor in (right.broken_by, right.seconded_by):
         reasons.append(_took_part(context.actor, right, "review it"))
+    for makers in let_in:
+        reasons += not_by_a_maker(context, makers, f"review {right.name}, which let it in")
     if not command.finding.strip():
         reasons.append(
             Reason(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import get_args
 
 from lockgate.core.clock import iso
 from lockgate.core.digests import Digest
@@ -33,7 +34,7 @@ from lockgate.governance.messages import (
     VersionDeclined,
 )
 from lockgate.governance.policies.laxity import differing, laxer
-from lockgate.governance.policies.policy import complaints, named
+from lockgate.governance.policies.policy import Sensitivity, complaints, named
 from lockgate.governance.state import (
     APPROVAL,
     POLICY,
@@ -229,7 +230,13 @@ def validate_version(docs: Docs, command: ValidateVersion, context: Context) -> 
 
 
 def needs_lift(command: LiftQuarantine, docs: Docs) -> tuple[DocRef, ...]:
-    return (*registry.needs_lift(command, docs), DocRef(EVIDENCE.name, evidence_key(command.version)))
+    model = model_of(command.version)
+    return (
+        *registry.needs_lift(command, docs),
+        DocRef(EVIDENCE.name, evidence_key(command.version)),
+        DocRef(MODEL.name, str(model)),
+        DocRef(POLICY.name, model.namespace),
+    )
 
 
 def lift_quarantine(docs: Docs, command: LiftQuarantine, context: Context) -> Decision | Refusal:
@@ -237,7 +244,7 @@ def lift_quarantine(docs: Docs, command: LiftQuarantine, context: Context) -> De
 
     Where names are only claimed, that is left to the people.
     """
-    decided = registry.lift_quarantine(docs, command, context)
+    decided = registry.lift_quarantine(docs, command, context, strict=_knows_makers(docs, command.version))
     version, evidence = docs.get(VERSION, command.version), docs.get(EVIDENCE, evidence_key(command.version))
     if isinstance(decided, Refusal) or context.claimed or version is None:
         return decided
@@ -254,6 +261,16 @@ def lift_quarantine(docs: Docs, command: LiftQuarantine, context: Context) -> De
             remedy=f"lockgate judge {command.version}",
         )
     )
+
+
+def _knows_makers(docs: Docs, key: str) -> bool:
+    """Whether the policy asks, anywhere that a version may get to, to know who made it."""
+    version, model = docs.get(VERSION, key), docs.get(MODEL, str(model_of(key)))
+    policy = docs.get(POLICY, model_of(key).namespace)
+    if version is None or model is None or policy is None or version.claimed:
+        return False
+    rule = policy.policy.rule(model.tier)
+    return any(rule.knows_makers(sensitivity) for sensitivity in get_args(Sensitivity))
 
 
 def needs_approve(

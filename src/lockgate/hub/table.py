@@ -143,7 +143,7 @@ HANDLERS: tuple[Handler[Any], ...] = (
     Handler(
         governance_messages.SecondBreakGlass, break_glass.needs_break_glass, break_glass.second_break_glass
     ),
-    Handler(governance_messages.CloseReview, break_glass.needs_break_glass, break_glass.close_review),
+    Handler(governance_messages.CloseReview, delivery.needs_review, delivery.close_review),
     Handler(delivery_messages.DeclareEnvironment, declare.needs_environment, declare.declare_environment),
     Handler(delivery_messages.DeclareEndpoint, declare.needs_endpoint, declare.declare_endpoint),
     Handler(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import cast, get_args
 
 import msgspec
@@ -11,7 +12,14 @@ from lockgate.core.digests import Digest, digest_of, short
 from lockgate.core.documents import DocRef, Docs
 from lockgate.core.messages import Context, Decision, Reason, Refusal, refuse
 from lockgate.core.names import ModelName, VersionRef, check_full, parse_model, parse_version
-from lockgate.registry.makers import maker_of, starters, untellable
+from lockgate.registry.makers import (
+    maker_of,
+    maker_refs,
+    makers_of,
+    not_by_a_maker,
+    starters,
+    untellable,
+)
 from lockgate.registry.makers import name_makers as makers_named
 from lockgate.registry.messages import (
     AttachAttestation,
@@ -93,7 +101,14 @@ Agreement = Decision | tuple[LoweringAgreed, ...]
 
 
 def proposed_lowering(
-    docs: Docs, context: Context, subject: str, before: object, after: object, lowers: list[str]
+    docs: Docs,
+    context: Context,
+    subject: str,
+    before: object,
+    after: object,
+    lowers: list[str],
+    *,
+    counts: Callable[[str], bool] = lambda actor: True,
 ) -> Agreement:
     """The proposal of what asks for less; what is recorded before it may count, as it does for a second person. Each
     proposal is agreed to once.
@@ -104,13 +119,15 @@ def proposed_lowering(
     Args:
         subject: as in `LoweringProposed`; declare the `LOWERING` of that name.
         lowers: in what it asks for less, one line each.
+        counts: whether somebody may be the one who proposed it.
     """
     if not lowers or context.claimed:
         return ()
     base, wanted, known = digest_of(before), digest_of(after), docs.get(LOWERING, subject)
     kind, _, name = subject.partition(" ")
     model = name.partition("@")[0] if kind in ("model", "version") else name.partition("/")[2]
-    if known is not None and not known.agreed_by and (known.base, known.wanted) == (base, wanted):
+    same = known is not None and not known.agreed_by and (known.base, known.wanted) == (base, wanted)
+    if known is not None and same and counts(known.proposed_by):
         if not context.person or known.proposed_by == context.actor:
             return Decision(())
         return (LoweringAgreed(subject=subject, model=model, proposed_by=known.proposed_by),)
@@ -366,14 +383,20 @@ def quarantine_version(docs: Docs, command: QuarantineVersion, context: Context)
 
 
 def needs_lift(command: LiftQuarantine, docs: Docs) -> tuple[DocRef, ...]:
-    return (DocRef(VERSION.name, command.version), DocRef(LOWERING.name, f"version {command.version}"))
+    return (*maker_refs(docs, command.version), DocRef(LOWERING.name, f"version {command.version}"))
 
 
-def lift_quarantine(docs: Docs, command: LiftQuarantine, context: Context) -> Decision | Refusal:
-    """Whoever shut the version away cannot let it out again, nor through a machine that acts for them.
+def lift_quarantine(
+    docs: Docs, command: LiftQuarantine, context: Context, *, strict: bool = False
+) -> Decision | Refusal:
+    """Whoever shut the version away cannot let it out again, nor through a machine that acts for them; nor can whoever
+    made it.
 
     Where identities are proven it takes two others: the first one's word is a proposal, which ends with the quarantine
-    that it is about.
+    that it is about, and counts for nothing once he turns out to be a maker.
+
+    Args:
+        strict: whether it matters that each of the makers is known.
     """
     version = known_version(docs, command.version)
     if isinstance(version, Refusal):
@@ -391,8 +414,14 @@ def lift_quarantine(docs: Docs, command: LiftQuarantine, context: Context) -> De
                 remedy="ask somebody else of security",
             )
         )
+    makers = makers_of(docs, version, strict=strict)
+    if own := not_by_a_maker(context, makers, "let it out of quarantine"):
+        return Refusal(reasons=tuple(own))
     about, shut = f"version {command.version}", quarantine_of(version)
-    agreed = proposed_lowering(docs, context, about, shut, "free", [command.reason or "no reason given"])
+    lowers = [command.reason or "no reason given"]
+    agreed = proposed_lowering(
+        docs, context, about, shut, "free", lowers, counts=lambda actor: not makers.include(actor)
+    )
     if isinstance(agreed, Decision):
         return agreed
     return Decision((*agreed, QuarantineLifted(version=command.version, reason=command.reason)))

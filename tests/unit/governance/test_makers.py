@@ -13,6 +13,7 @@ from lockgate.core.semver import Bump
 from lockgate.delivery.messages import ReleaseInEmergency
 from lockgate.governance.messages import (
     BreakGlass,
+    CloseReview,
     GrantWaiver,
     RequestWaiver,
     SecondBreakGlass,
@@ -24,7 +25,7 @@ from lockgate.hub.authority import controller
 from lockgate.hub.kernel import LocalHub
 from lockgate.hub.messages import ExplainVersion, ListAccess, Standing, VerifyAudit
 from lockgate.registry.makers import maker_texts
-from lockgate.registry.messages import CommitPerson, NameMakers
+from lockgate.registry.messages import CommitPerson, LiftQuarantine, NameMakers, QuarantineVersion
 from lockgate.testing.hub_world import (
     MODEL_NAME,
     RELATIVE_GATE,
@@ -319,6 +320,64 @@ def test_the_second_person_of_an_emergency_brings_in_nothing_of_his_own() -> Non
     assert rules_of(receipt) == [DUTIES]
     assert refused(receipt).startswith(f"{ADA} committed 3f2a91c and cannot be the second person")
     team.do("ivy", ReleaseInEmergency, number=2, **release)
+
+
+def test_nobody_reviews_that_his_own_version_went_past_the_policy() -> None:
+    team = Team().built(by(ADA), by(HOME))
+    glass = {"model": MODEL_NAME, "environment": "prod"}
+    team.do("ivy", BreakGlass, incident="I-1", reason="wrong answers", hours=1.0, **glass)
+    team.do(KIM, SecondBreakGlass, number=1, **glass)
+    team.do("ivy", ReleaseInEmergency, number=1, version=V1, environment="prod")
+    closing = {"number": 1, "finding": "was needed", **glass}
+    receipt = team.told(ADA, CloseReview, **closing)
+    assert rules_of(receipt) == [DUTIES]
+    assert refused(receipt) == f"{ADA} committed 3f2a91c and cannot review B-1, which let it in"
+    team.do(KIM, NameAlias, alias=HOME, subject=BOB)
+    assert rules_of(team.told(BOB, CloseReview, **closing)) == [DUTIES]
+    team.do("rita", CloseReview, **closing)
+
+
+def test_whoever_made_nothing_that_went_out_reviews_an_emergency() -> None:
+    team = Team().built(by(ADA))
+    glass = {"model": MODEL_NAME, "environment": "prod"}
+    for number in (1, 2):
+        team.do("ivy", BreakGlass, incident="I-1", reason="wrong answers", hours=1.0, **glass)
+        team.do(KIM, SecondBreakGlass, number=number, **glass)
+    team.do("ivy", ReleaseInEmergency, number=2, version=V1, environment="prod")
+    team.do(ADA, CloseReview, number=1, finding="was never used", **glass)
+    assert rules_of(team.told(ADA, CloseReview, number=2, finding="fine", **glass)) == [DUTIES]
+
+
+def test_nobody_lets_his_own_version_out_of_quarantine() -> None:
+    team = Team().built(by(ADA), by(HOME))
+    team.do("sam", QuarantineVersion, version=V1, reason="odd")
+    team.world.clock.advance(seconds=1)
+    accepted(team.story.judge(V1, turn=1))
+    lifting = {"version": V1, "reason": "no leak"}
+    receipt = team.told(ADA, LiftQuarantine, **lifting)
+    assert rules_of(receipt) == [DUTIES]
+    assert refused(receipt) == f"{ADA} committed 3f2a91c and cannot let it out of quarantine"
+    team.do(BOB, LiftQuarantine, **lifting)
+    # Who turns out to be a maker has proposed nothing.
+    team.do(KIM, NameAlias, alias=HOME, subject=BOB)
+    (proposed,) = team.do("sue", LiftQuarantine, **lifting).events
+    assert proposed["type"] == "registry.lowering-proposed/1"
+    assert rules_of(team.told(BOB, LiftQuarantine, **lifting)) == [DUTIES]
+    agreed, lifted = team.do("sid", LiftQuarantine, **lifting).events
+    assert (agreed["proposed_by"], lifted["type"]) == ("sue", "registry.quarantine-lifted/1")
+
+
+def test_who_alone_says_whose_an_address_is_does_not_let_it_out_where_makers_are_to_be_known() -> None:
+    team = Team(strict(), known=()).built(by(HOME))
+    team.do(ADA, GrantRole, subject=HOME, role="viewer")
+    team.do("sam", QuarantineVersion, version=V1, reason="odd")
+    team.world.clock.advance(seconds=1)
+    accepted(team.story.judge(V1, turn=1))
+    lifting = {"version": V1, "reason": "no leak"}
+    receipt = team.told(ADA, LiftQuarantine, **lifting)
+    assert rules_of(receipt) == [DUTIES]
+    assert refused(receipt).startswith(f"{ADA} alone says who {HOME} is")
+    team.do(BOB, LiftQuarantine, **lifting)
 
 
 def test_what_is_said_of_makers_is_looked_at() -> None:
