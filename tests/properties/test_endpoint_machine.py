@@ -29,6 +29,7 @@ class EndpointMachine(RuleBasedStateMachine):
     Attributes:
         proposed: which consumers were declared last by somebody who must not alone, who that was, and of what.
         left: who said first of a consumer that it has gone.
+        to_remove: what somebody must not take down alone, and who that was.
     """
 
     @initialize()
@@ -39,6 +40,7 @@ class EndpointMachine(RuleBasedStateMachine):
         self.consumers: tuple[str, ...] = ("app",)
         self.proposed: tuple[Any, tuple[str, ...], str] | None = None
         self.left: dict[str, str] = {}
+        self.to_remove: tuple[Any, str] | None = None
         self.removed, self.removed_at = False, 0
         self.n_versions = 0
         self.last_live = ""
@@ -91,6 +93,7 @@ class EndpointMachine(RuleBasedStateMachine):
     @rule(actor=PEOPLE)
     def removes(self, actor: str) -> None:
         live = self.line().live
+        about = (self.consumers, live and live.version, self.n_versions)
         command = RemoveEndpoint(
             id=self.story.new_id(),
             endpoint=PROD,
@@ -98,8 +101,26 @@ class EndpointMachine(RuleBasedStateMachine):
             live=f"main/{live.version}" if live else "",
             despite_consumers=True,
         )
-        accepted(self.sends(actor, command))
+        told = [event["type"] for event in accepted(self.sends(actor, command)).events]
+        holding = [one for one in self.consumers if self.left.get(one, actor) == actor]
+        by_two = self.to_remove is not None and self.to_remove[0] == about and self.to_remove[1] != actor
+        if "delivery.endpoint-removed/1" not in told:
+            assert holding, "nobody is surprised"
+            assert not by_two, "two people who ask for the same have it"
+            if self.to_remove is None or self.to_remove[0] != about:
+                self.to_remove = (about, actor)
+            return
+        assert by_two or not holding, f"{actor} took it down alone over the heads of {holding}"
+        assert ("registry.lowering-agreed/1" in told) == bool(holding)
+        self.to_remove = None
         self.removed, self.removed_at = True, self.line().removed_at
+
+    @precondition(lambda self: not self.removed)
+    @rule(first=PEOPLE, second=PEOPLE)
+    def two_remove(self, first: str, second: str) -> None:
+        self.removes(first)
+        if not self.removed:
+            self.removes(second)
 
     @precondition(lambda self: not self.removed and self.n_versions < 4)
     @rule()

@@ -405,7 +405,8 @@ class HubMachine(RuleBasedStateMachine):
             case "let out again":
                 self.change_life(index, "cy", "quarantine", None)
                 self.change_life(index, "cy", "lift", None)
-                self.change_life(index, "bob", "lift", None)
+                self.change_life(index, self.model.versions[key].author, "lift", None)
+                self.change_life(index, others[0], "lift", None)
             case "dev moved on":
                 self.roll_back("dev", None)
                 self._settle_all()
@@ -439,7 +440,10 @@ class HubMachine(RuleBasedStateMachine):
         key, one = self.pick(index), self.model.versions[self.pick(index)]
         kinds: dict[str, Any] = {
             "quarantine": (QuarantineVersion, one.state in ("candidate", "validated")),
-            "lift": (LiftQuarantine, one.state == "quarantined" and actor != one.shut_in_by),
+            "lift": (
+                LiftQuarantine,
+                one.state == "quarantined" and actor not in (one.shut_in_by, one.author),
+            ),
             "reject": (RejectVersion, one.state in ("candidate", "validated", "quarantined")),
             "retire": (RetireVersion, self.model.may_retire(key)),
         }

@@ -26,7 +26,7 @@ from lockgate.delivery.messages import (
 from lockgate.delivery.rollouts.asked import loosened
 from lockgate.delivery.rollouts.policy import EndpointSettings, complaints
 from lockgate.delivery.state import ENDPOINT, ENVIRONMENT, SETTINGS, EndpointState, EnvironmentState
-from lockgate.delivery.way_back import unknown_endpoint
+from lockgate.delivery.way_back import to_be_removed, unknown_endpoint, without_a_word
 from lockgate.governance.policies.policy import Sensitivity
 from lockgate.registry.decide import Agreement, declared_of, proposed_lowering, quarantine_of
 from lockgate.registry.state import LOWERING, MODEL, VERSION, LoweringState
@@ -152,6 +152,8 @@ def is_open(proposal: LoweringState, get: Callable[[DocumentKind[Any], str], Any
             now = quarantine_of(get(VERSION, name))
         case "endpoint":
             now = get(ENDPOINT, name) and _declared_of(get(ENDPOINT, name))
+        case "removal":
+            now = get(ENDPOINT, name) and to_be_removed(get(ENDPOINT, name))
         case _:
             known = get(SETTINGS, name)
             now = EndpointSettings() if known is None else known.settings
@@ -160,12 +162,7 @@ def is_open(proposal: LoweringState, get: Callable[[DocumentKind[Any], str], Any
 
 def _asks_less(known: EndpointState, command: DeclareEndpoint, context: Context) -> list[str]:
     """Whoever drops a consumer does not count as the one who has spoken for it."""
-    dropped = [
-        one
-        for one in known.consumers
-        if one not in command.consumers and known.let_go_by.get(one, context.actor) == context.actor
-    ]
-    lowers = [f"without consumer {one}, who has not let go" for one in dropped]
+    lowers = without_a_word(known, command.consumers, context.actor)
     if known.fallback.kind != "none" and command.fallback.kind == "none":
         lowers.append("no fallback")
     return lowers

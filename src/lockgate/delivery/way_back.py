@@ -6,6 +6,8 @@ again. So each of these publishes a newer plan of what is live, and is undone th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from lockgate.core.digests import Digest
@@ -42,7 +44,7 @@ from lockgate.delivery.state import (
 )
 from lockgate.governance.judgement import by_a_person
 from lockgate.registry import decide as registry
-from lockgate.registry.decide import known_version, model_of, wrong_state
+from lockgate.registry.decide import known_version, model_of, proposed_lowering, wrong_state
 from lockgate.registry.messages import (
     CollectPackage,
     PackageCollected,
@@ -50,7 +52,7 @@ from lockgate.registry.messages import (
     RejectVersion,
     VersionRetired,
 )
-from lockgate.registry.state import MODEL, VERSION, VersionState
+from lockgate.registry.state import LOWERING, MODEL, VERSION, VersionState
 from lockgate.traffic.capture import CaptureMode
 from lockgate.traffic.plan import FLIP_PATIENCE_S, Fallback
 
@@ -442,7 +444,11 @@ def _withdrawn(
 
 def needs_removal(command: RemoveEndpoint | SignOffRemoval, docs: Docs) -> tuple[DocRef, ...]:
     environment = parse_endpoint(command.endpoint).environment
-    return (DocRef(ENDPOINT.name, command.endpoint), DocRef(ENVIRONMENT.name, environment))
+    return (
+        DocRef(ENDPOINT.name, command.endpoint),
+        DocRef(ENVIRONMENT.name, environment),
+        DocRef(LOWERING.name, f"removal {command.endpoint}"),
+    )
 
 
 def sign_off_removal(docs: Docs, command: SignOffRemoval, context: Context) -> Decision | Refusal:
@@ -468,7 +474,10 @@ def sign_off_removal(docs: Docs, command: SignOffRemoval, context: Context) -> D
 
 
 def remove_endpoint(docs: Docs, command: RemoveEndpoint, context: Context) -> Decision | Refusal:
-    """Take an endpoint down, when nobody is surprised by it; otherwise name everybody who would be."""
+    """Take an endpoint down, when nobody is surprised by it; otherwise name everybody who would be.
+
+    Over the heads of its consumers it takes a second person, where not everything may go.
+    """
     endpoint = docs.get(ENDPOINT, command.endpoint)
     environment = docs.get(ENVIRONMENT, parse_endpoint(command.endpoint).environment)
     if endpoint is None or environment is None:
@@ -479,6 +488,11 @@ def remove_endpoint(docs: Docs, command: RemoveEndpoint, context: Context) -> De
     reasons = _removal_reasons(endpoint, command, () if command.despite_consumers else holding)
     if reasons:
         return Refusal(reasons=tuple(reasons))
+    lowers = [] if environment.sensitivity == "open" else without_a_word(endpoint, (), context.actor)
+    about, taken = f"removal {command.endpoint}", ("removed", command.live)
+    agreed = proposed_lowering(docs, context, about, to_be_removed(endpoint), taken, lowers)
+    if isinstance(agreed, Decision):
+        return agreed
     live = endpoint.live
     removed = EndpointRemoved(
         endpoint=command.endpoint,
@@ -490,9 +504,27 @@ def remove_endpoint(docs: Docs, command: RemoveEndpoint, context: Context) -> De
     )
     if not endpoint.generation:
         # No target ever heard of it.
-        return Decision((removed,))
+        return Decision((*agreed, removed))
     bare = msgspec.structs.replace(endpoint, fallback=Fallback())
-    return Decision((removed,), (publish(environment, bare, removed.generation, None, None, "off"),))
+    return Decision((*agreed, removed), (publish(environment, bare, removed.generation, None, None, "off"),))
+
+
+def without_a_word(endpoint: EndpointState, kept: Sequence[str], actor: str) -> list[str]:
+    """The consumers that would be dropped without their word, one line each; of what `actor` himself has said for one,
+    nothing counts."""
+    return [
+        f"without consumer {one}, who has not let go"
+        for one in endpoint.consumers
+        if one not in kept and endpoint.let_go_by.get(one, actor) == actor
+    ]
+
+
+def to_be_removed(endpoint: EndpointState) -> tuple[object, ...]:
+    """Names what a removal would take away: once it is declared otherwise, or another release is live or on its way,
+    that is something else."""
+    live = None if endpoint.live is None else endpoint.live.release
+    declared = (endpoint.fallback, endpoint.consumers, endpoint.dashboards, endpoint.removed_at)
+    return (*declared, endpoint.n_releases, live)
 
 
 def _removal_reasons(

@@ -11,7 +11,7 @@ from typing import Literal
 import msgspec
 
 from lockgate.core.clock import Micros, iso
-from lockgate.core.names import parse_model, parse_version
+from lockgate.core.names import parse_endpoint, parse_model, parse_version
 from lockgate.gates.state import EvidenceState
 from lockgate.governance.judgement import DAY_US
 from lockgate.governance.policies.policy import TierRule
@@ -177,6 +177,16 @@ def of_lowering(lowering: LoweringState) -> Attention:
             what=f"{lowering.proposed_by} proposes to let it out: {'; '.join(lowering.lowers)}",
             due=None,
             remedy=f"lockgate quarantine {parse_version(name).shown} --lift --reason TEXT, by another of security",
+        )
+    if kind == "removal":
+        shown = parse_endpoint(name).shown
+        return Attention(
+            matter="declaration",
+            subject=f"endpoint {shown}",
+            what=f"{lowering.proposed_by} proposes to take it down: {'; '.join(lowering.lowers)}",
+            due=None,
+            remedy=f"lockgate endpoint remove {shown} --reason TEXT, by another admin, with the same --live; "
+            "else it stays",
         )
     return Attention(
         matter="declaration",

@@ -275,12 +275,13 @@ class ModelDeclared(Event, frozen=True, kw_only=True, tag="registry.model-declar
 
 
 class LoweringProposed(Event, frozen=True, kw_only=True, tag="registry.lowering-proposed/1"):
-    """A declaration that asks for less than the one in force, or the end of a quarantine: it changes nothing before a
-    second person says the same.
+    """A declaration that asks for less than the one in force, the end of a quarantine, or of an endpoint that is still
+    read: it changes nothing before a second person says the same.
 
     Attributes:
         subject: what it is about: `model NAMESPACE/NAME`, `environment NAME`, `endpoint ENV/NAMESPACE/NAME`,
-            `rollout ENV/NAMESPACE/NAME`, how releases to an endpoint are watched, or `version NAMESPACE/NAME@VERSION`.
+            `rollout ENV/NAMESPACE/NAME`, how releases to an endpoint are watched, `removal ENV/NAMESPACE/NAME`, or
+            `version NAMESPACE/NAME@VERSION`.
         model: the model it is about; empty for an environment.
         base, wanted: digests of what is declared, and of what would be.
     """
@@ -292,7 +293,7 @@ class LoweringProposed(Event, frozen=True, kw_only=True, tag="registry.lowering-
     wanted: Digest
 
     def summary(self) -> str:
-        return f"{self.subject} is proposed to {_less(self.subject)}: {'; '.join(self.lowers)}"
+        return f"{_about(self.subject)} is proposed to {_less(self.subject)}: {'; '.join(self.lowers)}"
 
 
 class LoweringAgreed(Event, frozen=True, kw_only=True, tag="registry.lowering-agreed/1"):
@@ -303,11 +304,16 @@ class LoweringAgreed(Event, frozen=True, kw_only=True, tag="registry.lowering-ag
     proposed_by: str
 
     def summary(self) -> str:
-        return f"that {self.subject} may {_less(self.subject)}, as {self.proposed_by} proposed, is agreed"
+        return f"that {_about(self.subject)} may {_less(self.subject)}, as {self.proposed_by} proposed, is agreed"
+
+
+def _about(subject: str) -> str:
+    return subject.replace("removal ", "endpoint ", 1) if subject.startswith("removal ") else subject
 
 
 def _less(subject: str) -> str:
-    return "be let out of quarantine" if subject.startswith("version ") else "ask for less"
+    done = {"version": "be let out of quarantine", "removal": "be taken down"}
+    return done.get(subject.partition(" ")[0], "ask for less")
 
 
 def without_kpi(old: ModelDeclared1) -> ModelDeclared:

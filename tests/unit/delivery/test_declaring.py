@@ -36,11 +36,12 @@ from lockgate.traffic.plan import Fallback
 V1, V2, NEXT = f"{MODEL_NAME}@1.0.0", f"{MODEL_NAME}@1.0.1", f"{MODEL_NAME}@2.0.0"
 DEV, PROD = f"dev/{MODEL_NAME}", f"prod/{MODEL_NAME}"
 CONSTANT = Fallback(kind="constant", value=0.2)
-PROPOSED, AGREED, DECLARED, CONFIGURED = (
+PROPOSED, AGREED, DECLARED, CONFIGURED, REMOVED = (
     "registry.lowering-proposed/1",
     "registry.lowering-agreed/1",
     "delivery.endpoint-declared/1",
     "delivery.endpoint-configured/1",
+    "delivery.endpoint-removed/1",
 )
 STEPWISE = RolloutPolicy(
     steps=(
@@ -92,19 +93,26 @@ class Declaring:
         command = SignOffRemoval(id=self.story.new_id(), endpoint=PROD, consumer=consumer)
         return sends(self.world, actor, command, "approver:product", **session)
 
-    def removed(self, actor: str = "petra") -> None:
-        live = self.line().live
+    def removes(self, actor: str, endpoint: str = PROD, **said: Any) -> Receipt:
+        live = self.line(endpoint).live
         command = RemoveEndpoint(
             id=self.story.new_id(),
-            endpoint=PROD,
+            endpoint=endpoint,
             reason="tidying up",
             live=f"main/{live.version}" if live else "",
-            despite_consumers=True,
+            **{"despite_consumers": True, **said},
         )
-        accepted(sends(self.world, actor, command))
+        return sends(self.world, actor, command)
 
-    def line(self) -> Any:
-        (line,) = self.story.ask(Status(endpoint=PROD)).endpoints.values()
+    def removed(self) -> None:
+        """Taken down by two admins, where it takes two."""
+        first = kinds(self.removes("petra"))
+        assert first in ([REMOVED], [PROPOSED])
+        if first == [PROPOSED]:
+            assert kinds(self.removes("paul")) == [AGREED, REMOVED]
+
+    def line(self, endpoint: str = PROD) -> Any:
+        (line,) = self.story.ask(Status(endpoint=endpoint)).endpoints.values()
         return line
 
     def waiting(self) -> list[str]:
@@ -153,6 +161,65 @@ def test_whoever_drops_a_consumer_does_not_speak_for_it_alone(declaring: Declari
 def test_a_machine_speaks_for_no_consumer(declaring: Declaring) -> None:
     refused = declaring.lets_go("service:tidy", "app", kind="service")
     assert rules_of(refused) == ["governance.not-a-person"]
+
+
+def test_an_admin_alone_takes_nothing_down_over_the_heads_of_its_consumers(declaring: Declaring) -> None:
+    declaring.story.release("one", V1)
+    assert kinds(declaring.removes("petra")) == [PROPOSED]
+    assert kinds(declaring.removes("petra")) == [], "the same person is no second one"
+    assert (declaring.line().removed_at, declaring.line().live.version) == (None, "flight-delay@1.0.0")
+    (waiting,) = declaring.waiting()
+    assert waiting == (
+        "endpoint prod/flight-delay: petra proposes to take it down: without consumer app, who has not let go"
+    )
+    assert rules_of(declaring.removes("paul", despite_consumers=False)) == ["delivery.consumers"]
+    receipt = declaring.removes("paul")
+    assert kinds(receipt) == [AGREED, REMOVED]
+    assert (receipt.events[0]["proposed_by"], receipt.events[1]["overridden"]) == ("petra", ["app"])
+    assert declaring.line().removed_at is not None
+    assert declaring.waiting() == []
+    assert declaring.story.ask(VerifyAudit()).ok
+
+
+def test_a_proposal_to_take_it_down_ends_when_something_else_is_live_or_declared(
+    declaring: Declaring,
+) -> None:
+    declaring.story.release("one", V1)
+    assert kinds(declaring.removes("petra")) == [PROPOSED]
+    declaring.story.release("two", V2)
+    assert declaring.waiting() == []
+    assert kinds(declaring.removes("paul")) == [PROPOSED], "petra spoke of another version"
+    assert declaring.consumers("petra", "app", "gate") == [DECLARED]
+    assert kinds(declaring.removes("petra")) == [PROPOSED], "paul knew of one consumer"
+    assert kinds(declaring.removes("paul")) == [AGREED, REMOVED]
+
+
+def test_whoever_takes_it_down_speaks_for_no_consumer(declaring: Declaring) -> None:
+    accepted(declaring.lets_go("petra", "app"))
+    assert kinds(declaring.removes("petra", despite_consumers=False)) == [PROPOSED]
+    assert kinds(declaring.removes("paul", despite_consumers=False)) == [REMOVED], (
+        "she has spoken, he removes"
+    )
+
+
+def test_where_everybody_has_let_go_or_everything_may_go_one_admin_takes_it_down(
+    declaring: Declaring,
+) -> None:
+    assert kinds(declaring.removes("petra", DEV)) == [REMOVED]
+    accepted(declaring.lets_go("carl", "app"))
+    assert kinds(declaring.removes("petra", despite_consumers=False)) == [REMOVED]
+
+
+def test_a_machine_agrees_to_no_removal(world: HubWorld, declaring: Declaring) -> None:
+    assert kinds(declaring.removes("petra")) == [PROPOSED]
+    command = RemoveEndpoint(id="m", endpoint=PROD, reason="tidy", despite_consumers=True)
+    assert kinds(sends(world, "service:tidy", command, kind="service")) == []
+    assert declaring.line().removed_at is None
+
+
+def test_where_names_are_claimed_nobody_is_asked_about_a_removal(story: Story) -> None:
+    command = RemoveEndpoint(id=story.new_id(), endpoint=PROD, reason="tidy", despite_consumers=True)
+    assert kinds(story.do("petra", command)) == [REMOVED]
 
 
 def test_a_fallback_is_not_given_up_by_one_person(declaring: Declaring) -> None:

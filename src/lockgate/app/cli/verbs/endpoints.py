@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from lockgate.app.cli.main import WAITING, Exit
 from lockgate.app.cli.session import Session, verb
 from lockgate.app.cli.verbs.release import endpoint_line
 from lockgate.app.cli.verbs.show import when
@@ -60,7 +61,7 @@ def remove(session: Session, endpoint: str, reason: str, live: str, despite_cons
     """Take an endpoint down: it answers nobody any more. Its history stays.
 
     Refused while consumers depend on it, while a release is on its way, and while something is live that you do not
-    name.
+    name. Over the heads of consumers, a guarded or production endpoint waits for a second admin (exit 8).
 
     Example: lockgate endpoint remove prod/flight-delay --live flight-delay@1.2.0 --reason "replaced by arrivals"
     """
@@ -76,8 +77,17 @@ def remove(session: Session, endpoint: str, reason: str, live: str, despite_cons
         ),
         headline=f"{name.shown} stays",
     )
+    # The word of the first of two changes nothing yet.
+    waits = endpoint_line(session, name).removed_at is None
+    if waits:
+        session.answer(
+            {"endpoint": name.shown, "removed": False, "waiting": True, "effects": receipt.effects},
+            f"{name.shown} is proposed to be taken down over the heads of its consumers",
+        )
+        session.note("waiting for a second admin, who types the same; it shows in lockgate review list")
+        raise Exit(WAITING)
     session.answer(
-        {"endpoint": name.shown, "removed": True, "effects": receipt.effects},
+        {"endpoint": name.shown, "removed": True, "waiting": False, "effects": receipt.effects},
         f"{name.shown} is removed" + ("" if receipt.events else " already"),
     )
     if not session.hub_url and name.shown in session.control.config.endpoints:
