@@ -38,13 +38,19 @@ def evidence_key(version: str, environment: str = "") -> str:
 def _recorded(body: EvidenceState | None, event: EvidenceRecorded, stamp: Stamp) -> EvidenceState:
     at = stamp.at if event.measured_at is None else event.measured_at
     known = {} if body is None else body.measured
-    of_lines = {line.digest: at for line in event.lines}
-    # What a run of the gates found, or an event of old says, was measured then; what was sent without one is as old
-    # as it was.
-    if event.judging:
-        measured = {**known, **of_lines, event.judging: at}
+    # What was sent without a run of the gates is as old as it was. A journal tells of evidence more often than of
+    # anything else: where all of it is known, what is known is not copied.
+    measured = known
+    if event.judging or event.measured_at is None:
+        # What a run found, or an event of old says, was measured then.
+        measured = {**known, **{line.digest: at for line in event.lines}}
+        if event.judging:
+            measured[event.judging] = at
     else:
-        measured = {**known, **of_lines} if event.measured_at is None else {**of_lines, **known}
+        for line in event.lines:
+            if line.digest not in known:
+                measured = {**{line.digest: at for line in event.lines}, **known}
+                break
     return EvidenceState(
         version=event.version,
         package=event.package,
