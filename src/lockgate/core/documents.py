@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar, cast
+from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 from lockgate.core.messages import Event, Stamp
 from lockgate.core.names import BadName
@@ -65,7 +65,8 @@ class Docs:
     """The documents a decision asked for. Immutable; asking for one that was not declared is a bug."""
 
     def __init__(self, loaded: Mapping[DocRef, Any]) -> None:
-        self._loaded = dict(loaded)
+        # A reference equals the pair of its parts, and a decision asks so often that making one each time counts.
+        self._loaded: dict[Any, Any] = dict(loaded)
 
     def get(self, kind: DocumentKind[D], key: str) -> D | None:
         """The body, or None when there is no such document.
@@ -75,17 +76,19 @@ class Docs:
         """
         if key.endswith("*"):
             raise BadName(f"{key!r} names no {kind.name}", remedy="leave out the *", value=key)
-        ref = DocRef(kind.name, key)
-        if ref not in self._loaded:
-            raise KeyError(f"{kind.name} {key!r} was not declared by needs()")
-        return cast("D | None", self._loaded[ref])
+        try:
+            body: D | None = self._loaded[kind.name, key]
+        except KeyError:
+            raise KeyError(f"{kind.name} {key!r} was not declared by needs()") from None
+        return body
 
     def all(self, kind: DocumentKind[D], prefix: str) -> tuple[D, ...]:
         """All bodies whose key starts with `prefix`, in key order; declared as `PREFIX*`."""
-        ref = DocRef(kind.name, prefix + "*")
-        if ref not in self._loaded:
-            raise KeyError(f"{kind.name} {prefix!r}* was not declared by needs()")
-        return cast("tuple[D, ...]", self._loaded[ref])
+        try:
+            bodies: tuple[D, ...] = self._loaded[kind.name, prefix + "*"]
+        except KeyError:
+            raise KeyError(f"{kind.name} {prefix!r}* was not declared by needs()") from None
+        return bodies
 
     def has(self, ref: DocRef) -> bool:
         return ref in self._loaded

@@ -33,6 +33,8 @@ from lockgate.delivery.messages import (
 )
 from lockgate.delivery.rollouts.policy import RolloutPolicy
 from lockgate.delivery.standing import (
+    Consent,
+    consent_of,
     guards_of,
     makers_there,
     needs_promote,
@@ -54,12 +56,11 @@ from lockgate.delivery.way_back import call_off, capture_of, served_of, undo_rol
 from lockgate.governance.break_glass import close_review as close
 from lockgate.governance.break_glass import expired, frozen_reasons, named_right, needs_break_glass
 from lockgate.governance.decide import approve_version as approve
-from lockgate.governance.decide import bound_of, needs_approve, policy_of
+from lockgate.governance.decide import needs_approve, policy_of
 from lockgate.governance.judgement import (
     WAITS_FOR_PEOPLE,
     approvers,
     by_a_person,
-    counting_approvals,
 )
 from lockgate.governance.messages import (
     ApproveVersion,
@@ -71,7 +72,6 @@ from lockgate.governance.messages import (
 )
 from lockgate.governance.release_plan import ReleasePlan, plan_reasons
 from lockgate.governance.state import (
-    APPROVAL,
     BREAK_GLASS,
     POLICY,
     RELEASE_PLAN,
@@ -131,7 +131,7 @@ def promote_version(docs: Docs, command: PromoteVersion, context: Context) -> De
     if reasons:
         waiting = all(reason.rule in WAITS_FOR_PEOPLE | WAITS_FOR_TRACKER for reason in reasons)
         return Refusal(reasons=tuple(reasons), waiting=waiting)
-    started = _started(docs, version, environment, endpoint, policy)
+    started = _started(docs, version, environment, endpoint, policy, found.consent)
     started = msgspec.structs.replace(
         started,
         ticket=command.ticket,
@@ -182,12 +182,10 @@ def _started(
     environment: EnvironmentState,
     endpoint: EndpointState,
     policy: PolicyState,
+    consent: Consent,
 ) -> ReleaseStarted:
     """The start of the next release to an endpoint, with what is known of the version there."""
-    name = environment.environment
-    bound, makers = bound_of(docs, version.version, name), makers_there(docs, version, environment, policy)
-    given = docs.get(APPROVAL, approval_key(version.version, name))
-    plan = docs.get(RELEASE_PLAN, approval_key(version.version, name))
+    plan = docs.get(RELEASE_PLAN, approval_key(version.version, environment.environment))
     return ReleaseStarted(
         endpoint=endpoint.endpoint,
         release=endpoint.n_releases + 1,
@@ -196,8 +194,8 @@ def _started(
         served=Served(version=version.version, package=version.package, signatures=version.signatures),
         ticket="",
         pull_request="",
-        approved_by=approvers(counting_approvals(makers, given, bound, policy.digest)),
-        evidence_set=bound,
+        approved_by=approvers(consent.approvals),
+        evidence_set=consent.bound,
         policy=policy.digest,
         plan=None if plan is None else plan.plan.digest,
         waivers=(),
@@ -257,7 +255,8 @@ def release_in_emergency(docs: Docs, command: ReleaseInEmergency, context: Conte
     if reasons:
         waiting = all(reason.rule == "governance.second-person" for reason in reasons)
         return Refusal(reasons=tuple(reasons), waiting=waiting)
-    started = _started(docs, version, environment, endpoint, policy)
+    consent = consent_of(docs, version, environment, policy)
+    started = _started(docs, version, environment, endpoint, policy, consent)
     started = msgspec.structs.replace(started, ticket=right.incident, break_glass=right.name)
     return _set_out(docs, environment, endpoint, started, None)
 

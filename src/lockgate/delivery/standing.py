@@ -36,7 +36,6 @@ from lockgate.governance.judgement import (
     approval_reasons,
     approvers,
     baseline_reasons,
-    bound_set,
     counting_approvals,
     empty_seats,
     gate_reasons,
@@ -109,11 +108,20 @@ def _steps_below(ladder: tuple[EnvironmentState, ...], environment: str) -> tupl
     return tuple(step for step in lower if step.order == next_lower)
 
 
+class Consent(NamedTuple):
+    """What people are asked to agree to, whose word about it does not count, and who has agreed."""
+
+    bound: Digest
+    makers: Makers
+    approvals: tuple[Approval, ...]
+
+
 class Findings(NamedTuple):
     """What stands in the way; empty when it is free. `waived` is what would, had nobody passed over it for a time."""
 
     reasons: list[Reason]
     waived: list[Waived]
+    consent: Consent
 
 
 def standing_of(
@@ -130,21 +138,21 @@ def standing_of(
     assert version is not None and model is not None
     rule, sensitivity = policy.policy.rule(model.tier), environment.sensitivity
     name = environment.environment
-    intrinsic, relative = docs.get(EVIDENCE, evidence_key(key)), docs.get(EVIDENCE, evidence_key(key, name))
-    plan = docs.get(RELEASE_PLAN, approval_key(key, name))
+    consent = consent_of(docs, version, environment, policy)
     reasons = _life_reasons(version, environment)
     reasons += revocation_reasons(version.version, version.signed_by, revoked(docs))
     reasons += _ladder_reasons(docs, version, environment)
-    makers = makers_there(docs, version, environment, policy)
-    judged = _evidence_reasons(docs, rule, environment, endpoint, makers, policy, now)
-    reasons += judged.reasons
+    makers = consent.makers
+    judged, waived = _evidence_reasons(docs, rule, environment, endpoint, makers, policy, now)
+    reasons += judged
     if sensitivity in rule.release_plan:
-        reasons += _plan_reasons(docs, key, endpoint, plan)
+        reasons += _plan_reasons(docs, key, endpoint, docs.get(RELEASE_PLAN, approval_key(key, name)))
     reasons += unknown_reasons(makers, rule, environment, endpoint)
     reasons += approval_reasons(
         makers,
         docs.get(APPROVAL, approval_key(key, name)),
-        bound=bound_set(intrinsic, relative, plan),
+        consent.approvals,
+        bound=consent.bound,
         policy=policy.digest,
         quorum=quorum_of(policy.policy, model.tier, model.kpi, sensitivity),
         environment=name,
@@ -155,7 +163,16 @@ def standing_of(
         reasons += frozen_reasons(docs.all(BREAK_GLASS, f"{version.model}#"), now)
     reasons += _rollout_reasons(docs, rule.rollout.get(sensitivity, ()), endpoint, version)
     reasons += _drill_reasons(docs, rule.drill_max_age_days.get(sensitivity), endpoint, now)
-    return Findings(reasons + way_back_reasons(environment, endpoint), judged.waived)
+    return Findings(reasons + way_back_reasons(environment, endpoint), waived, consent)
+
+
+def consent_of(
+    docs: Docs, version: VersionState, environment: EnvironmentState, policy: PolicyState
+) -> Consent:
+    key, name = version.version, environment.environment
+    makers, bound = makers_there(docs, version, environment, policy), bound_of(docs, key, name)
+    given = docs.get(APPROVAL, approval_key(key, name))
+    return Consent(bound, makers, counting_approvals(makers, given, bound, policy.digest))
 
 
 def makers_there(
@@ -233,16 +250,17 @@ def _evidence_reasons(
     makers: Makers,
     policy: PolicyState,
     now: Micros,
-) -> Findings:
+) -> tuple[list[Reason], list[Waived]]:
+    """What evidence has against it, and what of that is waived."""
     if environment.sensitivity == "open":
-        return Findings([], [])
+        return [], []
     version = makers.version
     name, key = environment.environment, version.version
     wanted = rule.relative.get(environment.sensitivity, ())
     order = {step.environment: step.order for step in docs.all(ENVIRONMENT, "")}
     waivers = reaching(docs.all(WAIVER, f"{version.model}#"), name, order)
     champion = champion_of(docs, endpoint, version.package)
-    found = Findings([], [])
+    standing, passed = list[Reason](), list[Waived]()
     for gates, environment_of, asked in ((rule.gates, "", True), (wanted, name, bool(wanted))):
         if not asked:
             continue
@@ -253,8 +271,9 @@ def _evidence_reasons(
         left, waived = pass_over(reasons, evidence, waivers, makers, policy.policy, now)
         if environment_of:
             left += baseline_reasons(evidence, champion.package if champion else None, name)
-        found = Findings([*found.reasons, *left, *age_reasons(evidence, rule, now)], [*found.waived, *waived])
-    return found
+        standing += left + age_reasons(evidence, rule, now)
+        passed += waived
+    return standing, passed
 
 
 def way_back_of(endpoint: EndpointState) -> str:
@@ -334,6 +353,8 @@ def _rollout_reasons(
 
     A name that was removed is no way round them: what ran there last comes first, as long as it may.
     """
+    if not asked:
+        return []
     shown = parse_endpoint(endpoint.endpoint).shown
     if endpoint.live is not None:
         if endpoint.live.served.package == version.package:
@@ -342,7 +363,7 @@ def _rollout_reasons(
         planned = None if known is None else known.settings.rollout
         return rollout_reasons(planned, asked, version=version.version, endpoint=shown)
     last = endpoint.last_live
-    if not asked or last is None or last.served.package == version.package:
+    if last is None or last.served.package == version.package:
         return []
     before = docs.get(VERSION, last.served.version)
     if before is None or before.state != "validated" or before.collected_at is not None:
@@ -579,13 +600,11 @@ def standing_answer(
     key, name, sensitivity = version.version, environment.environment, environment.sensitivity
     found = standing_of(docs, key, environment, endpoint, policy, now)
     intrinsic, relative = docs.get(EVIDENCE, evidence_key(key)), docs.get(EVIDENCE, evidence_key(key, name))
-    bound = bound_of(docs, key, name)
+    bound, makers, approvals = found.consent
     rule, quorum = (
         policy.policy.rule(model.tier),
         quorum_of(policy.policy, model.tier, model.kpi, sensitivity),
     )
-    makers = makers_there(docs, version, environment, policy)
-    approvals = counting_approvals(makers, docs.get(APPROVAL, approval_key(key, name)), bound, policy.digest)
     plan = docs.get(RELEASE_PLAN, approval_key(key, name))
     champion = champion_of(docs, endpoint, version.package)
     step = next_step(version, endpoint, found.reasons, of_itself(found.reasons, rule, intrinsic))

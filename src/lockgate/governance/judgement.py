@@ -294,14 +294,19 @@ def own_role(approvals: Iterable[Approval], person: str) -> ApproverRole | None:
 def approval_reasons(
     makers: Makers,
     given: ApprovalState | None,
+    standing: Sequence[Approval],
     *,
     bound: Digest,
     policy: Digest,
     quorum: Quorum,
     environment: str,
 ) -> list[Reason]:
-    """Approvals that are missing, and what people have said no to."""
-    version, standing = makers.version, counting_approvals(makers, given, bound, policy)
+    """Approvals that are missing, and what people have said no to.
+
+    Args:
+        standing: those of what was given that count.
+    """
+    version = makers.version
     n_people = len(approvers(standing))
     empty = empty_seats(quorum.seats, standing)
     reasons = _objections(given, bound, policy, environment)
