@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from importlib import resources
 from pathlib import Path
 
@@ -205,6 +206,41 @@ BROKEN_CODE = {
         "plan",
         ("aircraft_dealy", "aircraft_delay"),
     ),
+    "a source that gives no table": (
+        SOURCES,
+        "    return _select(_PLANES,",
+        "    return ['N14228']\n    return _select(_PLANES,",
+        "snapshot",
+        ("planes() of flights.sources", "list", "pyarrow.Table"),
+    ),
+    "a training that gives no model": (
+        MODEL,
+        "    known = before(training_set",
+        "    return None\n    known = before(training_set",
+        "train",
+        ("train() of flights.model", "lightgbm.Booster"),
+    ),
+    "an evaluation set without rows": (
+        MODEL,
+        "    return since(before(training_set",
+        "    return training_set.slice(0, 0)\n    return since(before(training_set",
+        "train",
+        ("evaluation_set() of flights.model", "no rows"),
+    ),
+    "an evaluation set without the label": (
+        MODEL,
+        "    return since(before(training_set",
+        "    return training_set.slice(0, 9).drop_columns(['late'])\n    return since(before(training_set",
+        "train",
+        ("evaluation_set() of flights.model", "'late'", "label"),
+    ),
+    "an evaluation set without an input": (
+        MODEL,
+        "    return since(before(training_set",
+        "    return training_set.slice(0, 9).drop_columns(['distance'])\n    return since(before(training_set",
+        "train",
+        ("evaluation_set() of flights.model", "'distance'", "is missing"),
+    ),
 }
 
 
@@ -281,6 +317,20 @@ def test_nothing_is_overwritten_and_nothing_stopped_that_is_not_up(
     then.it_ends_with(NOT_FOUND).it_says("nothing is up", "lockgate up")
     when.somebody("status")
     then.it_ends_with(NOT_FOUND).it_says("no store", "lockgate ship")
+
+
+def test_a_port_that_is_taken_is_named_where_it_was_typed(given: Given, when: When, then: Then) -> None:
+    given.version_one_is_live()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        when.the_sre(f"up --detach --port {port}")
+        then.it_ends_with(UNAVAILABLE).it_is_no_bug()
+        then.it_says(f"port {port} of 127.0.0.1 is taken by another program", "--port 0")
+
+
+def test_what_init_says_next_can_be_typed(tmp_path: Path) -> None:
+    typed = Project(tmp_path).types("init 'the flights'").must(OK)
+    assert "next: cd 'the flights' && lockgate plan" in typed.out
 
 
 def test_a_rollback_without_a_way_back_is_refused(project: Project) -> None:

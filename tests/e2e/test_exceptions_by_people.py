@@ -54,6 +54,8 @@ def test_a_plan_a_ticket_and_an_approval_are_asked_for_and_shown(project: Lamps)
     project.is_ready()
     told = project.types(f"evidence lamp@{WRONG} --for prod --check").must(REFUSED)
     assert "missing: governance.release-plan" in told.out
+    assert told.out.startswith(f"lamp@{WRONG} for prod, beside what is there: lamp@{GOOD}\n")
+    assert f"next: lockgate release-plan lamp@{WRONG} --for prod" in told.out
     draft = project.types(f"release-plan lamp@{WRONG} --for prod").must(OK).out
     assert f"rollback leads to main/lamp@{GOOD}" in draft
     assert "# signal labels: more of its answers turn out wrong by over 0.5" in draft
@@ -62,11 +64,16 @@ def test_a_plan_a_ticket_and_an_approval_are_asked_for_and_shown(project: Lamps)
     assert "governance.no-signal" in told.err and "limit errors, labels" in told.err
     project.write("plan.toml", draft)
     project.types(f"release-plan lamp@{WRONG} --for prod --file plan.toml", by="ada").must(OK)
-    project.types(f"evidence lamp@{WRONG} --for prod --check").must(WAITING)
-    told = project.types(f"approve lamp@{WRONG} --for prod", by="grace").must(OK)
+    page = project.types(f"evidence lamp@{WRONG} --for prod --check").must(WAITING).out
+    typed = page.partition("next: lockgate ")[2].strip()
+    assert typed.startswith(f"approve lamp@{WRONG} --for prod --evidence sha256:")
+    told = project.types(typed.replace("--as NAME", ""), by="grace").must(OK)
     assert "approved for prod by grace (owner)" in told.out
+    told = project.types(f"approve lamp@{WRONG} --for prod", by="grace").must(OK)
+    assert "by grace (owner)" in told.out and "already" in told.out
     page = project.types(f"evidence lamp@{WRONG} --for prod --check").must(OK).out
     assert "risk: more of its answers turn out wrong" in page
+    assert f"next: lockgate promote lamp@{WRONG} --to prod --ticket TICKET" in page
     told = project.types(f"promote lamp@{WRONG} --to prod", by="ada").must(REFUSED)
     assert "governance.ticket" in told.err and "limit OPS-[0-9]+" in told.err
     project.types(f"promote lamp@{WRONG} --to prod --ticket OPS-5", by="ada").must(WAITING)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import errno
 import functools
 import gc
 import itertools
@@ -41,7 +42,7 @@ from lockgate.adapters.online.lmdb_store import LmdbOnline
 from lockgate.app.plugins import resolve
 from lockgate.app.system import SystemClock
 from lockgate.core.blobs import BlobStore
-from lockgate.core.errors import LockgateError
+from lockgate.core.errors import LockgateError, Unavailable
 from lockgate.core.names import check_part
 from lockgate.serving.asgi import PlaneApp
 from lockgate.serving.capture import Captures
@@ -56,6 +57,12 @@ from lockgate.traffic.control_file import worker_name
 _GRACE_S = 10
 _SWITCH_S = 0.0001
 """How long a loading thread may keep a request waiting for the interpreter (the default is 5 ms)."""
+
+
+class PortTaken(Unavailable):
+    """Somebody else listens where the data plane was told to."""
+
+    code = "running.port-taken"
 
 
 class Options(NamedTuple):
@@ -201,9 +208,15 @@ def listen(options: Options) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     try:
         listener.bind((options.host, options.port))
-    except OSError:
+    except OSError as error:
         listener.close()
-        raise
+        if error.errno != errno.EADDRINUSE:
+            raise
+        raise PortTaken(
+            f"port {options.port} of {options.host} is taken by another program",
+            remedy="name another one with --port; --port 0 takes any that is free",
+            port=options.port,
+        ) from error
     return listener
 
 

@@ -37,6 +37,7 @@ _CAPTURES_S = 60.0
 _CHECKPOINT_EVERY_S = 60.0
 _READY_S = 60.0
 _LEAVE_S = 20.0
+_SAID_LINES = 8
 
 
 class AlreadyUp(Conflict):
@@ -162,7 +163,7 @@ class Supervisor:
         if not line:
             raise DidNotStart(
                 f"the data plane ended with status {self._plane.wait()} before it listened",
-                remedy="see what it wrote to standard error",
+                remedy="see above what it wrote to standard error",
             )
         return int(json.loads(line)["port"])
 
@@ -241,6 +242,7 @@ def detach(layout: Layout, arguments: list[str]) -> Running:
     layout.dot.mkdir(mode=0o700, exist_ok=True)
     log = layout.dot / "up.log"
     with log.open("ab") as out:
+        before = out.tell()
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "lockgate.app.cli", "up", "--project", str(layout.root), *arguments],
             stdin=subprocess.DEVNULL,
@@ -256,7 +258,14 @@ def detach(layout: Layout, arguments: list[str]) -> Running:
         if process.poll() is not None:
             break
         time.sleep(0.02)
-    raise DidNotStart("lockgate up did not start", remedy=f"see {log}", log=str(log))
+    said = log.read_bytes()[before:].decode(errors="replace").splitlines()
+    raise DidNotStart(
+        "\n".join(["lockgate up did not start. It said:", *said[:_SAID_LINES]]),
+        remedy=f"see {log} for all of it"
+        if len(said) > _SAID_LINES
+        else "do as it says, then start it again",
+        log=str(log),
+    )
 
 
 def stop(layout: Layout) -> Running:

@@ -443,7 +443,7 @@ def mishaps_of(ended: Sequence[tuple[ReleaseState, RolloutState | None]]) -> lis
 
 
 # What no command on the way can remove: something else has to happen first.
-_ENDS = frozenset(
+ENDS = frozenset(
     {
         "delivery.ladder",
         "delivery.no-way-back",
@@ -498,7 +498,7 @@ def next_step(
         return "judge"
     if "registry.state" in rules:
         return "validate"
-    if rules & _ENDS:
+    if rules & ENDS:
         return "stop"
     if rules <= WAITS_FOR_PEOPLE:
         return "approve"

@@ -136,8 +136,8 @@ def _blocking(line: EvidenceLine) -> Reason:
     return Reason(
         rule=line.name,
         message=line.summary,
-        measured=line.value,
-        limit=line.threshold,
+        measured=line.value or None,
+        limit=line.threshold or None,
         evidence=line.digest,
     )
 

@@ -80,6 +80,7 @@ def drafted(guards: Mapping[str, str], mishaps: Iterable[Mishap]) -> tuple[Risk,
 def plan_reasons(risks: Sequence[Risk], guards: Iterable[str], endpoint: str) -> list[Reason]:
     """Why these risks are no plan: none at all, one without words, one that nothing would show."""
     known = sorted(guards)
+    configure = f'configure guards under [endpoints."{endpoint}".rollout] in lockgate.toml'
     if not 1 <= len(risks) <= MAX_RISKS:
         return [
             Reason(
@@ -87,22 +88,25 @@ def plan_reasons(risks: Sequence[Risk], guards: Iterable[str], endpoint: str) ->
                 message="a release plan says what could fail",
                 measured=f"{len(risks)} risks",
                 limit=f"1 to {MAX_RISKS}",
-                remedy="name what could fail, and the guard that would show it",
+                remedy=f"name what could fail, and the guard that would show it: {', '.join(known)}"
+                if known
+                else f"{configure}; each is a risk to begin with",
             )
         ]
     return [
-        _unseen(risk, known, endpoint) for risk in risks if risk.signal not in known or not risk.what.strip()
+        _unseen(risk, known, endpoint, configure)
+        for risk in risks
+        if risk.signal not in known or not risk.what.strip()
     ]
 
 
-def _unseen(risk: Risk, known: Sequence[str], endpoint: str) -> Reason:
+def _unseen(risk: Risk, known: Sequence[str], endpoint: str, configure: str) -> Reason:
     if not risk.what.strip():
         return Reason(
             rule="governance.no-risk",
             message=f"a risk with signal {risk.signal!r} does not say what fails",
             remedy="write what fails, or leave the risk out",
         )
-    configure = f'configure guards under [endpoints."{endpoint}".rollout] in lockgate.toml'
     return Reason(
         rule="governance.no-signal",
         message=f"nothing would show that {risk.what!r} happens",
@@ -131,7 +135,7 @@ class PlanInvalid(Invalid):
 class PlanFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The part of a release plan that people write, as a file of TOML."""
 
-    risk: tuple[Risk, ...]
+    risk: tuple[Risk, ...] = ()
     note: str = ""
 
 

@@ -7,9 +7,7 @@ the line and the key; an unknown key gets its near matches.
 from __future__ import annotations
 
 import math
-import re
-import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import parse_qsl, urlsplit
@@ -19,6 +17,7 @@ import msgspec
 from lockgate.core.errors import Invalid, NotFound, did_you_mean
 from lockgate.core.names import ModelName, check_part
 from lockgate.core.secrets import parse_secret_ref
+from lockgate.core.toml_lines import Misfit, line_of, read_toml
 from lockgate.delivery.rollouts.policy import (
     EndpointSettings,
     Guard,
@@ -417,41 +416,24 @@ def parse_config(text: str, *, where: str = FILE) -> Config:
         ConfigInvalid: not TOML, an unknown or missing key, a wrong type or name; names line and key.
     """
     try:
-        raw = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise _not_toml(str(error), text, where) from error
-    try:
-        config = msgspec.convert(raw, Config)
-    except msgspec.ValidationError as error:
-        raise _explained(str(error), raw, text, where) from error
+        config = read_toml(text, Config)
+    except Misfit as error:
+        key = f"{error.key}: " if error.key else ""
+        raise ConfigInvalid(
+            f"{where}:{error.line}: {key}{error.complaint}",
+            remedy=f"{error.remedy} of {where}" if error.remedy.startswith("correct line") else error.remedy,
+            file=where,
+            line=error.line,
+            key=error.key,
+        ) from error
     _check_names(config, text, where)
     return config
-
-
-_PLACE = re.compile(r" \(at line (?P<line>\d+), column \d+\)\Z")
-_ASSIGNED = re.compile(r"\s*([\w\"'./-]+)\s*=")
-
-
-def _not_toml(message: str, text: str, where: str) -> ConfigInvalid:
-    """The parser's complaint with line and key. The rest of the line is not repeated: a secret may stand there."""
-    at = _PLACE.search(message)
-    line = int(at["line"]) if at else max(len(text.splitlines()), 1)
-    assigned = _ASSIGNED.match((text.splitlines() or [""])[min(line, len(text.splitlines()) or 1) - 1])
-    key = assigned[1] if assigned else ""
-    place = f"{where}:{line}: {key}: " if key else f"{where}:{line}: "
-    return ConfigInvalid(
-        f"{place}not TOML: {_PLACE.sub('', message)}",
-        remedy=f"correct line {line} of {where}",
-        file=where,
-        line=line,
-        key=key,
-    )
 
 
 def _check_names(config: Config, text: str, where: str) -> None:
     if config.schema != 1:
         raise ConfigInvalid(
-            f"{where}:{_line(text, ['schema'])}: schema {config.schema} is not known",
+            f"{where}:{line_of(text, ['schema'])}: schema {config.schema} is not known",
             remedy="write schema = 1, or upgrade Lockgate",
             file=where,
             key="schema",
@@ -469,7 +451,7 @@ def _check_names(config: Config, text: str, where: str) -> None:
         for part, known in ((environment, config.environments), (model, config.models)):
             if part not in known:
                 raise ConfigInvalid(
-                    f"{where}:{_line(text, ['endpoints', name])}: endpoint {name!r} names {part!r}, "
+                    f"{where}:{line_of(text, ['endpoints', name])}: endpoint {name!r} names {part!r}, "
                     "which is not declared",
                     remedy=did_you_mean(part, known),
                     file=where,
@@ -480,7 +462,7 @@ def _check_names(config: Config, text: str, where: str) -> None:
         (["audit", "checkpoint_key"], config.audit.checkpoint_key),
     ):
         if keys[0] == "audit" or not reference.startswith("exec:"):
-            parse_secret_ref(reference, where=f"{where}:{_line(text, keys)}: {'.'.join(keys)}")
+            parse_secret_ref(reference, where=f"{where}:{line_of(text, keys)}: {'.'.join(keys)}")
     _check_values(config, text, where)
     for name, endpoint in config.endpoints.items():
         policy = endpoint.settings.rollout
@@ -504,7 +486,7 @@ def _check_names(config: Config, text: str, where: str) -> None:
         for name, reference in parse_qsl(urlsplit(sink).query):
             if name in ("access_key", "secret_key", "session_token"):
                 parse_secret_ref(
-                    reference, where=f"{where}:{_line(text, ['audit', 'sink'])}: {name} of audit.sink"
+                    reference, where=f"{where}:{line_of(text, ['audit', 'sink'])}: {name} of audit.sink"
                 )
     if not config.audit.sinks:
         raise _at(["audit", "sink"], "no place for checkpoints", "write file:PATH", text=text, where=where)
@@ -514,6 +496,10 @@ def _check_values(config: Config, text: str, where: str) -> None:
     wrong = None if config.tracker is None else tracker_complaint(config.tracker)
     if wrong is not None:
         raise _at(["tracker", wrong[0]], wrong[1], wrong[2], text=text, where=where)
+    for name, endpoint in config.endpoints.items():
+        output = config.models[name.partition("/")[2]].output
+        for complaint, remedy in _fallback_complaints(endpoint.fallback, output):
+            raise _at(["endpoints", name, "fallback"], complaint, remedy, text=text, where=where)
     for name, model in config.models.items():
         for gate, complaint, remedy in _gate_complaints(model.gates):
             raise _at(["models", name, "gates", gate], complaint, remedy, text=text, where=where)
@@ -525,6 +511,28 @@ def _check_values(config: Config, text: str, where: str) -> None:
     if config.security is not None and (config.security.max_age_days or 1) < 1:
         raise _at(
             ["security", "max_age_days"], "an age is a day at least", "write 30", text=text, where=where
+        )
+
+
+def _fallback_complaints(fallback: Fallback, output: OutputTable) -> Iterator[tuple[str, str]]:
+    """What is wrong with a fallback of a model that answers `output`, what to write instead."""
+    if fallback.kind == "none":
+        if fallback.value is not None:
+            yield (
+                "kind none answers nothing, and here is a value",
+                'write kind = "constant", or leave the value out',
+            )
+        return
+    if fallback.value is None:
+        yield "a constant needs its value", 'write { kind = "constant", value = ... }'
+        return
+    low, high = output.minimum, output.maximum
+    if output.kind == "probability":
+        low, high = max(low or 0.0, 0.0), 1.0 if high is None else min(high, 1.0)
+    if (low is not None and fallback.value < low) or (high is not None and fallback.value > high):
+        yield (
+            f"{fallback.value:g} is no answer of the model, whose {output.name!r} goes from {low} to {high}",
+            "write a value that the model could give",
         )
 
 
@@ -573,125 +581,5 @@ def _slice_complaints(gate: SlicesGate) -> Iterator[tuple[str, str, str]]:
 
 
 def _at(keys: list[str], complaint: str, remedy: str, *, text: str, where: str) -> ConfigInvalid:
-    line, key = _line(text, keys), ".".join(keys)
+    line, key = line_of(text, keys), ".".join(keys)
     return ConfigInvalid(f"{where}:{line}: {key}: {complaint}", remedy=remedy, file=where, line=line, key=key)
-
-
-_AT = re.compile(r" - at `\$(?P<path>.*)`\Z")
-_UNKNOWN = re.compile(r"Object contains unknown field `(?P<key>[^`]*)`")
-_MISSING = re.compile(r"Object missing required field `(?P<key>[^`]*)`")
-
-
-def _explained(message: str, raw: Mapping[str, Any], text: str, where: str) -> ConfigInvalid:
-    """Turn msgspec's path into file, line and key, and offer near matches for an unknown key."""
-    at = _AT.search(message)
-    tables = _keys(at["path"] if at else "", raw)
-    complaint = _AT.sub("", message)
-    unknown, missing = _UNKNOWN.search(message), _MISSING.search(message)
-    if unknown:
-        tables.append(unknown["key"])
-        complaint, remedy = "unknown key", did_you_mean(unknown["key"], _known_keys(tables))
-    elif missing:
-        complaint = f"missing key {missing['key']!r}"
-        remedy = f"add {missing['key']} = ... there"
-    else:
-        remedy = "correct the value"
-    key = ".".join(tables) or "(top level)"
-    line = _line(text, tables)
-    return ConfigInvalid(f"{where}:{line}: {key}: {complaint}", remedy=remedy, file=where, line=line, key=key)
-
-
-def _keys(path: str, raw: Mapping[str, Any]) -> list[str]:
-    """`.models[...].tier` to real keys: msgspec does not name the keys of a mapping, the data does."""
-    keys: list[str] = []
-    at: Any = raw
-    for token in re.findall(r"\.([^.\[]+)|(\[\.\.\.\])|\[(\d+)\]", path):
-        name = token[0] or token[2]
-        if token[1]:
-            name = next(iter(at), "") if isinstance(at, Mapping) else ""
-            if isinstance(at, Mapping) and len(at) > 1:
-                name = _culprit(at, keys) or name
-        keys.append(name)
-        at = at.get(name) if isinstance(at, Mapping) else None
-    return keys
-
-
-def _culprit(table: Mapping[str, Any], keys: list[str]) -> str | None:
-    """Which entry of a mapping is the one that does not convert."""
-    types: dict[str, Any] = {
-        "models": ModelTable,
-        "datasets": DatasetTable,
-        "environments": EnvironmentTable,
-        "endpoints": EndpointTable,
-        "params": bool | int | float | str,
-    }
-    kind = types.get(keys[-1]) if keys else None
-    for name, value in table.items():
-        try:
-            msgspec.convert(value, kind)
-        except msgspec.ValidationError:
-            return name
-    return None
-
-
-_TABLES: dict[str, type[msgspec.Struct]] = {
-    "": Config,
-    "project": ProjectTable,
-    "signing": SigningTable,
-    "audit": AuditTable,
-    "tracker": TrackerTable,
-    "environments.*": EnvironmentTable,
-    "datasets.*": DatasetTable,
-    "models.*": ModelTable,
-    "models.*.steps": StepsTable,
-    "models.*.gates": GatesTable,
-    "models.*.output": OutputTable,
-    "models.*.gates.perf.absolute": AbsoluteGate,
-    "models.*.gates.perf.vs_champion": ChampionGate,
-    "models.*.gates.perf.slices": SlicesGate,
-    "models.*.gates.calibration": CalibrationGate,
-    "models.*.gates.model.parity": ParityGate,
-    "models.*.gates.latency": LatencyGate,
-    "models.*.artifact": ArtifactTable,
-    "endpoints.*": EndpointTable,
-    "endpoints.*.fallback": Fallback,
-    "endpoints.*.rollout": RolloutTable,
-    "endpoints.*.rollout.steps": StepTable,
-    "endpoints.*.rollout.errors": GuardTable,
-    "endpoints.*.rollout.latency": LatencyGuardTable,
-    "endpoints.*.rollout.labels": LabelsGuardTable,
-}
-
-
-def _known_keys(keys: list[str]) -> tuple[str, ...]:
-    tables = keys[:-1]
-    pattern = ".".join(
-        "*" if place == 1 and tables[0] in ("environments", "datasets", "models", "endpoints") else part
-        for place, part in enumerate(tables)
-    )
-    found = _TABLES.get(pattern)
-    return found.__struct_encode_fields__ if found is not None else ()
-
-
-def _line(text: str, keys: list[str]) -> int:
-    """The line where `keys` is set, or else where its nearest table begins; 1 when nothing is found."""
-    table: list[str] = []
-    best, depth = 1, 0
-    for number, line in enumerate(text.splitlines(), start=1):
-        header = re.match(r"\s*\[+\s*(.+?)\s*\]+\s*(?:#.*)?$", line)
-        if header:
-            table = _split(header[1])
-            here = table
-        else:
-            assigned = _ASSIGNED.match(line)
-            here = [*table, *_split(assigned[1])] if assigned else []
-        common = 0
-        while common < min(len(here), len(keys)) and here[common] == keys[common]:
-            common += 1
-        if common > depth and common in (len(here), len(keys)):
-            best, depth = number, common
-    return best
-
-
-def _split(dotted: str) -> list[str]:
-    return [part.strip().strip("\"'") for part in re.findall(r"\"[^\"]*\"|'[^']*'|[^.]+", dotted)]

@@ -66,7 +66,9 @@ def test_a_private_column_without_a_purpose_is_refused_however_it_reaches_the_mo
     evidence = judged(how, PRIVATE, PUBLIC)
     assert (evidence.verdict, evidence.value, evidence.n) == ("fail", 1.0, 2)
     where = "people/model.py" if how == "code" else "visits"
-    assert f"people.birth reaches {where}" in explain(evidence) and "no purpose" in evidence.details[0]
+    assert (
+        f"people.birth reaches {where}" in explain(evidence) and "no lockgate.purpose" in evidence.details[0]
+    )
 
 
 def test_purposes_are_listed_where_there_are_some() -> None:

@@ -67,10 +67,30 @@ def test_what_is_left_out_has_the_documented_default() -> None:
     ("old", "new", "key", "words", "remedy"),
     [
         ('tier = "low"', 'teir = "low"', "models.basket.teir", "unknown key", "'tier'"),
-        ('tier = "low"', 'tier = "lwo"', "models.basket.tier", "lwo", "correct"),
+        (
+            'tier = "low"',
+            'tier = "lwo"',
+            "models.basket.tier",
+            "none of critical, high, low, moderate",
+            "'low'",
+        ),
         ('owner = "team"\n', "", "models.basket", "missing key 'owner'", "add owner"),
         ("minimum = 0.6", "minium = 0.6", "models.basket.gates.perf.absolute.minium", "unknown", "'minimum'"),
-        ("order = 2", 'order = "two"', "environments.prod.order", "Expected `int`", "correct"),
+        ("order = 2", 'order = "two"', "environments.prod.order", "Expected `int`", "a whole number"),
+        (
+            "minimum = 0.6",
+            "minimum = nan",
+            "models.basket.gates.perf.absolute.minimum",
+            "nan is no figure",
+            "finite",
+        ),
+        (
+            "minimum = 0.6",
+            'minimum = "0.6"',
+            "models.basket.gates.perf.absolute.minimum",
+            "Expected `float",
+            "a number",
+        ),
     ],
 )
 def test_a_complaint_names_file_line_and_key(old: str, new: str, key: str, words: str, remedy: str) -> None:
@@ -121,6 +141,22 @@ def test_several_models_live_in_one_repository_and_one_must_be_named() -> None:
 
 
 @pytest.mark.parametrize(
+    ("fallback", "says"),
+    [
+        ('{ kind = "constant" }', "a constant needs its value"),
+        (
+            '{ kind = "constant", value = 7 }',
+            "7 is no answer of the model, whose 'bought' goes from 0.0 to 1.0",
+        ),
+        ("{ value = 0.5 }", "kind none answers nothing"),
+    ],
+)
+def test_a_fallback_is_an_answer_that_the_model_could_give(fallback: str, says: str) -> None:
+    error = complaint(TEXT + f'[endpoints."prod/basket"]\nfallback = {fallback}\n')
+    assert says in error.message and error.facts["key"] == "endpoints.prod/basket.fallback"
+
+
+@pytest.mark.parametrize(
     "limits",
     ['{ metric = "auc" }', '{ metric = "auc", minimum = 0.6, maximum = 0.9 }', '[{ metric = "auc" }]'],
 )
@@ -164,7 +200,6 @@ def test_the_limits_of_slices_follow_those_of_the_champion() -> None:
         ("calibration", "slope = [1.1, 1.4]", "slope [1.1, 1.4] does not hold 1", "slope = ["),
         ("calibration", "slope = [1.4, 0.7]", "does not hold 1", "slope = ["),
         ("calibration", "max_gap = 1.5", "max_gap 1.5", "max_gap = 0.05"),
-        ("calibration", "max_gap = nan", "max_gap nan", "max_gap = 0.05"),
     ],
 )
 def test_limits_that_make_no_sense_are_told_with_their_line(

@@ -27,7 +27,8 @@ from lockgate.pipeline.artifact import Artifact
 from lockgate.registry.packages.contract import ModelContract
 
 ROWS_PER_GROUP = 131_072
-_REMEDIES = {
+#: By library, what to return instead of its own types.
+REMEDIES = {
     "pandas": "return pyarrow.Table.from_pandas(frame, preserve_index=False), or frame.to_numpy()",
     "polars": "return frame.to_arrow()",
     "sklearn": "return the model as ONNX bytes (skl2onnx.convert_sklearn(...).SerializeToString())",
@@ -169,7 +170,7 @@ def _plain(value: object, step: str, where: str) -> object:
     library = kind.__module__.partition(".")[0]
     raise NotStorable(
         f"step {step} returned a {kind.__module__}.{kind.__qualname__} in {where}, and pickle is not used",
-        remedy=_REMEDIES.get(
+        remedy=REMEDIES.get(
             library,
             "return a pyarrow.Table, a numpy array, a lightgbm.Booster, bytes, or plain dicts and lists",
         ),

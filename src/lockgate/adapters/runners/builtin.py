@@ -21,6 +21,7 @@ from lockgate.adapters.runners.judging import CheckedDataset, Judge
 from lockgate.adapters.runners.local import Builtin, Inputs
 from lockgate.adapters.runners.probe import PackageProbe
 from lockgate.adapters.runners.project import Failure, call, describe, importable
+from lockgate.adapters.runners.results import as_table, evaluation_rows, require_booster
 from lockgate.core.blobs import BlobStore
 from lockgate.core.digests import Digest, canonical, digest_of
 from lockgate.core.errors import Invalid, LockgateError
@@ -119,7 +120,7 @@ class Builtins:
     def _dataset(self, node: Node, key: Digest, inputs: Inputs, seed: int) -> Artifact:
         with importable(self._root, self._sources.code):
             table = call(node.call or "", {}, seed=seed, wants=(), root=self._root)
-        snapshot = take_snapshot(node.params["dataset"], cast("pa.Table", table), self._blobs)
+        snapshot = take_snapshot(node.params["dataset"], as_table(table, node.call or ""), self._blobs)
         (file,) = snapshot.files
         return Artifact(digest=file.digest, format="parquet", n_bytes=file.n_bytes)
 
@@ -154,14 +155,17 @@ class Builtins:
         service = self._definitions.service(node.params["service"])
         views = service_views(service, self._definitions)
         clustered = [cluster(view, cast("pa.Table", inputs[view.name])) for view in views]
-        return join_as_of(cast("pa.Table", inputs["examples"]), clustered, mode=node.params["mode"])
+        examples = as_table(inputs["examples"], self._recipe.examples)
+        return join_as_of(examples, clustered, mode=node.params["mode"])
 
     def _model_contract(self, node: Node, key: Digest, inputs: Inputs, seed: int) -> object:
         return model_contract(self._recipe, self._definitions)
 
     def _package(self, node: Node, key: Digest, inputs: Inputs, seed: int) -> Artifact:
         contract = model_contract(self._recipe, self._definitions)
-        evaluation = cast("pa.Table", inputs["evaluation_set"])
+        recipe = self._recipe
+        require_booster(inputs.artifact("model"), recipe.train)
+        evaluation = evaluation_rows(inputs["evaluation_set"], recipe.evaluation_set, contract, recipe.label)
         native = self._blobs.get(inputs.artifact("model").digest)
         forms = {
             ONNX_PATH: self._tools.convert(inputs["model"], len(contract.inputs)),

@@ -232,7 +232,8 @@ def check(config: HubConfig, base: Path) -> list[str]:
     lines += [f"checkpoints: checked with the key {verifier_key(one)}" for one in team.note_keys]
     lines += team.check_listening()
     for environment in config.trust:
-        lines.append(f"trust: {len(team.trusted(environment))} keys in {environment}")
+        n = len(team.trusted(environment))
+        lines.append(f"trust: {n} {'key' if n == 1 else 'keys'} in {environment}")
     if config.tracker is not None:
         team.secret(config.tracker.secret)
         lines.append(f"tracker: asked at {config.tracker.url.partition('?')[0]}")

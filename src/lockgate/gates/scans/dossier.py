@@ -89,4 +89,5 @@ def _details(missing: list[str], declared: Mapping[str, str]) -> tuple[str, ...]
     names = ", ".join(missing)
     said = [f"{name}: {declared[name]} says nothing yet" for name in missing if name in declared]
     asked = [f"{name}: {SECTIONS[name]}" for name in missing if name not in declared]
-    return (f"missing: {names}", *said, *asked)
+    where = "" if declared else "; lockgate.toml names no file of them under [models.NAME.dossier]"
+    return (f"missing: {names}{where}", *said, *asked)

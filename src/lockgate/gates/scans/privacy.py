@@ -100,7 +100,7 @@ def _private(contracts: Mapping[str, DataContract]) -> dict[tuple[str, str], Con
 def _details(
     wrong: Sequence[_Use], told: Sequence[_Use], private: Mapping[tuple[str, str], ContractColumn]
 ) -> tuple[str, ...]:
-    refused = [f"{use}, and its contract records no purpose" for use in wrong]
+    refused = [f"{use}, and its contract records no lockgate.purpose" for use in wrong]
     allowed = [
         f"{use}, for {', '.join(private[use.dataset, use.column].purposes)}"
         for use in told

@@ -89,6 +89,12 @@ def approve(
             f"approval of {version} for {environment} by {session.actor} ({speaking}) taken back",
         )
         return
+    already = own_role(standing.approvals, session.actor) if session.actor in standing.standing else None
+    if role is None and already is not None and seen in (None, standing.bound):
+        _say_approved(
+            session, key, environment, already, standing.bound, " already; --role names another role"
+        )
+        return
     new_id = session.new_id()
     choices = [
         ApproveVersion(
@@ -105,16 +111,21 @@ def approve(
     # Where nothing is known of what the session may do, the hub says no to the first one.
     chosen = next((one for one in choices if may(hub.session, one) is None), choices[0])
     session.tell(chosen, headline=f"{session.actor} cannot approve {version} for {environment}")
+    _say_approved(session, key, environment, chosen.role, chosen.evidence_set)
+
+
+def _say_approved(
+    session: Session, key: str, environment: str, role: ApproverRole, seen: str, more: str = ""
+) -> None:
     session.answer(
         {
             "version": key,
             "environment": environment,
             "approver": session.actor,
-            "role": chosen.role,
-            "evidence": chosen.evidence_set,
+            "role": role,
+            "evidence": seen,
         },
-        f"{version} approved for {environment} by {session.actor} ({chosen.role}) "
-        f"on evidence {chosen.evidence_set}",
+        f"{parse_version(key).shown} approved for {environment} by {session.actor} ({role}) on evidence {seen}{more}",
     )
 
 

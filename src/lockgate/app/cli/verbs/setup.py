@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import platform
+import shlex
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,7 +41,7 @@ def init(session: Session, name: str, template: str) -> None:
     session.answer(
         {"folder": str(layout.root), "template": template},
         f"{layout.root}\n  keys in .lockgate/keys (mode 0600), their public half in trust/\n"
-        f"next: cd {name} && lockgate plan",
+        f"next: cd {shlex.quote(name)} && lockgate plan",
     )
 
 

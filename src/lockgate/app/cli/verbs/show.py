@@ -15,7 +15,7 @@ from lockgate.core.digests import Digest, short
 from lockgate.core.names import DEFAULT_NAMESPACE, parse_endpoint, parse_version
 from lockgate.data.state import SnapshotState
 from lockgate.delivery.lines import DrillLine, EndpointLine, LiveLine, Readiness, RolloutLine
-from lockgate.delivery.standing import StandingAnswer
+from lockgate.delivery.standing import ENDS, StandingAnswer
 from lockgate.delivery.state import LocalState
 from lockgate.features.state import MaterializedView
 from lockgate.gates.messages import EvidenceLine
@@ -50,7 +50,9 @@ def status(session: Session, endpoint: str | None) -> None:
     answer: StatusAnswer = session.ask(Status(endpoint=key))
     lines = [_endpoint_text(name, line) for name, line in answer.endpoints.items()]
     if answer.effects_pending:
-        lines.append(f"{answer.effects_pending} effects wait to be carried out (lockgate up)")
+        n = answer.effects_pending
+        wait = "1 effect waits" if n == 1 else f"{n} effects wait"
+        lines.append(f"{wait} to be carried out (lockgate up)")
     session.answer(answer, "\n".join(lines) or "no endpoints yet: lockgate ship")
 
 
@@ -316,7 +318,8 @@ def evidence(session: Session, version: str, environment: str | None, file: str 
         return
     other = None if file is None else resolve("lockgate.app.cli.verbs.setup:read_policy")(file)
     standing: StandingAnswer = session.ask(Standing(version=key, environment=environment, policy=other))
-    session.answer(standing, standing_text(standing, environment))
+    claim = " --as NAME" if session.proof is None else ""
+    session.answer(standing, _standing_text(standing, parse_version(key).shown, environment, claim))
     if check and standing.decision in _CHECKED:
         raise Exit(_CHECKED[standing.decision])
 
@@ -324,9 +327,11 @@ def evidence(session: Session, version: str, environment: str | None, file: str 
 _CHECKED = {"refused": REFUSED, "waiting": WAITING}
 
 
-def standing_text(standing: StandingAnswer, environment: str) -> str:
-    """The page an approver reads."""
-    rows = [line.summary + _place(line) for line in standing.evidence]
+def _standing_text(standing: StandingAnswer, version: str, environment: str, claim: str) -> str:
+    """The page an approver reads; its last lines say what to type."""
+    beside = parse_version(standing.baseline_version).shown if standing.baseline_version else "nothing yet"
+    rows = [f"{version} for {environment}, beside what is there: {beside}"]
+    rows += [line.summary + _place(line) for line in standing.evidence]
     rows.append(f"evidence digest {standing.bound}")
     rows.append(
         f"approvals for {environment}: {len(standing.standing)} of {standing.quorum}"
@@ -342,11 +347,49 @@ def standing_text(standing: StandingAnswer, environment: str) -> str:
     ]
     if standing.ticket:
         rows.append(
-            f"a ticket like {standing.ticket}" + (", open in the tracker" if standing.tracker else "")
+            f"its promotion asks for a ticket that matches {standing.ticket}"
+            + (" and is open in the tracker" if standing.tracker else "")
         )
     rows += [f"missing: {reason.rule}: {reason.message}" for reason in standing.reasons]
-    rows.append(f"next: {standing.next}")
+    rows += [f"next: {one}" for one in _next_typed(standing, version, environment, claim)]
     return "\n".join(rows)
+
+
+def _next_typed(standing: StandingAnswer, version: str, environment: str, claim: str) -> list[str]:
+    """What to type for each word of `StandingAnswer.next`."""
+    remedies = {reason.rule: reason.remedy for reason in standing.reasons if reason.remedy}
+    match standing.next:
+        case "done":
+            return ["nothing, it is live"]
+        case "promote":
+            ticket = " --ticket TICKET" if standing.ticket else ""
+            return [f"lockgate promote {version} --to {environment}{ticket}"]
+        case "approve" if "governance.approval" in remedies:
+            # Bound to what stands on this page: an approval of anything else is refused.
+            return [f"lockgate approve {version} --for {environment} --evidence {standing.bound}{claim}"]
+        case "plan":
+            return [
+                f"lockgate release-plan {version} --for {environment}, then record it with --file or --accept"
+            ]
+        case "judge" | "validate":
+            return [f"lockgate judge {version}"]
+        case "judge-for":
+            return [f"lockgate judge {version} --for {environment}"]
+        case "wait":
+            return [
+                f"lockgate status {parse_endpoint(f'{environment}/{parse_version(version).model}').shown}"
+            ]
+    found = list(
+        dict.fromkeys(
+            remedies[reason.rule]
+            for reason in standing.reasons
+            if reason.rule in ENDS and reason.rule in remedies
+        )
+    )
+    failed = any(reason.evidence and reason.remedy is None for reason in standing.reasons)
+    return ["what a gate has found no command takes back: a fix is a new version"] * failed + [
+        one.replace(" --as NAME", claim) for one in found or remedies.values()
+    ][:3]
 
 
 @verb
