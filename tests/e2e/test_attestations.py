@@ -21,13 +21,21 @@ from lockgate.adapters.blobs.directory import DirectoryBlobs
 from lockgate.adapters.identity.keys import SigningKey
 from lockgate.core.digests import Digest, canonical, sha256
 from lockgate.core.journal import verifier_key
-from lockgate.governance.messages import DeclineVersion, RevokeApproval
+from lockgate.delivery.messages import ReleaseInEmergency
+from lockgate.governance.messages import (
+    BreakGlass,
+    CloseReview,
+    DeclineVersion,
+    RevokeApproval,
+    SecondBreakGlass,
+)
 from lockgate.hub.kernel import require
 from lockgate.hub.messages import Standing
 from lockgate.registry.packages.package import BuiltPackage
 from lockgate.registry.packages.signing import PAYLOAD_TYPE, seal, store_signature
 from lockgate.workshop.transport.statements import (
     APPROVAL,
+    EMERGENCY,
     EVIDENCE,
     PROOFS,
     PROVENANCE,
@@ -355,3 +363,46 @@ def test_an_approval_that_was_taken_back_does_not_count_once_that_was_pushed_too
     )
     project.types(f"package export {V1} {layout}").must(0)
     assert "declined for prod by carol" in project.types(f"verify {layout} {asked}").must(3).err
+
+
+def test_what_went_by_break_glass_travels_as_that_and_is_no_approval(tmp_path: Path) -> None:
+    project = tiny_project(tmp_path / "project")
+    story = Decided(project)
+    story.decide()
+    two, full = "flight-delay@2.0.0", "main/flight-delay@2.0.0"
+    story.trained("two")
+    story.must("ann", story.registering("two", version="2.0.0"))
+    story.must("eve", story.judging(full, story.named("package", "two")))
+    require(story.validate(full))
+    glass = {"model": "main/flight-delay", "environment": "prod"}
+    breaking = BreakGlass(id="b", incident="INC-4", reason="wrong answers", hours=2.0, **glass)
+    story.must("ivy", breaking)
+    story.must("sam", SecondBreakGlass(id="s", number=1, **glass))
+    story.must("ivy", ReleaseInEmergency(id="r", version=full, environment="prod", number=1))
+    layout = tmp_path / "out"
+    project.types(f"package export {two} {layout}").must(0)
+    (said,) = statements(layout, EMERGENCY)
+    assert said["predicate"]["right"]["name"] == "B-1"
+    assert (said["predicate"]["ticket"], said["predicate"]["review"]) == ("INC-4", None)
+    asked = (("approval:owner", 3), ("promotion", 3), ("evidence", 0))
+    for kind, code in asked:
+        refused = project.types(f"verify {layout} --require {kind} --for prod").must(code)
+        if code == 3:
+            assert (
+                "it went to prod/flight-delay past the policy, by break-glass B-1 of ivy, with sam"
+                in refused.err
+            )
+            assert "(incident INC-4: wrong answers); no review of it was told, due at" in refused.err
+    assert "past the policy" not in project.types(f"verify {layout} --require approval --for dev").must(3).err
+    assert "past the policy" in project.types(f"verify {layout}").must(0).out
+    assert (
+        "transport.requirement-invalid" in project.types(f"verify {layout} --require emergency").must(2).err
+    )
+
+    story.must("rita", CloseReview(id="c", number=1, finding="was needed", **glass))
+    project.types(f"package export {two} {layout}").must(0)
+    assert len(statements(layout, EMERGENCY)) == 2, "what was pushed once stays"
+    refused = project.types(f"verify {layout} --require approval --for prod").must(3)
+    assert "reviewed by rita at" in refused.err and "no review" not in refused.err
+    project.types(f"package export {two} {tmp_path / 'quiet'} --without emergency").must(0)
+    assert statements(tmp_path / "quiet", EMERGENCY) == []

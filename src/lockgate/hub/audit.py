@@ -270,9 +270,9 @@ def prove_entry(
 
 def prove_version(
     journal: Journal, version: str, run: str, notes: Sequence[str], verifier: NoteVerifiers
-) -> tuple[tuple[InclusionProof, ...], ...]:
-    """Each entry that vouches for a version, proved beside its registration. Reads the whole journal once, and keeps
-    32 bytes of each entry meanwhile.
+) -> tuple[tuple[tuple[InclusionProof, ...], ...], tuple[tuple[InclusionProof, ...], ...]]:
+    """Each entry that vouches for a version, proved beside its registration; and each release by an emergency right,
+    beside what became of that right. Reads the whole journal once, and keeps 32 bytes of each entry meanwhile.
 
     Raises:
         NothingToProve, ProofFails.
@@ -285,7 +285,8 @@ def prove_version(
                 if vouching.may_concern(stored.body):
                     event, stamp = read_entry(stored)
                     vouching.note(event, stamp.actor, stored)
-    return proof.prove_earliest(hashes, vouching.pairs, notes, verifier)
+    proved = proof.prove_earliest(hashes, [*vouching.pairs, *vouching.emergencies], notes, verifier)
+    return proved[: len(vouching.pairs)], proved[len(vouching.pairs) :]
 
 
 def prove_consistency(

@@ -422,15 +422,31 @@ class ProvedEntry(msgspec.Struct, frozen=True, kw_only=True):
     entry: InclusionProof
 
 
+class ProvedEmergency(ProvedEntry, frozen=True, kw_only=True):
+    """A release by an emergency right; the same checkpoint proves that too.
+
+    Attributes:
+        right: the entries of the right: that the glass was broken, who seconded it, how its review ended.
+    """
+
+    right: tuple[InclusionProof, ...]
+
+
 class VersionProofs(msgspec.Struct, frozen=True, kw_only=True):
-    """What vouches for a version, in the order of the journal."""
+    """What vouches for a version, in the order of the journal.
+
+    Attributes:
+        emergencies: what let it in past its policy, and vouches for nothing.
+    """
 
     entries: tuple[ProvedEntry, ...]
+    emergencies: tuple[ProvedEmergency, ...] = ()
 
 
 class ProveVersion(Query, frozen=True, kw_only=True, tag="hub.prove-version"):
     """Proofs of what was decided about a version: its run, its registration, its evidence, who approved it or no longer
-    does, and where it was let in. The same entry has the same proof, whenever it is asked for."""
+    does, where it was let in, and where it went in an emergency. The same entry has the same proof, whenever it is
+    asked for."""
 
     permission: ClassVar[str] = "read"
     answer: ClassVar[Any] = VersionProofs

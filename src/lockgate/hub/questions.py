@@ -75,6 +75,7 @@ from lockgate.hub.messages import (
     PolicyAnswer,
     PolicyInForce,
     ProveConsistency,
+    ProvedEmergency,
     ProvedEntry,
     ProveEntry,
     ProveVersion,
@@ -532,9 +533,13 @@ class Questions:
     def _prove_version(self, query: ProveVersion) -> VersionProofs:
         notes = self._notes()
         version = self._named(VERSION, query.version)
-        pairs = audit.prove_version(self._journal, version.version, version.run, *notes)
+        pairs, emergencies = audit.prove_version(self._journal, version.version, version.run, *notes)
         return VersionProofs(
-            entries=tuple(ProvedEntry(registration=one, entry=other) for one, other in pairs)
+            entries=tuple(ProvedEntry(registration=one, entry=other) for one, other in pairs),
+            emergencies=tuple(
+                ProvedEmergency(registration=one, entry=other, right=tuple(right))
+                for one, other, *right in emergencies
+            ),
         )
 
     def _prove_consistency(self, query: ProveConsistency) -> ConsistencyProof:

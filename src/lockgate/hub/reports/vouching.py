@@ -4,17 +4,27 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from lockgate.core.messages import Event
+from lockgate.core.messages import Event, tag_of
 from lockgate.delivery.messages import ReleaseStarted
 from lockgate.gates.messages import EvidenceRecorded
-from lockgate.governance.messages import ApprovalRevoked, VersionApproved, VersionDeclined
+from lockgate.governance.messages import (
+    ApprovalRevoked,
+    BreakGlassSeconded,
+    GlassBroken,
+    ReviewClosed,
+    VersionApproved,
+    VersionDeclined,
+)
 from lockgate.hub.ports import StoredEntry
 from lockgate.pipeline.messages import RunFinished
+from lockgate.registry.decide import model_of
 from lockgate.registry.messages import VersionRegistered
+
+_OF_RIGHTS = (GlassBroken, BreakGlassSeconded, ReviewClosed)
 
 
 class _Matter(NamedTuple):
-    """What an entry settles; a later one about the same takes its place."""
+    """What an entry settles; a later one about the same takes its place. Of an emergency, `role` is its right."""
 
     kind: str
     where: str = ""
@@ -23,10 +33,7 @@ class _Matter(NamedTuple):
 
 
 def matter_of(event: Event, actor: str, version: str, run: str) -> _Matter | None:
-    """What an event settles about a version; None when it is about something else.
-
-    An emergency is left out: it let the version in past its policy, so that it says nothing good of it.
-    """
+    """What an event settles about a version; None when it is about something else."""
     match event:
         case RunFinished(run=found) if found == run:
             return _Matter("run")
@@ -36,8 +43,10 @@ def matter_of(event: Event, actor: str, version: str, run: str) -> _Matter | Non
             return _Matter("approval", event.environment, event.role, actor)
         case VersionDeclined(version=found) if found == version:
             return _Matter("declined", event.environment, "", actor)
-        case ReleaseStarted() if event.served.version == version and not event.break_glass:
-            return _Matter("promotion", event.endpoint)
+        case ReleaseStarted() if event.served.version == version:
+            # An emergency let it in past its policy: that is another matter, and one of each right.
+            kind = "emergency" if event.break_glass else "promotion"
+            return _Matter(kind, event.endpoint, event.break_glass)
     return None
 
 
@@ -46,10 +55,12 @@ class Vouching:
 
     def __init__(self, version: str, run: str) -> None:
         self._version, self._run = version, run
-        self._names = (version.encode(), run.encode())
+        self._model = str(model_of(version))
+        self._names = (version.encode(), run.encode(), *(tag_of(one).encode() for one in _OF_RIGHTS))
         self._registered: StoredEntry | None = None
         self._kept: dict[_Matter, StoredEntry] = {}
         self._grounds: dict[_Matter, tuple[StoredEntry, ...]] = {}
+        self._rights: dict[str, list[StoredEntry]] = {}
 
     def may_concern(self, body: bytes) -> bool:
         """Whether an entry's bytes are worth decoding."""
@@ -58,6 +69,9 @@ class Vouching:
     def note(self, event: Event, actor: str, stored: StoredEntry) -> None:
         if isinstance(event, VersionRegistered) and event.version == self._version:
             self._registered = stored
+        elif isinstance(event, _OF_RIGHTS):
+            if event.model == self._model:
+                self._rights.setdefault(f"B-{event.number}", []).append(stored)
         elif (matter := matter_of(event, actor, self._version, self._run)) is not None:
             self._kept[matter] = stored
             if matter.kind == "promotion":
@@ -72,5 +86,17 @@ class Vouching:
     def pairs(self) -> list[tuple[tuple[int, bytes], tuple[int, bytes]]]:
         """Number and bytes of the registration and of each entry."""
         first = self._registered
-        entries = {*self._kept.values(), *(one for each in self._grounds.values() for one in each)}
+        kept = {entry for matter, entry in self._kept.items() if matter.kind != "emergency"}
+        entries = kept | {one for each in self._grounds.values() for one in each}
         return [] if first is None else [(first[:2], one[:2]) for one in sorted(entries)]
+
+    @property
+    def emergencies(self) -> list[tuple[tuple[int, bytes], ...]]:
+        """The same of the registration, of each release by an emergency right, and of all that became of that right."""
+        first = self._registered
+        released = sorted((one, matter) for matter, one in self._kept.items() if matter.kind == "emergency")
+        return [
+            (first[:2], one[:2], *(entry[:2] for entry in self._rights.get(matter.role, ())))
+            for one, matter in released
+            if first is not None
+        ]

@@ -13,6 +13,9 @@ from lockgate.registry.packages.ports import Signer, Verifier
 from lockgate.registry.packages.signing import PAYLOAD_TYPE, SignatureInvalid, seal, unseal
 from lockgate.workshop.transport.statements import KINDS, Claim, Kind, Words
 
+_VOUCHING: tuple[Kind, ...] = tuple(one for one in KINDS if one != "emergency")
+"""What may be asked for: that the policy was passed over vouches for nothing."""
+
 
 class RequirementInvalid(Invalid):
     """What is asked for of a package's attestations is no kind of them, or says too little."""
@@ -70,17 +73,17 @@ class Required(NamedTuple):
     def parse(cls, text: str, environment: str) -> Required:
         """`provenance`, `evidence`, `approval[:ROLE]` or `promotion`. Raises `RequirementInvalid`."""
         name, _, role = text.partition(":")
-        kind: Kind | None = next((one for one in KINDS if one == name), None)
+        kind: Kind | None = next((one for one in _VOUCHING if one == name), None)
         if kind is None or (role and kind != "approval"):
             raise RequirementInvalid(
                 f"{text!r} is no kind of attestation",
-                remedy=did_you_mean(name, KINDS) if kind is None else f"write {name}",
+                remedy=did_you_mean(name, _VOUCHING) if kind is None else f"write {name}",
             )
         if kind in ("approval", "promotion") and not environment:
             raise RequirementInvalid(f"{kind} is always for an environment", remedy="name it: --for ENV")
         return cls(kind, role, environment)
 
-    def lack(self, claims: Iterable[Claim]) -> Reason | None:
+    def lack(self, claims: Sequence[Claim]) -> Reason | None:
         """Why this is not to be had of what is proved; None when it is."""
         of_kind = sorted((one for one in claims if one.kind == self.kind), key=lambda one: one.seq)
         where = (self.environment,) if self.kind in ("approval", "promotion") else ("", self.environment)
@@ -97,13 +100,24 @@ class Required(NamedTuple):
             return None
         asked = f"{self.kind}:{self.role}" if self.role else self.kind
         asked += f" for {self.environment}" if self.environment else ""
+        past = self._past_the_policy(claims)
+        known = [one.says for one in failed or last.values()] + past
         return Reason(
             rule=f"attested.{self.kind}",
-            message=f"there is no {asked} that a trusted key has signed and a known journal bears out",
-            measured="; ".join(one.says for one in failed or last.values()) or "none",
+            message=f"there is no {asked} that a trusted key has signed and a known journal bears out"
+            + "".join(f"; it {one}" for one in past),
+            measured="; ".join(known) or "none",
             limit=asked,
             remedy="push it again from where it was decided, or give the key of that journal: --journal-key",
         )
+
+    def _past_the_policy(self, claims: Iterable[Claim]) -> list[str]:
+        """The emergencies that brought it where it should have been approved, each as it was told last."""
+        if self.kind not in ("approval", "promotion"):
+            return []
+        there = [one for one in claims if one.kind == "emergency" and one.environment == self.environment]
+        last = {one.right: one for one in sorted(there, key=lambda one: one.seq)}
+        return [one.says for one in last.values()]
 
 
 def _person(claim: Claim) -> str:

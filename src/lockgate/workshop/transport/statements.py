@@ -1,9 +1,11 @@
-"""What is said of a package beside its signature: how it was built, what judged it, who approved it, where it may go.
+"""What is said of a package beside its signature: how it was built, what judged it, who approved it, where it may go,
+and where it went past its policy.
 
 Each is an in-toto statement that follows, word for word, from entries of the journal. It carries these entries along,
 with the proof that a signed checkpoint holds them, so that to check one is to make it again and compare: whoever pushes
 can leave statements out, and cannot make one up. The first entry is the registration, which says what package the
-version is; the second is what the statement is about; one checkpoint holds both.
+version is; the second is what the statement is about; one checkpoint holds both. A release in an emergency brings those
+of its right along.
 
 The types are those of in-toto and SLSA where there is one. What is ours in them stands under names of ours (`urn:`), as
 the rules of in-toto for extensions ask for; other tools pass over it.
@@ -13,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import msgspec
 
@@ -27,10 +29,17 @@ from lockgate.core.names import parse_endpoint
 from lockgate.delivery.messages import ReleaseStarted
 from lockgate.gates.messages import EvidenceLine, EvidenceRecorded
 from lockgate.governance.judgement import bound_digest
-from lockgate.governance.messages import ApprovalRevoked, VersionApproved, VersionDeclined
+from lockgate.governance.messages import (
+    ApprovalRevoked,
+    BreakGlassSeconded,
+    GlassBroken,
+    ReviewClosed,
+    VersionApproved,
+    VersionDeclined,
+)
 from lockgate.governance.proof import InclusionProof, check_proof
 from lockgate.hub.audit import read_entry
-from lockgate.hub.messages import ProvedEntry
+from lockgate.hub.messages import ProvedEmergency, ProvedEntry, VersionProofs
 from lockgate.hub.ports import StoredEntry
 from lockgate.pipeline.messages import RunFinished
 from lockgate.registry.messages import VersionRegistered
@@ -41,14 +50,15 @@ PROVENANCE = "https://slsa.dev/provenance/v1"
 TEST_RESULT = "https://in-toto.io/attestation/test-result/v0.1"
 SUMMARY = "https://slsa.dev/verification_summary/v1"
 APPROVAL = "urn:lockgate:attestation:approval:1"
+EMERGENCY = "urn:lockgate:attestation:emergency:1"
 PROOFS = "urn:lockgate:inclusion-proofs:1"
 EVIDENCE = "urn:lockgate:evidence:1"
 PROMOTION = "urn:lockgate:promotion:1"
 BUILD_TYPE = "urn:lockgate:build:train:1"
 BUILDER = "urn:lockgate:builder:train:1"
 
-Kind = Literal["provenance", "evidence", "approval", "promotion"]
-KINDS: tuple[Kind, ...] = ("provenance", "evidence", "approval", "promotion")
+Kind = Literal["provenance", "evidence", "approval", "promotion", "emergency"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 Proved = Literal["none", "holds", "unchecked", "unknown-journal"]
 
 
@@ -79,13 +89,29 @@ class Told(NamedTuple):
     key: str
 
 
+class Right(NamedTuple):
+    """What became of an emergency right, as its entries tell."""
+
+    glass: GlassBroken
+    broken: Stamp
+    seconded: Stamp | None
+    review: ReviewClosed | None
+    reviewed: Stamp | None
+
+    @property
+    def newest(self) -> int:
+        """The number of its last entry."""
+        return max(stamp.seq for stamp in (self.broken, self.seconded, self.reviewed) if stamp is not None)
+
+
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
     """What a statement comes to.
 
     Attributes:
-        result: `approved`, `revoked`, `declined`; `PASSED`, `WARNED`, `FAILED`.
+        result: `approved`, `revoked`, `declined`; `PASSED`, `WARNED`, `FAILED`; `OWED` or `REVIEWED` in an emergency.
         by: who did it, by the journal's account.
-        seq: the number of the entry; of two about one matter, the later one counts.
+        seq: the number of the newest entry; of two about one matter, the later one counts.
+        right: by which right it went out in an emergency.
     """
 
     kind: Kind
@@ -95,6 +121,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     result: str = ""
     by: str = ""
     seq: int
+    right: str = ""
 
 
 class Words(NamedTuple):
@@ -117,16 +144,17 @@ class Checked(NamedTuple):
     claim: Claim | None = None
 
 
-def statements(proofs: Iterable[ProvedEntry], about: About) -> list[Words]:
+def statements(proofs: VersionProofs, about: About) -> list[Words]:
     """The statements that follow from the journal's proofs about a version (`hub.prove-version`)."""
-    read = [(one, _read(one.entry)) for one in proofs]
+    read = [(one, _read(one.entry)) for one in proofs.entries]
     plain = [_words(one, told, about) for one, told in read if not isinstance(told.event, ReleaseStarted)]
     promoted = [
         _words(one, told, about, _rests_on(told, plain))
         for one, told in read
         if isinstance(told.event, ReleaseStarted)
     ]
-    return [*plain, *promoted]
+    emergencies = [_words(one, _read(one.entry), about) for one in proofs.emergencies]
+    return [*plain, *promoted, *emergencies]
 
 
 def check(attested: Attested, about: About, journals: Sequence[NoteVerifier], envelope: Digest) -> Checked:
@@ -143,28 +171,33 @@ def check(attested: Attested, about: About, journals: Sequence[NoteVerifier], en
         return Checked("none")
     known = {verifier_key(one): one for one in journals}
     try:
-        proved = msgspec.convert(statement.predicate[PROOFS], ProvedEntry)
+        form = ProvedEmergency if statement.predicate_type == EMERGENCY else ProvedEntry
+        proved = msgspec.convert(statement.predicate[PROOFS], form)
         key = proved.entry.key
         if not known:
             return Checked("unchecked")
         if key not in known:
             return Checked("unknown-journal", key)
-        for one in (proved.registration, proved.entry):
+        for one in (proved.registration, proved.entry, *_of_right(proved)):
             check_proof(one, known[key])
-        # Two journals may call two packages by one name; one root is of one journal.
-        if (proved.registration.checkpoint, proved.registration.key) != (proved.entry.checkpoint, key):
-            raise _unfit("its entries rest on two checkpoints")
+            # Two journals may call two packages by one name; one root is of one journal.
+            if (one.checkpoint, one.key) != (proved.entry.checkpoint, key):
+                raise _unfit("its entries rest on two checkpoints")
         told = _read(proved.entry)
         words = _words(proved, told, about, _inputs_of(statement.predicate))
     except (msgspec.ValidationError, LockgateError) as error:
         raise _forged(statement, envelope, str(error)) from error
     if attested.digest != words.digest:
         raise _forged(statement, envelope, "it says something else than the entry that it rests on")
-    return Checked("holds", key, claim_of(told))
+    return Checked("holds", key, claim_of(told, _right_of(proved, told)))
 
 
-def claim_of(told: Told) -> Claim:
-    """What an entry comes to, in one line."""
+def claim_of(told: Told, right: Right | None = None) -> Claim:
+    """What an entry comes to, in one line.
+
+    Args:
+        right: by which it went out, where that was an emergency.
+    """
     event, seq, by = told.event, told.stamp.seq, told.stamp.actor
     match event:
         case RunFinished():
@@ -179,6 +212,16 @@ def claim_of(told: Told) -> Claim:
                 says += f", on evidence {short(event.evidence_set)} under policy {short(event.policy)}"
             return Claim(
                 kind="approval", says=says, environment=where, role=role, result=result, by=by, seq=seq
+            )
+        case ReleaseStarted() if right is not None:
+            return Claim(
+                kind="emergency",
+                says=_past_the_policy(event, by, right),
+                environment=right.glass.environment,
+                result="OWED" if right.reviewed is None else "REVIEWED",
+                by=by,
+                seq=max(seq, right.newest),
+                right=event.break_glass,
             )
         case ReleaseStarted():
             where = parse_endpoint(event.endpoint).environment
@@ -198,6 +241,7 @@ _TYPES: Mapping[Kind, str] = {
     "evidence": TEST_RESULT,
     "approval": APPROVAL,
     "promotion": SUMMARY,
+    "emergency": EMERGENCY,
 }
 
 
@@ -212,6 +256,39 @@ def _read(proof: InclusionProof) -> Told:
     return Told(event, stamp, proof.key)
 
 
+def _of_right(proved: ProvedEntry) -> tuple[InclusionProof, ...]:
+    return proved.right if isinstance(proved, ProvedEmergency) else ()
+
+
+def _right_of(proved: ProvedEntry, told: Told) -> Right | None:
+    """The right by which a version went out in an emergency; None when it was none.
+
+    Raises:
+        _Unfit: the entries are not those of the right that the release names, in their order.
+    """
+    if not isinstance(proved, ProvedEmergency):
+        return None
+    release, read = told.event, [_read(one) for one in proved.right]
+    glass = read[0].event if read else None
+    if not isinstance(release, ReleaseStarted) or not isinstance(glass, GlassBroken):
+        raise _unfit("it is about no release by an emergency right")
+    endpoint, rest = parse_endpoint(release.endpoint), {type(one.event): one for one in read[1:]}
+    about = (release.break_glass, endpoint.environment, str(endpoint.model))
+    if about != (f"B-{glass.number}", glass.environment, glass.model):
+        raise _unfit("the glass that was broken is another one")
+    numbers = [one.stamp.seq for one in read]
+    if len(rest) != len(read) - 1 or numbers != sorted(set(numbers)) or numbers[0] > told.stamp.seq:
+        raise _unfit("its entries are not in the order of the journal")
+    for one in rest.values():
+        if not isinstance(one.event, BreakGlassSeconded | ReviewClosed):
+            raise _unfit("one of its entries is not about an emergency right")
+        if (one.event.model, one.event.number) != (glass.model, glass.number):
+            raise _unfit("one of its entries is about another emergency")
+    second, closed = rest.get(BreakGlassSeconded), rest.get(ReviewClosed)
+    review = closed.event if closed is not None and isinstance(closed.event, ReviewClosed) else None
+    return Right(glass, read[0].stamp, second and second.stamp, review, closed and closed.stamp)
+
+
 def _words(proved: ProvedEntry, told: Told, about: About, inputs: Iterable[Digest] = ()) -> Words:
     """The one statement that follows from an entry about the package.
 
@@ -221,14 +298,19 @@ def _words(proved: ProvedEntry, told: Told, about: About, inputs: Iterable[Diges
     registered = _read(proved.registration).event
     if not isinstance(registered, VersionRegistered) or registered.package != about.package:
         raise _unfit(f"its registration is not of package {about.package}")
-    kind = claim_of(told).kind
-    predicate = _predicate(registered, told, about, inputs)
+    right = _right_of(proved, told)
+    kind = claim_of(told, right).kind
+    predicate = _predicate(registered, told, about, inputs, right)
     predicate[PROOFS] = msgspec.to_builtins(proved)
     return Words(kind, statement_bytes(about.package, registered.model, _TYPES[kind], predicate), told)
 
 
 def _predicate(
-    registered: VersionRegistered, told: Told, about: About, inputs: Iterable[Digest]
+    registered: VersionRegistered,
+    told: Told,
+    about: About,
+    inputs: Iterable[Digest],
+    right: Right | None,
 ) -> dict[str, Any]:
     event = told.event
     match event:
@@ -240,9 +322,11 @@ def _predicate(
             return _approval(event, told.stamp)
         case VersionDeclined(version=registered.version):
             return _approval(event, told.stamp)
-        case ReleaseStarted(break_glass="") if event.served.package == about.package:
+        case ReleaseStarted(break_glass="") if event.served.package == about.package and right is None:
             return _summary(event, told, inputs)
-    raise _unfit("the entry is about another version or package, or about an emergency")
+        case ReleaseStarted() if event.served.version == registered.version and right is not None:
+            return _emergency(event, told.stamp, right)
+    raise _unfit("the entry is about another version or package, or about an emergency without its right")
 
 
 def _provenance(event: RunFinished, stamp: Stamp, about: About) -> dict[str, Any]:
@@ -338,6 +422,49 @@ def _summary(event: ReleaseStarted, told: Told, inputs: Iterable[Digest]) -> dic
             "waivers": list(event.waivers),
         },
     }
+
+
+def _emergency(event: ReleaseStarted, stamp: Stamp, right: Right) -> dict[str, Any]:
+    """That it went out past the policy. `review` is None as far as these entries go; none proves that there is none."""
+    glass, review = right.glass, right.review
+    return {
+        "version": event.served.version,
+        "environment": glass.environment,
+        "endpoint": event.endpoint,
+        "release": event.release,
+        "by": stamp.actor,
+        "at": iso(stamp.at),
+        "ticket": event.ticket,
+        "policy": {"digest": _hash(event.policy)},
+        "right": {
+            "name": event.break_glass,
+            "incident": glass.incident,
+            "reason": glass.reason,
+            "by": right.broken.actor,
+            "at": iso(right.broken.at),
+            "until": iso(glass.until),
+            "seconded": None if right.seconded is None else right.seconded.actor,
+        },
+        "reviewDue": iso(glass.review_due),
+        "review": None
+        if review is None or right.reviewed is None
+        else {"by": right.reviewed.actor, "at": iso(right.reviewed.at), "finding": review.finding},
+    }
+
+
+def _past_the_policy(event: ReleaseStarted, by: str, right: Right) -> str:
+    glass, second = right.glass, right.seconded
+    people = (
+        by if second is None else f"{by}, with {second.actor if by != second.actor else right.broken.actor}"
+    )
+    says = (
+        f"went to {parse_endpoint(event.endpoint).shown} past the policy, by break-glass {event.break_glass} of "
+        f"{people} (incident {glass.incident}: {glass.reason})"
+    )
+    if right.review is None or right.reviewed is None:
+        return f"{says}; no review of it was told, due at {iso(glass.review_due)[:16]}Z"
+    at = iso(right.reviewed.at)[:16]
+    return f"{says}; reviewed by {right.reviewed.actor} at {at}Z: {right.review.finding}"
 
 
 def _rests_on(told: Told, made: Sequence[Words]) -> tuple[Digest, ...]:

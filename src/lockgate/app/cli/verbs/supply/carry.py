@@ -91,7 +91,7 @@ def push(
     mount_from: tuple[str, ...],
 ) -> None:
     """Bring a version's package to an OCI registry, with its signatures and with what the journal attests of it: its
-    build, its evidence, who approved it, where it was let in.
+    build, its evidence, who approved it, where it was let in, and where it went in an emergency.
 
     Without a tag, the version's number is the tag. What is there is not sent again.
 
@@ -128,9 +128,7 @@ def attesting(
         return None
     session.seal()
     proofs: VersionProofs = session.deciding.ask(ProveVersion(version=version))
-    words = [
-        one for one in statements(proofs.entries, About.of(parcel.digest, blobs)) if one.kind not in without
-    ]
+    words = [one for one in statements(proofs, About.of(parcel.digest, blobs)) if one.kind not in without]
     return Attesting(words, signer, keys)
 
 
