@@ -209,3 +209,28 @@ def test_a_data_plane_that_dies_in_a_drill(project: Lamps) -> None:
     assert set(versions_of(project.burst(20)).values()) == {GOOD} and drilled(project) == GOOD
     project.types(f"drill rollback {SHOWN} --n 1", by="sre").must(OK)
     project.audit_holds()
+
+
+def test_the_hub_walks_it_for_whoever_is_elsewhere(project: Lamps) -> None:
+    known = project.is_ready()
+    hub = f"http://127.0.0.1:{known['hub_port']}"
+    with Traffic(known["plane_port"]) as traffic:
+        typed = project.types(f"drill rollback {SHOWN} --n 8 --hub {hub} --json", by="sre").must(OK)
+    assert not traffic.lost and traffic.statuses == {200}
+    assert {version for answers in traffic.met.values() for _, version in answers} == {GOOD}
+    drill = typed.json
+    assert (drill["number"], drill["passed"], drill["n_flips"]) == (1, True, 8)
+    (started,) = project.journal("delivery.drill-started/")
+    (finished,) = project.journal("delivery.drill-finished/")
+    assert (started["actor"], finished["actor"]) == ("sre", "lockgate-controller")
+    assert drilled(project) == GOOD
+    project.types(f"drill rollback {SHOWN} --hub {hub} --port 1", by="sre").must(USAGE)
+    # One that is walked here counts on from there.
+    project.types(f"drill rollback {SHOWN} --n 2", by="sre").must(OK)
+    assert (
+        project.types(f"status {SHOWN} --json")
+        .must(OK)
+        .json["endpoints"][SHOWN]["rollback_ready"]["drill"]["number"]
+        == 2
+    )
+    assert project.types("audit verify").must(OK).out.startswith("ok: ")

@@ -51,16 +51,29 @@ ROLES: Mapping[str, Mapping[str, frozenset[str]]] = MappingProxyType(
         # Gets a version as far as candidate, and writes what approvers will read.
         "author": _role(*_BASIC, *_MAKING),
         # A service account that builds, and brings on what is free to try; its grant names the environments.
-        "ci": _role(*_BASIC, *_MAKING, "delivery.promote"),
+        "ci": _role(*_BASIC, *_MAKING, "delivery.promote", "delivery.pause"),
         "validator": _role(*_BASIC, "gates.record", "governance.validate"),
         "approver:owner": _approver("owner"),
         "approver:product": _approver("product", "governance.sign-off"),
         "approver:risk": _approver("risk", "registry.hold"),
         "approver:validation": _approver("validation"),
         "operator": _role(
-            *_BASIC, "delivery.promote", "delivery.rollback", "registry.retire", "registry.collect"
+            *_BASIC,
+            "delivery.promote",
+            "delivery.pause",
+            "delivery.rollback",
+            "delivery.drill",
+            "registry.retire",
+            "registry.collect",
         ),
-        "incident": _role(*_BASIC, "delivery.rollback", "registry.quarantine", "governance.break-glass"),
+        "incident": _role(
+            *_BASIC,
+            "delivery.pause",
+            "delivery.rollback",
+            "delivery.drill",
+            "registry.quarantine",
+            "governance.break-glass",
+        ),
         "auditor": _role(*_BASIC, "read.audit", "access.read", "registry.hold"),
         "security": _role(
             *_BASIC,
@@ -87,7 +100,7 @@ ROLES: Mapping[str, Mapping[str, frozenset[str]]] = MappingProxyType(
             "hub.subscribe",
         ),
         # What the machinery reports of targets, traffic and proofs of identity; nobody gets it by claiming a name.
-        "controller": _role("read", "delivery.confirm", "access.vouch"),
+        "controller": _role("read", "delivery.confirm", "delivery.drill", "access.vouch"),
     }
 )
 BRINGING = (*_MAKING, "gates.record", "registry.import")
@@ -99,6 +112,9 @@ TIERS = ("low", "moderate", "high", "critical")
 
 PERSONS_ONLY = frozenset(role for role in ROLES if role.startswith("approver:")) | {ADMIN}
 """Roles that no service account is given: a machine approves nothing, and gives nobody a role."""
+
+MACHINES = frozenset({"ci"})
+"""Roles that are meant for service accounts; nobody is advised to give one to a person."""
 
 HARMLESS = frozenset({"viewer", "author"})
 """Roles that move nothing: whoever gives them to himself by a detour gains nothing that others do not check."""
@@ -221,10 +237,11 @@ def way_to(actor: str, kind: str, needed: Iterable[str], scope: Scope) -> str:
     if not open_to:
         nobody = "a service account" if kind == "service" else "anybody"
         return f"{' or '.join(needed)} is not given to {nobody}; somebody who may has to do it"
-    role = "viewer" if "viewer" in open_to else open_to[0]
+    suited = [role for role in open_to if (role in MACHINES) == (kind == "service")] or open_to
+    role = "viewer" if "viewer" in suited else suited[0]
     parts = ["lockgate access grant", shlex.quote(actor), role]
     parts += ["--namespace", scope.namespace] if scope.namespace else []
-    parts += ["--env", scope.environment] if scope.environment else []
+    parts += ["--env", scope.environment] if scope.environment and role != ADMIN else []
     return f"ask an admin: {' '.join(parts)}"
 
 

@@ -188,6 +188,24 @@ class Deciding:
         networks, secret = self._networks, self.secret
         return opened(self.journal, self.deliveries, self.blobs, self.clock, networks=networks, secret=secret)
 
+    def drills(self, port: Callable[[], int]) -> Any:
+        """What walks the drills that this hub is asked for (`app.drills.Drills`), at the data plane of this machine.
+
+        Args:
+            port: where the data plane answers.
+        """
+        opened = resolve("lockgate.app.drills:Drills")
+        return opened(
+            self.journal,
+            self.hub_for(CONTROLLER),
+            self.target,
+            self.blobs,
+            self.clock,
+            self.ids,
+            port=port,
+            republish=self.republish,
+        )
+
     def open_lineage(self, version: VersionState) -> Iterator[dict[str, Any]]:
         """The OpenLineage run events of a version."""
         opened = resolve("lockgate.adapters.notify.opening:open_lineage")(self.journal, self.blobs)

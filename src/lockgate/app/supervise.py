@@ -124,6 +124,8 @@ class Supervisor:
                 self._chores.start("captures", _CAPTURES_S, self._control.prune_captures)
                 eraser = Eraser(self._control.journal, self._control.blobs, self._control.steps)
                 self._chores.start("erasures", LOCAL_LOOK_S, eraser.look)
+                drills = self._control.drills(lambda: self._port)
+                self._chores.start("drills", _LOOK_S, drills.look)
                 self._chores.keep("webhooks", lambda leaving: notifier.run(leaving, note))
                 ready(self._write_down())
                 self._work()

@@ -62,6 +62,7 @@ def start_drill(docs: Docs, command: StartDrill, context: Context) -> Decision |
         to_version=endpoint.previous.served.version,
         first=endpoint.generation + 1,
         last=endpoint.generation + 2 * command.n_flips + 1,
+        by_hub=command.by_hub,
     )
     return Decision((started,))
 

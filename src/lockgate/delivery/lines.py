@@ -128,6 +128,7 @@ class DrillLine(msgspec.Struct, frozen=True, kw_only=True):
     n_failed: int
     n_wrong: int
     interrupted: str = ""
+    number: int = 0
 
 
 class Readiness(msgspec.Struct, frozen=True, kw_only=True):
@@ -147,6 +148,7 @@ class EndpointLine(msgspec.Struct, frozen=True, kw_only=True):
         let_go: the consumers that no longer need it; removed_at: since when it is taken down.
         out_of_policy: why what is live would not be let in as it is; it stays live.
         local: what was done here without the hub, as long as nothing was decided to go live since.
+        order: of its environment on the ladder, the lowest first.
     """
 
     live: LiveLine | None
@@ -160,3 +162,4 @@ class EndpointLine(msgspec.Struct, frozen=True, kw_only=True):
     removed_at: Micros | None = None
     out_of_policy: tuple[str, ...] = ()
     local: LocalState | None = None
+    order: int = 0

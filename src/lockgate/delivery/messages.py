@@ -162,7 +162,7 @@ class JudgeRollout(Command, frozen=True, kw_only=True, tag="delivery.judge-rollo
 class PauseRollout(Command, frozen=True, kw_only=True, tag="delivery.pause-rollout"):
     """Hold a rollout at its step. Guards stay on watch: proven harm still takes it back."""
 
-    permission: ClassVar[str] = "delivery.promote"
+    permission: ClassVar[str] = "delivery.pause"
     endpoint: str
     reason: str
 
@@ -198,11 +198,15 @@ class AdvanceRollout(Command, frozen=True, kw_only=True, tag="delivery.advance-r
 
 
 class StartDrill(Command, frozen=True, kw_only=True, tag="delivery.start-drill"):
-    """Reserve generations for a rehearsal of the way back: `n_flips` there, `n_flips` back, one to end with."""
+    """Reserve generations for a rehearsal of the way back: `n_flips` there, `n_flips` back, one to end with.
+
+    Whoever starts it walks it and tells what came of it; with `by_hub`, the hub on the machine of the data plane does.
+    """
 
     permission: ClassVar[str] = "delivery.rollback"
     endpoint: str
     n_flips: int
+    by_hub: bool = False
 
     def scope(self) -> Scope:
         return endpoint_scope(self.endpoint)
@@ -237,7 +241,7 @@ class DrillFigures(msgspec.Struct, frozen=True, kw_only=True):
 class FinishDrill(Command, frozen=True, kw_only=True, tag="delivery.finish-drill"):
     """Record what a rehearsal found; `drill` is the number that `StartDrill` gave it."""
 
-    permission: ClassVar[str] = "delivery.rollback"
+    permission: ClassVar[str] = "delivery.drill"
     endpoint: str
     drill: int
     figures: DrillFigures
@@ -565,6 +569,7 @@ class DrillStarted(Event, frozen=True, kw_only=True, tag="delivery.drill-started
     to_version: str
     first: int
     last: int
+    by_hub: bool = False
 
     def summary(self) -> str:
         return f"rollback of {self.endpoint} to {self.to_version} is rehearsed"

@@ -609,6 +609,15 @@ SETTINGS = DocumentKind(
 )
 
 
+class DrillAsked(msgspec.Struct, frozen=True, kw_only=True):
+    """A drill that a hub is to walk: its number, the first of its generations, and since when."""
+
+    drill: int
+    first: int
+    n_flips: int
+    at: Micros
+
+
 class DrillState(msgspec.Struct, frozen=True, kw_only=True):
     """The rehearsals of an endpoint's way back.
 
@@ -616,6 +625,7 @@ class DrillState(msgspec.Struct, frozen=True, kw_only=True):
         n_drills: how many were begun.
         to_version, figures, finished_at, finished: of the last one that was finished, and its number; None and 0
             before the first.
+        asked: the last one that was begun, when a hub is to walk it and has not told of it yet.
     """
 
     endpoint: str
@@ -624,10 +634,17 @@ class DrillState(msgspec.Struct, frozen=True, kw_only=True):
     figures: DrillFigures | None = None
     finished_at: Micros | None = None
     finished: int = 0
+    asked: DrillAsked | None = None
 
 
 def _drill_started(body: DrillState | None, event: DrillStarted, stamp: Stamp) -> DrillState:
-    return replace(body or DrillState(endpoint=event.endpoint, n_drills=0), n_drills=event.drill)
+    n_flips = (event.last - event.first) // 2
+    asked = DrillAsked(drill=event.drill, first=event.first, n_flips=n_flips, at=stamp.at)
+    return replace(
+        body or DrillState(endpoint=event.endpoint, n_drills=0),
+        n_drills=event.drill,
+        asked=asked if event.by_hub else None,
+    )
 
 
 def _drill_finished(body: DrillState, event: DrillFinished, stamp: Stamp) -> DrillState:
@@ -637,6 +654,7 @@ def _drill_finished(body: DrillState, event: DrillFinished, stamp: Stamp) -> Dri
         figures=event.figures,
         finished_at=stamp.at,
         finished=event.drill,
+        asked=None,
     )
 
 
@@ -646,5 +664,5 @@ DRILL = DocumentKind(
     keys=lambda event: (event.endpoint,),
     made_by={DrillStarted: _drill_started},
     changed_by={DrillFinished: _drill_finished},
-    fold_version=2,
+    fold_version=3,
 )

@@ -55,7 +55,8 @@ class CommandRefused(Event, frozen=True, kw_only=True, tag="hub.command-refused/
     reasons: tuple[Reason, ...]
 
     def summary(self) -> str:
-        return f"{self.command} of {self.subject} refused: {self.reasons[0].message}"
+        about = f" of {self.subject}" if self.subject else ""
+        return f"{self.command}{about} refused: {self.reasons[0].message}"
 
 
 class DocumentsRefolded(Event, frozen=True, kw_only=True, tag="hub.documents-refolded/1"):
@@ -531,11 +532,13 @@ class ImpactAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         untraced: versions on endpoints of which nobody knows what they are made from; each may depend on it too.
+        near: when nothing depends on `ref`, what things do depend on and is called nearly so; it may be what was meant.
     """
 
     ref: str
     lines: tuple[ImpactLine, ...]
     untraced: tuple[str, ...]
+    near: tuple[str, ...] = ()
 
     @property
     def consumers(self) -> tuple[str, ...]:

@@ -272,6 +272,7 @@ class Questions:
 
     def _line(self, endpoint: EndpointState) -> EndpointLine:
         underway = endpoint.rollout
+        place = self._get(ENVIRONMENT, parse_endpoint(endpoint.endpoint).environment)
         steps = None
         if underway is not None and underway.strategy == "canary":
             steps = self._get(ROLLOUT, release_key(endpoint.endpoint, underway.release))
@@ -288,6 +289,7 @@ class Questions:
             removed_at=endpoint.removed_at,
             local=lately(endpoint),
             out_of_policy=live_standing(endpoint, self._get, self._all, self._clock.now()).out_of_policy,
+            order=0 if place is None else place.order,
         )
 
     def _live_line(self, live: Live | None) -> LiveLine | None:
@@ -354,6 +356,7 @@ class Questions:
             n_failed=figures.n_failed,
             n_wrong=figures.n_wrong,
             interrupted=figures.interrupted,
+            number=drill.finished,
         )
 
     def _explain(self, query: ExplainVersion) -> VersionAnswer:

@@ -23,12 +23,12 @@ from lockgate.access.messages import (
     RevokeRole,
     RevokeToken,
 )
-from lockgate.access.roles import Grant, UnknownRole
+from lockgate.access.roles import Grant, UnknownRole, holders, way_to
 from lockgate.access.state import FEDERATION, SUBJECT, TOKEN, SubjectState, in_force
 from lockgate.access.subjects import check_subject
 from lockgate.access.tokens import Token, is_valid, parse_token, secret_hash
 from lockgate.core.errors import Invalid
-from lockgate.core.messages import Command, Receipt
+from lockgate.core.messages import Command, Receipt, Scope
 from lockgate.hub.authority import Session, controller
 from lockgate.hub.kernel import LocalHub, NotAllowed
 from lockgate.hub.messages import ListAccess, OwnAccess, Status, VerifyAudit
@@ -340,6 +340,31 @@ def test_nobody_takes_the_token_of_an_account_that_he_gave_its_role(team: Team) 
     assert team.rules(ANN, AddFederationRule, **RULE) == {"access.own-gift"}
     team.ok(BOB, ConfirmGrant, subject=ci, role="ci")
     team.ok(ANN, IssueServiceToken, **team.token(ci))
+
+
+def test_the_grant_that_a_second_admin_confirms_is_named_as_he_types_it(team: Team) -> None:
+    team.ok(ANN, CreateServiceAccount, name="ci", purpose="builds", namespace="fraud")
+    team.ok(ANN, GrantRole, subject="service:ci", role="ci", namespace="fraud", environments=("dev",))
+    refusal = team.do(ANN, AddFederationRule, **{**RULE, "namespace": "fraud"}).refusal
+    assert refusal is not None
+    (reason,) = refusal.reasons
+    assert "lockgate access confirm service:ci ci --namespace fraud;" in (reason.remedy or "")
+    team.ok(BOB, ConfirmGrant, subject="service:ci", role="ci", namespace="fraud")
+    team.ok(ANN, AddFederationRule, **{**RULE, "namespace": "fraud"})
+
+
+def test_the_role_that_is_proposed_is_one_that_can_be_given() -> None:
+    prod = Scope(namespace="fraud", model="scoring", environment="prod")
+    promoting = holders("delivery.promote")
+    assert "grant ivy@example.org operator --namespace fraud --env prod" in way_to(
+        "ivy@example.org", "person", promoting, prod
+    )
+    assert "grant service:ci ci --namespace fraud --env prod" in way_to(
+        "service:ci", "service", promoting, prod
+    )
+    # Who gives roles gives them for every environment.
+    proposed = way_to("ivy@example.org", "person", holders("delivery.declare"), prod)
+    assert proposed.endswith("grant ivy@example.org admin --namespace fraud")
 
 
 def test_nor_gives_an_account_a_role_whose_token_he_has(team: Team) -> None:

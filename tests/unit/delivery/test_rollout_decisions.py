@@ -21,6 +21,8 @@ from lockgate.delivery.messages import (
 from lockgate.delivery.plan import plan_of
 from lockgate.delivery.rollouts.policy import EndpointSettings, Guard, RolloutPolicy, RolloutStep
 from lockgate.delivery.rollouts.verdict import Look, Segment, Tally
+from lockgate.delivery.state import DRILL, DrillAsked
+from lockgate.hub.kernel import read_body
 from lockgate.hub.messages import RolloutAnswer, ShowRollout, Status, VerifyAudit
 from lockgate.hub.questions import Questions
 from lockgate.registry.messages import QuarantineVersion
@@ -450,3 +452,28 @@ def test_status_says_when_a_worker_is_not_where_it_was_decided(world: HubWorld, 
         behind == f"worker 7 answers by plan {generation - 1}, plan {generation} was decided: layer corrupt"
     )
     assert "answers by no plan" in astray(generation=0, state="loading")
+
+
+def test_a_drill_that_the_hub_is_to_walk_is_asked_for_until_it_is_told(
+    world: HubWorld, rolling: Story
+) -> None:
+    walk(world, rolling, 4)
+
+    def asked() -> DrillAsked | None:
+        stored = world.journal.document(DRILL.name, PROD)
+        assert stored is not None
+        return read_body(DRILL, stored).asked
+
+    started = accepted(do(rolling, StartDrill, n_flips=5, by_hub=True)).events[0]
+    first = asked()
+    assert first is not None
+    assert (first.drill, first.first, first.n_flips) == (1, started["first"], 5)
+    # Somebody who walks his own takes its place.
+    accepted(do(rolling, StartDrill, n_flips=1))
+    assert asked() is None
+    accepted(do(rolling, StartDrill, n_flips=1, by_hub=True))
+    accepted(do(rolling, FinishDrill, drill=3, figures=FIGURES))
+    assert asked() is None
+    drill = line(rolling).rollback_ready.drill
+    assert drill is not None and drill.number == 3
+    assert world.ask(VerifyAudit()).ok

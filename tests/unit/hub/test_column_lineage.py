@@ -6,7 +6,7 @@ import pytest
 
 from lockgate.access.roles import Grant
 from lockgate.hub.authority import Session
-from lockgate.hub.messages import Impact, ImpactAnswer, Lineage, VerifyAudit
+from lockgate.hub.messages import Impact, ImpactAnswer, Lineage, Status, VerifyAudit
 from lockgate.registry.messages import TracedColumn, TracedInput
 from lockgate.testing.hub_world import MODEL_NAME, HubWorld, Story, named_digest
 
@@ -129,3 +129,21 @@ def test_whoever_sees_another_namespace_only_is_told_nothing(world: HubWorld, st
     questions = world.questions
     assert questions(Lineage(ref=f"column:{COLUMN}"), stranger).edges == ()
     assert questions(Impact(ref=COLUMN), stranger) == ImpactAnswer(ref=COLUMN, lines=(), untraced=())
+
+
+def test_a_name_that_was_mistyped_is_answered_with_what_may_be_meant(story: Story) -> None:
+    """`nothing is made from it` of a slip of the pen would be read as leave to go ahead."""
+    story.release("one", V1)
+    answer = impact(story, COLUMN[:-1])
+    assert answer.lines == () and answer.near[0] == COLUMN
+    assert impact(story, "main/elsewhere.entirely").near == ()
+    assert impact(story, COLUMN).near == ()
+
+
+def test_endpoints_say_where_they_stand_on_the_ladder(story: Story) -> None:
+    """Over the wire an object has no order of its own."""
+    story.release("one", V1)
+    lines = story.ask(Status()).endpoints
+    assert [lines[f"{name}/flight-delay"].order for name in ("dev", "prod")] == sorted(
+        {line.order for line in lines.values()}
+    )

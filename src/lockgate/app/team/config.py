@@ -78,9 +78,15 @@ class TrustTable(_Table, frozen=True, kw_only=True):
 
 
 class TargetTable(_Table, frozen=True, kw_only=True):
-    """The run directory of a data plane on this machine; without one, others carry out what is decided."""
+    """The data plane on this machine; without one, others carry out what is decided.
+
+    Attributes:
+        run: its run directory.
+        port: where it answers; without it, this hub walks no drill.
+    """
 
     run: str = ""
+    port: int = 0
 
 
 class HubConfig(_Table, frozen=True, kw_only=True):

@@ -197,6 +197,9 @@ class Team(Deciding):
             chores.start("rollouts", _LOOK_S, self.rollouts.look)
             chores.start("local plans", LOCAL_LOOK_S, self.adopt)
             chores.start("captures", _CAPTURES_S, self.prune_captures)
+            if self.config.target.port:
+                drills = self.drills(lambda: self.config.target.port)
+                chores.start("drills", _LOOK_S, drills.look)
 
     def _checkpoint_when_due(self) -> None:
         seq, audit = self.journal.head().seq, self.config.audit

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from lockgate.core.digests import short
+from lockgate.core.errors import near_matches
 from lockgate.core.names import parse_endpoint, parse_version
 from lockgate.delivery.state import EndpointState
 from lockgate.features.state import MaterializationState
@@ -98,6 +99,7 @@ def impact(
     """What depends on a column, a dataset or a feature, by what is on the endpoints now."""
     lines: list[ImpactLine] = []
     untraced: set[str] = set()
+    used: set[str] = set()
     for endpoint in endpoints:
         for role, version in [] if endpoint.removed_at else _on(endpoint):
             trace = trace_of(version)
@@ -105,6 +107,7 @@ def impact(
             if trace is None:
                 untraced.add(f"{shown} on {parse_endpoint(endpoint.endpoint).shown}")
                 continue
+            used |= _named(trace.inputs)
             uses = _uses(ref, trace.inputs)
             if uses:
                 lines.append(
@@ -117,7 +120,8 @@ def impact(
                         dashboards=endpoint.dashboards,
                     )
                 )
-    return ImpactAnswer(ref=ref, lines=tuple(lines), untraced=tuple(sorted(untraced)))
+    near = () if lines or ref in used else tuple(near_matches(ref, used))
+    return ImpactAnswer(ref=ref, lines=tuple(lines), untraced=tuple(sorted(untraced)), near=near)
 
 
 def _on(endpoint: EndpointState) -> list[tuple[str, str]]:
@@ -132,6 +136,13 @@ def _on(endpoint: EndpointState) -> list[tuple[str, str]]:
         if version:
             found.setdefault(version, role)
     return [(role, version) for version, role in found.items()]
+
+
+def _named(inputs: Sequence[TracedInput]) -> set[str]:
+    """What `_uses` would find something for: columns, their datasets, features."""
+    columns = {one.column for traced in inputs for one in traced.columns}
+    features = {traced.feature.partition("@")[0] for traced in inputs if traced.feature}
+    return columns | {column.rpartition(".")[0] for column in columns} | features
 
 
 def _uses(ref: str, inputs: Sequence[TracedInput]) -> tuple[str, ...]:

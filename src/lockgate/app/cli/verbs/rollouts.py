@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import click
 
-from lockgate.adapters.targets.rehearsal import Asker, Rehearsal
 from lockgate.app.cli.main import REFUSED, WAITING, Exit
 from lockgate.app.cli.session import Session, of_a_hub, verb
 from lockgate.app.cli.verbs.release import endpoint_line
 from lockgate.app.cli.verbs.show import drill_text, rollout_text, when
-from lockgate.app.supervise import NotUp, running
+from lockgate.app.plugins import resolve
+from lockgate.core.errors import Unavailable
 from lockgate.core.names import EndpointName, parse_endpoint, parse_version
-from lockgate.delivery.lines import EndpointLine, RolloutLine
+from lockgate.delivery.lines import DrillLine, EndpointLine, RolloutLine
 from lockgate.delivery.messages import (
     AdvanceRollout,
-    DrillFigures,
     FinishDrill,
     PauseRollout,
     ResumeRollout,
@@ -25,7 +25,6 @@ from lockgate.delivery.messages import (
 )
 from lockgate.delivery.rollouts.verdict import GuardVerdict
 from lockgate.hub.messages import RolloutAnswer, ShowRollout
-from lockgate.registry.packages.package import GOLDEN_PATH, decode_golden
 from lockgate.traffic.errors import TargetUnavailable
 
 
@@ -81,10 +80,10 @@ def guard_text(guard: GuardVerdict) -> str:
     if guard.ratio is not None:
         low = "?" if guard.low is None else f"{guard.low:.2f}"
         high = "?" if guard.high is None else f"{guard.high:.2f}"
-        interval = f" rate x{guard.ratio:.2f} [{low}, {high}]"
+        interval = f"rate x{guard.ratio:.2f} [{low}, {high}], "
     detail = f": {guard.detail}" if guard.detail else ""
     return (
-        f"{guard.outcome:<8} {guard.guard:<8}{interval}, {guard.n_events} bad events, "
+        f"{guard.outcome:<8} {guard.guard:<8} {interval}{guard.n_events} bad events, "
         f"evidence of harm 10^{guard.e_value_log10:.1f}{detail}"
     )
 
@@ -193,6 +192,16 @@ for _part in (show, pause, resume, promote, abort):
     rollout.add_command(_part)
 
 
+class DrillNotWalked(Unavailable):
+    """A hub was asked for a drill, and none that has a data plane at its machine has walked it."""
+
+    code = "cli.drill-not-walked"
+
+
+_LOOK_S, _DRILL_S, _FLIP_S = 0.2, 15.0, 0.5
+"""How often it is looked, and how long it is waited: for the hub to begin, and for each flip."""
+
+
 @click.group()
 def drill() -> None:
     """Rehearse: the way back is only as good as the last time it was walked."""
@@ -208,13 +217,18 @@ def drill() -> None:
 def rollback(session: Session, endpoint: str, port: int | None, n_flips: int) -> None:
     """Flip the running data plane to the previous version and back, under a key that no caller uses.
 
-    Callers' traffic does not move. The figures are journaled, and `status` shows them.
+    Callers' traffic does not move. The figures are journaled, and `status` shows them. With --hub the hub on the
+    machine of the data plane walks it.
 
     Example: lockgate drill rollback prod/flight-delay --n 50
     """
     name = parse_endpoint(endpoint)
-    session.work_here()
     session.say_identity()
+    if session.hub_url:
+        if port is not None:
+            raise click.UsageError("--port is of a data plane on this machine, not of one at a hub elsewhere")
+        _ask_the_hub(session, name, n_flips)
+        return
     control = session.control
     port = port or _port(session)
     if control.target is None:
@@ -226,59 +240,64 @@ def rollback(session: Session, endpoint: str, port: int | None, n_flips: int) ->
     # What is still to be told is told first, and what a killed drill left behind is put right.
     control.effects.carry_out(str(name))
     control.republish()
-    command = StartDrill(id=session.new_id(), endpoint=str(name), n_flips=n_flips)
-    started = session.tell(command, headline=f"the way back of {endpoint} cannot be rehearsed").events[0]
-    plan = control.target.observe(str(name)).plan
-    decided = started["first"] - 1
-    if plan is not None and plan.generation != decided:
-        raise TargetUnavailable(
-            f"the data plane is at plan {plan.generation} of {endpoint}, and plan {decided} was decided",
-            remedy=f"wait until it has taken it: lockgate status {endpoint}",
-            endpoint=str(name),
-        )
-    if plan is None or plan.live is None or plan.previous is None:
-        raise TargetUnavailable(
-            f"the data plane has no plan of {endpoint} with a version to go back to",
-            remedy=f"lockgate status {endpoint}",
-            endpoint=str(name),
-        )
-    asker = Asker("127.0.0.1", port, name.shown, _row(session, plan.live))
-    try:
-        rehearsal = Rehearsal(control.target, asker)
-        figures = rehearsal.run(plan, plan.previous, first=started["first"], n_flips=n_flips)
-    finally:
-        asker.close()
+    started = _start(session, name, n_flips, by_hub=False)
+    figures = resolve("lockgate.app.drills:walk")(
+        control.target, control.blobs, str(name), port=port, first=started["first"], n_flips=n_flips
+    )
     session.tell(
         FinishDrill(id=session.new_id(), endpoint=str(name), drill=started["drill"], figures=figures),
         headline="the drill cannot be recorded",
     )
-    _report(session, name, figures)
+    _report(session, name, started["drill"])
+
+
+def _start(session: Session, name: EndpointName, n_flips: int, *, by_hub: bool) -> Any:
+    command = StartDrill(id=session.new_id(), endpoint=str(name), n_flips=n_flips, by_hub=by_hub)
+    return session.tell(command, headline=f"the way back of {name.shown} cannot be rehearsed").events[0]
+
+
+def _ask_the_hub(session: Session, name: EndpointName, n_flips: int) -> None:
+    """The hub on the machine of the data plane walks it; this side waits for its figures."""
+    number = _start(session, name, n_flips, by_hub=True)["drill"]
+    until = time.monotonic() + _DRILL_S + n_flips * _FLIP_S
+    while _drill(session, name, number) is None:
+        if time.monotonic() > until:
+            raise DrillNotWalked(
+                f"no hub has walked drill {number} of {name.shown}",
+                remedy="the hub on the data plane's machine needs [target] run and port in its hub.toml; "
+                "or walk it there: lockgate drill rollback with --config hub.toml --port PORT",
+                endpoint=str(name),
+                drill=number,
+            )
+        time.sleep(_LOOK_S)
+    _report(session, name, number)
+
+
+def _drill(session: Session, name: EndpointName, number: int) -> DrillLine | None:
+    """The drill of that number or a later one, when its figures are told."""
+    line = endpoint_line(session, name).rollback_ready.drill
+    return None if line is None or line.number < number else line
 
 
 def _port(session: Session) -> int:
     """Of the data plane that `lockgate up` started."""
     if session.config:
         raise click.UsageError("--config means a data plane that something else started: say its --port")
-    known = running(session.layout)
+    known = resolve("lockgate.app.supervise:running")(session.layout)
     if known is None:
-        raise NotUp("there is no data plane to drill with", remedy="lockgate up --detach")
-    return known.plane_port
+        not_up = resolve("lockgate.app.supervise:NotUp")
+        raise not_up("there is no data plane to drill with", remedy="lockgate up --detach")
+    port: int = known.plane_port
+    return port
 
 
-def _row(session: Session, package: str) -> Any:
-    """A golden row of what is live: what a caller of today sends."""
-    return decode_golden(session.package(package).read(GOLDEN_PATH, session.blobs), package).rows[0]
-
-
-def _report(session: Session, name: EndpointName, figures: DrillFigures) -> None:
-    line = endpoint_line(session, name).rollback_ready.drill
-    if line is None:
+def _report(session: Session, name: EndpointName, number: int) -> None:
+    line = _drill(session, name, number)
+    if line is None or line.number != number:
         session.note("a later drill took this one's place; its figures are not kept")
         raise Exit(REFUSED)
-    session.answer(
-        line, f"{name.shown}: {drill_text(line)}; {figures.n_requests} requests, {figures.n_workers} workers"
-    )
-    if not figures.passed:
+    session.answer(line, f"{name.shown}: {drill_text(line)}")
+    if not line.passed:
         raise Exit(REFUSED)
 
 
