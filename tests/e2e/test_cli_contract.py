@@ -218,3 +218,19 @@ def test_help_and_version_need_no_project(tmp_path_factory: pytest.TempPathFacto
     for verb in ("ship", "rollback", "approve", "explain"):
         shown = nowhere.types(f"{verb} --help").must(0).out
         assert "--json" in shown and "Example:" in shown
+
+
+NOBODY = "http://127.0.0.1:1"
+
+
+def test_a_hub_that_does_not_answer_is_named_and_so_is_the_way_without_it(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    nowhere = Project(tmp_path_factory.mktemp("nowhere"))
+    said = nowhere.types(f"rollback {ENDPOINT} --hub {NOBODY}").must(UNAVAILABLE).err
+    assert f'lockgate rollback {ENDPOINT} --local --run DIR --reason "..."' in said
+    said = nowhere.types(f"login --hub {NOBODY}").must(UNAVAILABLE).err
+    assert f"no answer from the hub at {NOBODY}" in said and "provider" not in said
+    # Whoever goes back by hand stands on the machine of the data plane, not in a project.
+    said = nowhere.types(f"rollback {ENDPOINT} --local --reason x").must(USAGE).err
+    assert "--run DIR" in said and "init" not in said

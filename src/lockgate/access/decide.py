@@ -355,7 +355,9 @@ def _own_gifts(account: SubjectState, context: Context) -> list[Reason]:
             message=f"{context.actor} gave {account.subject} the role {held.grant.shown} himself less than a day ago",
             measured=held.granted_by,
             limit="another admin, or a day",
-            remedy=f"another admin: lockgate access confirm {account.subject} {held.grant.role}",
+            remedy=f"another admin: lockgate access confirm {account.subject} {held.grant.role}"
+            + ("" if held.grant.namespace == ANY else f" --namespace {held.grant.namespace}")
+            + "; then this again",
         )
         for held in account.grants
         if held.granted_by == context.actor

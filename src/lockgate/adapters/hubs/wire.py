@@ -53,6 +53,9 @@ _BY_STATUS: dict[int, type[LockgateError]] = {
 }
 
 
+_EXECUTE = "/v1/execute"
+
+
 class HubUnreachable(Unavailable):
     """No answer came. A command may have been carried out all the same; sending it again with its id tells."""
 
@@ -165,9 +168,10 @@ class Wire:
                 break
             except httpx.TransportError as error:
                 failure = error
-        raise self.unreachable(failure) from failure
+        raise self.unreachable(failure, maybe_done=path == _EXECUTE) from failure
 
-    def unreachable(self, failure: Exception | None) -> Unavailable:
+    def unreachable(self, failure: Exception | None, *, maybe_done: bool = False) -> Unavailable:
+        """The error to raise; `maybe_done` when what was sent changes something, and may have arrived."""
         refused = _refused_certificate(failure)
         if refused is not None:
             return HubUntrusted(
@@ -175,10 +179,13 @@ class Wire:
                 remedy="if its authority is your own: SSL_CERT_FILE=ca.pem; else ask who operates the hub",
                 url=self.url,
             )
+        remedy = "check that the hub runs there, then try again"
+        if maybe_done and not isinstance(failure, httpx.ConnectError | httpx.ConnectTimeout):
+            remedy = "it may have been done all the same: look first (lockgate status), then try again"
+        elif isinstance(failure, httpx.RemoteProtocolError) and self.url.startswith("http:"):
+            remedy = f"if it shows a certificate: https{self.url.removeprefix('http')}; else check that it runs there"
         return HubUnreachable(
-            f"no answer from the hub at {self.url}: {failure or 'unknown'}",
-            remedy="check that the hub runs there, then try again",
-            url=self.url,
+            f"no answer from the hub at {self.url}: {failure or 'unknown'}", remedy=remedy, url=self.url
         )
 
     def _identity(self) -> dict[str, str]:
@@ -210,7 +217,9 @@ def _checked(url: str) -> str:
         good = False
     if not good:
         raise HubAddressInvalid(
-            f"{url!r} is not the address of a hub", remedy="write http://127.0.0.1:PORT", url=url
+            f"{url!r} is not the address of a hub",
+            remedy="write https://HOST, or http://127.0.0.1:PORT",
+            url=url,
         )
     return url.rstrip("/")
 

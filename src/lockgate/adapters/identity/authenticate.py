@@ -104,7 +104,7 @@ class Authenticator:
             self.tell("claimed")
             raise ClaimRefused(
                 "this hub believes no name that is only claimed",
-                remedy="leave out --as, and use lockgate login or LOCKGATE_TOKEN",
+                remedy="lockgate login at this hub, or set LOCKGATE_TOKEN; leave out --as",
             )
         try:
             bearer = self._bearer(headers)

@@ -21,7 +21,7 @@ import httpx
 import msgspec
 
 from lockgate.adapters.identity.logins import Login, check_secure, expiry_of
-from lockgate.adapters.identity.oidc import Issuer, NotProven, Provider, check_issuer, discover, fetch_json
+from lockgate.adapters.identity.oidc import Issuer, NotProven, Provider, check_issuer, discover
 from lockgate.core.errors import Forbidden, LockgateError, Unavailable, Unsupported
 
 _DEVICE = "urn:ietf:params:oauth:grant-type:device_code"
@@ -76,16 +76,18 @@ def new_attempt() -> Attempt:
     return Attempt(*(secrets.token_urlsafe(32) for _ in range(3)))
 
 
-def provider_of(hub: str, issuer: str | None = None) -> Provider:
+def provider_of(hub: str, said: Callable[[], bytes], issuer: str | None = None) -> Provider:
     """The provider at which people log in to a hub, as the hub says; the one of `issuer` where there are several.
 
+    Args:
+        said: asks the hub at `/v1/identity`; called when the way there is one that a token may take.
     Raises:
-        HubInsecure, ProviderDown, NoProvider.
+        HubInsecure, NoProvider; what `said` raises.
     """
     check_secure(hub)
     try:
-        offered = msgspec.convert(fetch_json(hub.rstrip("/") + "/v1/identity"), _Offered)
-    except msgspec.ValidationError:
+        offered = msgspec.json.decode(said(), type=_Offered)
+    except msgspec.MsgspecError:
         offered = _Offered()
     found = [one for one in offered.providers if issuer in (None, one.issuer)]
     if not found:

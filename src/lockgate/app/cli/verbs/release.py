@@ -13,6 +13,7 @@ import click
 from lockgate.app.cli.main import REFUSED, WAITING, Exit, Refused
 from lockgate.app.cli.session import Session, verb
 from lockgate.app.plugins import resolve
+from lockgate.core.errors import Unavailable
 from lockgate.core.messages import Refusal
 from lockgate.core.names import EndpointName, parse_endpoint, parse_version
 from lockgate.delivery.lines import EndpointLine, LiveLine
@@ -20,6 +21,7 @@ from lockgate.delivery.messages import PromoteVersion, RollBackEndpoint
 from lockgate.hub.messages import Status, StatusAnswer
 from lockgate.traffic.by_hand import Hand, named, taken_back
 from lockgate.traffic.plan import FLIP_PATIENCE_S, LocalOrigin
+from lockgate.workshop.config import NoProject
 from lockgate.workshop.git import change_of
 
 
@@ -107,10 +109,32 @@ def rollback(
     if local:
         if not reason.strip():
             raise click.UsageError('say why, nothing else will: --reason "..."')
-        _by_hand(session, name, Path(run) if run else session.layout.run, reason, incident)
+        _by_hand(session, name, _run_dir(session, run), reason, incident)
         return
     if run or incident:
         raise click.UsageError("--run and --incident go with --local")
+    try:
+        _by_the_hub(session, name, reason)
+    except Unavailable as error:
+        # Read at night, by somebody for whom waiting for a hub is the wrong thing to do.
+        by_hand = f'lockgate rollback {name.shown} --local --run DIR --reason "..."'
+        error.remedy += f"; or, on the data plane's machine and without the hub: {by_hand}"
+        raise
+
+
+def _run_dir(session: Session, run: str | None) -> Path:
+    """Of the data plane: whoever is woken for it need not know where the project is."""
+    if run:
+        return Path(run)
+    try:
+        return session.layout.run
+    except NoProject:
+        raise click.UsageError(
+            "say where the data plane keeps its plans: --run DIR; it is --run-dir of its command line"
+        ) from None
+
+
+def _by_the_hub(session: Session, name: EndpointName, reason: str) -> None:
     session.say_identity()
     hub = session.deciding
     before = endpoint_line(session, name)
@@ -121,7 +145,7 @@ def rollback(
     took_ms = round((time.perf_counter() - started) * 1000, 2)
     if receipt.refusal is not None:
         # Told again through the common way: the receipt is the stored one, nothing happens twice.
-        session.tell(command, headline=f"{endpoint} cannot be rolled back")
+        session.tell(command, headline=f"{name.shown} cannot be rolled back")
     session.seal()
     after = endpoint_line(session, name)
     left, now = parse_version(leave).shown if leave else "nothing", _shown(after.live)

@@ -48,7 +48,8 @@ def status(session: Session, endpoint: str | None) -> None:
     """
     key = str(parse_endpoint(endpoint)) if endpoint else ""
     answer: StatusAnswer = session.ask(Status(endpoint=key))
-    lines = [_endpoint_text(name, line) for name, line in answer.endpoints.items()]
+    ladder = sorted(answer.endpoints.items(), key=lambda one: (one[1].order, one[0]))
+    lines = [_endpoint_text(name, line) for name, line in ladder]
     if answer.effects_pending:
         n = answer.effects_pending
         wait = "1 effect waits" if n == 1 else f"{n} effects wait"
@@ -442,6 +443,7 @@ def impact(session: Session, ref: str) -> None:
         rows += [f"  {use}" for use in line.uses]
         rows += [f"  read by {name}" for name in line.consumers]
         rows += [f"  shown on {name}" for name in line.dashboards]
-    rows = rows or [f"nothing on any endpoint is made from {ref}"]
+    near = f"; did you mean {' or '.join(answer.near)}?" if answer.near else ""
+    rows = rows or [f"nothing on any endpoint is made from {ref}{near}"]
     rows += [f"not known: {name} was never traced" for name in answer.untraced]
     session.answer(answer, "\n".join(rows))

@@ -182,7 +182,8 @@ def federate(
     )
     session.tell(command, headline=f"no jobs act as {account}")
     session.answer(
-        {"rule": name, "subject": account, "claims": wanted}, f"jobs with {wanted} act as {account}"
+        {"rule": name, "subject": account, "claims": wanted},
+        f"jobs with {', '.join(f'{claim}={text}' for claim, text in wanted.items())} act as {account}",
     )
 
 

@@ -39,7 +39,7 @@ def login(session: Session, device: bool, no_browser: bool, issuer: str | None) 
     Example: lockgate login --hub https://lockgate.example.org
     """
     hub = _hub(session)
-    provider = resolve(f"{_LOGIN}:provider_of")(hub, issuer)
+    provider = resolve(f"{_LOGIN}:provider_of")(hub, lambda: _identity_of(hub), issuer)
     session.note(f"logging in to {hub} at {provider.issuer}, as its client {provider.client_id}")
     flow = resolve(f"{_LOGIN}:Flow")(provider, tell=session.note)
 
@@ -52,6 +52,15 @@ def login(session: Session, device: bool, no_browser: bool, issuer: str | None) 
     resolve(_LOGINS)().keep(hub, made)
     known: WhoAmIAnswer = session.ask(WhoAmI())
     session.answer({"hub": hub, "actor": known.actor, "roles": known.roles}, f"{_shown(known)}")
+
+
+def _identity_of(hub: str) -> bytes:
+    wire = resolve("lockgate.adapters.hubs.wire:Wire")(hub)
+    try:
+        said: bytes = wire.send("GET", "/v1/identity").content
+    finally:
+        wire.close()
+    return said
 
 
 @verb

@@ -107,6 +107,12 @@ def release_plan(session: Session, version: str, environment: str, file: str | N
         shown = draft.risks if draft.written is None else draft.written.risks
         note = "" if draft.written is None else draft.written.note
         session.answer(draft, _plan_text(draft, PlanFile(risk=shown, note=note)))
+        if draft.written is None:
+            # Beside the answer, which is meant to be saved as a file.
+            what = f"lockgate release-plan {parse_version(key).shown} --for {environment}"
+            session.note(
+                f"nothing is recorded yet\n next: {what} --accept, or save it, edit it and record it: --file"
+            )
         return
     plan = PlanFile(risk=draft.risks) if file is None else _read_plan(file)
     session.say_identity()
