@@ -556,6 +556,10 @@ class Then:
             assert word not in self._story.typed.text, f"{word!r} is in\n{self._story.typed.text}"
         return self
 
+    def told(self, words: str) -> int:
+        """How often it says that."""
+        return self._story.typed.text.count(words)
+
     def it_is_no_bug(self) -> Then:
         """Whatever went wrong, it was told as a message and not as a broken promise."""
         assert self._story.typed.code != BUG, self._story.typed.text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 from importlib import resources
 from pathlib import Path
@@ -326,6 +327,40 @@ def test_a_port_that_is_taken_is_named_where_it_was_typed(given: Given, when: Wh
         when.the_sre(f"up --detach --port {port}")
         then.it_ends_with(UNAVAILABLE).it_is_no_bug()
         then.it_says(f"port {port} of 127.0.0.1 is taken by another program", "--port 0")
+
+
+def test_a_checkout_without_the_signing_key_trains_nothing(given: Given, when: When, then: Then) -> None:
+    project = given.version_one_is_live()
+    (project.dot / "keys" / "signing.pem").unlink()
+    given.a_file("evaluation/more.md", "More.\n")
+    when.ada("train")
+    then.it_ends_with(NOT_FOUND).it_is_no_bug().it_says("signs packages", 'signing.key = "env:NAME"')
+    then.it_never_says("  ran ")
+    when.somebody("doctor")
+    then.it_says("BAD signing.key", "next: lockgate key rotate makes one")
+    when.somebody("key rotate --json")
+    then.it_succeeds()
+    assert then.answer["signs"] and then.answer["file"].startswith("trust/signing-")
+    when.somebody("doctor")
+    then.it_succeeds().it_says("ok  signing.key")
+
+
+def test_a_checkout_begins_a_journal_of_its_own(given: Given, when: When, then: Then) -> None:
+    project = given.a_new_project()
+    shutil.rmtree(project.dot)
+    when.ada("declare")
+    then.it_succeeds().it_never_says("warning", "no checkpoint")
+    when.somebody("audit verify --json")
+    then.it_succeeds()
+    assert then.answer["checkpoints"]
+    (project.dot / "keys" / "checkpoint.pem").unlink()
+    given.an_edit("lockgate.toml", ('owner = "flight-data"', 'owner = "flights"'))
+    when.ada("declare")
+    then.it_succeeds()
+    assert then.told("no checkpoint was written") == 1
+    assert not (project.dot / "keys" / "checkpoint.pem").exists(), (
+        "another key would not vouch for what is signed"
+    )
 
 
 def test_what_init_says_next_can_be_typed(tmp_path: Path) -> None:

@@ -311,7 +311,8 @@ def test_only_somebody_else_lets_it_in(story: Story) -> None:
     told["approved unseen"].must(REFUSED, "hub.permission")
     told["unapproved"].must(WAITING, "governance.approval").must(WAITING, f"approve main/{ONE} --for prod")
     assert "--as" not in told["unapproved"].text
-    told["page"].must(OK, "still owner", "next: approve")
+    told["page"].must(OK, "still owner", f"next: lockgate approve {ONE} --for prod --evidence sha256:")
+    assert "--as" not in told["page"].text
     told["approved"].must(OK, "by bob@example.org (owner)")
     told["without a ticket"].must(REFUSED, "governance.ticket", "--ticket")
     told["with a ticket of nobody"].must(REFUSED, "governance.ticket-unknown")

@@ -11,6 +11,7 @@ from lockgate.adapters.identity.checkpoints import read_key
 from lockgate.adapters.identity.exec_signer import ExecSigner
 from lockgate.adapters.identity.keys import (
     FileKey,
+    KeyMissing,
     PublicKey,
     SigningKey,
 )
@@ -54,6 +55,8 @@ class Control(Deciding):
             tracker=self.config.tracker,
             retention=self.config.retention,
         )
+        # A checkout brings no key along, and a store of its own begins a journal of its own.
+        self.make_checkpoint_key()
 
     def hub(self, actor: str) -> Hub:
         """A hub session of a claimed identity."""
@@ -82,7 +85,15 @@ class Control(Deciding):
             return ExecSigner(command, cwd=str(self.layout.root))
         reference = parse_secret_ref(self.config.signing.key, where="signing.key")
         if reference.kind == "file":
-            return FileKey(self.layout.root / reference.name)
+            try:
+                return FileKey(self.layout.root / reference.name)
+            except KeyMissing as error:
+                raise KeyMissing(
+                    f"the key that signs packages is not here: no file {error.facts['file']}",
+                    remedy="keys are in no checkout: bring it there, make one of your own (lockgate key rotate), "
+                    'or write signing.key = "env:NAME" in lockgate.toml and set that variable to the PEM',
+                    file=error.facts["file"],
+                ) from error
         pem = resolve_secret(reference, base=self.layout.root)
         return SigningKey.from_pem(pem.encode(), where=str(reference))
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from lockgate.access.decide import DEFAULT_TOKEN_DAYS
 from lockgate.adapters.identity.checkpoints import NotePrivate, NotesOnDemand
-from lockgate.adapters.identity.keys import CheckpointKey
+from lockgate.adapters.identity.keys import CheckpointKey, generate_checkpoint_key
 from lockgate.adapters.identity.secrets import resolve as resolve_secret
 from lockgate.adapters.targets.captures import CaptureReader
 from lockgate.adapters.targets.effects import EffectRunner, restore_plans
@@ -223,6 +223,12 @@ class Deciding:
     def steps(self) -> Iterable[StepRecord]:
         """What a cache of steps here remembers; a hub runs none."""
         return ()
+
+    def make_checkpoint_key(self) -> None:
+        """Made with the store, and never afterwards: another key would not vouch for what this one has signed."""
+        path = self._checkpoint_key()
+        if not path.exists() and self.journal.head().seq == 0:
+            generate_checkpoint_key(path)
 
     def checkpoint(self) -> None:
         """Sign the journal's head and append it to the sink, when there is news since the last one."""

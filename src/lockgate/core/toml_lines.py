@@ -22,7 +22,7 @@ _PLACE = re.compile(r" \(at (?:line (?P<line>\d+), column \d+|end of document)\)
 _ASSIGNED = re.compile(r"\s*([\w\"'./-]+)\s*=")
 _HEADER = re.compile(r"\s*\[+\s*(.+?)\s*\]+\s*(?:#.*)?$")
 _PART = re.compile(r"\"[^\"]*\"|'[^']*'|[^.]+")
-_AT = re.compile(r" - at `\$(?P<path>.*)`\Z")
+_AT = re.compile(r" - at (?P<key>`key` in )?`\$(?P<path>.*)`\Z")
 _NAME = re.compile(r"[^.\[]*")
 _INDEX = re.compile(r"\[(\d+)\]")
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<key>[^`]*)`")
@@ -46,6 +46,10 @@ class Misfit(ValueError):
         super().__init__(complaint)
         self.line, self.key, self.complaint, self.remedy = line, key, complaint, remedy
 
+    def said(self, where: str) -> str:
+        """Where it is, in the file `where`, and what is wrong there."""
+        return f"{where}:{self.line}: " + (f"{self.key}: " if self.key else "") + self.complaint
+
 
 class _Place(NamedTuple):
     keys: list[str]
@@ -58,10 +62,19 @@ def read_toml(text: str, kind: type[T]) -> T:
     Raises:
         Misfit: not TOML, an unknown or missing key, a wrong type, a figure that is not finite.
     """
+    return fitted(parse_toml(text), text, kind)
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """What a file holds, whatever it is. Raises `Misfit` when it is not TOML."""
     try:
-        raw = tomllib.loads(text)
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise _not_toml(str(error), text) from error
+
+
+def fitted(raw: Mapping[str, Any], text: str, kind: type[T]) -> T:
+    """What `parse_toml` gave, as the struct it is; `text` is where it stood. Raises `Misfit`."""
     _finite(raw, [], text)
     try:
         return msgspec.convert(raw, kind)
@@ -107,6 +120,9 @@ def _explained(message: str, raw: Mapping[str, Any], text: str, kind: type[Any])
     place = _place(at["path"] if at else "", raw, inspect.type_info(kind))
     keys, complaint, remedy = place.keys, _AT.sub("", message), "correct the value"
     unknown, missing = _UNKNOWN.search(message), _MISSING.search(message)
+    if at and at["key"]:
+        # A key of a mapping that takes some names only; the path leads to the mapping.
+        place = place._replace(type=place.type.key_type if isinstance(place.type, inspect.DictType) else None)
     choice, expected = _CHOICE.search(message), _EXPECTED.search(message)
     if unknown:
         known = place.type.fields if isinstance(place.type, inspect.StructType) else ()
@@ -160,7 +176,7 @@ def _place(path: str, raw: Any, kind: inspect.Type | None) -> _Place:
             kind, path = None if named is None else named.type, path[1 + len(name) :]
         keys.append(name)
         raw = raw.get(name) if isinstance(raw, Mapping) else None
-    return _Place(keys, _among(kind, inspect.StructType, inspect.LiteralType))
+    return _Place(keys, _among(kind, inspect.StructType, inspect.LiteralType, inspect.DictType))
 
 
 def _named(path: str, fields: Iterable[inspect.Field]) -> inspect.Field | None:

@@ -7,6 +7,7 @@ from typing import cast
 import msgspec
 
 from lockgate.core.documents import DocRef, Docs
+from lockgate.core.errors import did_you_mean
 from lockgate.core.messages import Context, Decision, Reason, Refusal, refuse
 from lockgate.core.names import parse_endpoint
 from lockgate.delivery.advance import (
@@ -458,7 +459,9 @@ def sign_off(docs: Docs, command: SignOff, context: Context) -> Decision | Refus
                 message=f"{command.consumer} is no consumer of {endpoint.endpoint}",
                 measured=command.consumer,
                 limit=", ".join(endpoint.consumers) or "none is declared",
-                remedy="declare consumers under the endpoint in lockgate.toml",
+                remedy=did_you_mean(command.consumer, endpoint.consumers)
+                if endpoint.consumers
+                else "nobody need sign: declare consumers under the endpoint in lockgate.toml",
             )
         )
     if reasons:

@@ -408,7 +408,7 @@ def way_back_reasons(environment: EnvironmentState, endpoint: EndpointState) -> 
                 rule="delivery.rollout-active",
                 message=f"{endpoint.rollout.served.version} is on its way to {endpoint.endpoint}",
                 measured=endpoint.rollout.state,
-                remedy=f"lockgate status {endpoint.endpoint}",
+                remedy=f"lockgate rollback {endpoint.endpoint} takes it back; lockgate status says how far it is",
             )
         ]
     guarded = environment.sensitivity != "open"

@@ -312,10 +312,11 @@ def approval_reasons(
     reasons = _objections(given, bound, policy, environment)
     if not empty and n_people >= quorum.people:
         return reasons
-    said = () if given is None else approvers(given.approvals)
+    said = approvers(() if given is None else (one for one in given.approvals if one.revoked is None))
     own = [person for person in said if makers.include(person)]
-    stale = len(said) - len(own)
-    note = f"; {stale} given on other evidence or policy no longer count" if stale > n_people else ""
+    n_stale = len(set(said) - set(own) - set(approvers(standing)))
+    counts = "counts" if n_stale == 1 else "count"
+    note = f"; {n_stale} given on other evidence or policy no longer {counts}" if n_stale else ""
     note += f"; {', '.join(own)} had a hand in it" if own else ""
     asked = f" in the name of {_listed(quorum.seats)}" if quorum.seats else ""
     lacking = f"; {_listed(empty)} missing" if empty and len(empty) < len(quorum.seats) else ""

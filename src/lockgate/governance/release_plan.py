@@ -6,7 +6,6 @@ watches releases on their way and takes them back. A draft is made of what the j
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
@@ -15,6 +14,7 @@ from lockgate.core.clock import Micros, iso
 from lockgate.core.digests import Digest, digest_of
 from lockgate.core.errors import Invalid
 from lockgate.core.messages import Reason
+from lockgate.core.toml_lines import Misfit, read_toml
 
 MAX_RISKS = 50
 _MOST_DRAFTED = 10
@@ -154,8 +154,6 @@ def _quoted(text: str) -> str:
 def parse_plan(text: str, *, where: str) -> PlanFile:
     """What `plan_text` writes. Raises `PlanInvalid` with the place of the mistake."""
     try:
-        return msgspec.convert(tomllib.loads(text), PlanFile)
-    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
-        raise PlanInvalid(
-            f"{where} is no release plan: {error}", remedy=f"correct {where}", where=where
-        ) from error
+        return read_toml(text, PlanFile)
+    except Misfit as error:
+        raise PlanInvalid(error.said(where), remedy=error.remedy, where=where) from error

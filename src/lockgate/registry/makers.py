@@ -186,8 +186,14 @@ class Makers:
 
     @property
     def shown(self) -> str:
-        """Their names, the first few of them."""
-        names = list(dict.fromkeys(maker.name for maker, _ in self.found))
+        """Who they are as far as that is known, else the name they go by; the first few of them."""
+        names = list(
+            dict.fromkeys(
+                who
+                for maker, identity in self.found
+                for who in sorted(identity.people | identity.machines) or [maker.name]
+            )
+        )
         return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
     @property

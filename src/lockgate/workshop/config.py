@@ -418,9 +418,8 @@ def parse_config(text: str, *, where: str = FILE) -> Config:
     try:
         config = read_toml(text, Config)
     except Misfit as error:
-        key = f"{error.key}: " if error.key else ""
         raise ConfigInvalid(
-            f"{where}:{error.line}: {key}{error.complaint}",
+            error.said(where),
             remedy=f"{error.remedy} of {where}" if error.remedy.startswith("correct line") else error.remedy,
             file=where,
             line=error.line,

@@ -187,9 +187,17 @@ def test_new_evidence_makes_an_approval_stale_for_good(validated: Story) -> None
     assert standing(validated).standing == ()
     (missing,) = [reason for reason in standing(validated).reasons if reason.rule == "governance.approval"]
     assert missing.measured == "0 of 1"
-    assert "1 given on other evidence or policy no longer count" in missing.message
+    assert "1 given on other evidence or policy no longer counts" in missing.message
     accepted(validated.approve(V1))
     assert standing(validated).standing == ("bob",)
+
+
+def test_an_approval_that_was_taken_back_is_not_called_stale(validated: Story) -> None:
+    accepted(validated.approve(V1))
+    command = RevokeApproval(id="r", version=V1, environment="prod", reason="read it again")
+    accepted(validated.do("bob", command))
+    (missing,) = [reason for reason in standing(validated).reasons if reason.rule == "governance.approval"]
+    assert missing.measured == "0 of 1" and "no longer" not in missing.message
 
 
 def test_another_policy_makes_an_approval_stale(validated: Story) -> None:

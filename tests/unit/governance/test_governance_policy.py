@@ -44,7 +44,7 @@ def test_a_policy_is_read() -> None:
         ("[tiers.critical]", "[tiers.low.more]", "more"),
         ("production = 1", "prod = 1", "prod"),
         ("production = 1", "production = 1.5", "approvals"),
-        ('name = "p"', 'name = "p', "line 1"),
+        ('name = "p"', 'name = "p', "policy.toml:1: "),
         ('name = "p"', 'name = "p"\nschema = "lockgate.policy/9"', "schema"),
         ("evidence_max_age_days = 7", "", "evidence_max_age_days"),
     ],

@@ -295,7 +295,6 @@ def test_a_policy_says_what_rollouts_it_asks_for() -> None:
     ("old", "new", "place"),
     [
         ('"shadow", min_hours = 72', '"shade"', "shade"),
-        ("min_hours = 72", "min_hours = inf", "lasts inf h"),
         ("min_hours = 72", "min_hours = 745", "lasts 745 h"),
         ("min_hours = 72", "min_units = 0", "no unit"),
         ("min_hours = 72", "levels = 2", "of which there is one"),

@@ -123,6 +123,15 @@ def test_versions_that_were_never_traced_are_named_instead_of_passed_over(
     )
 
 
+def test_a_misspelt_name_is_answered_with_those_like_it(story: Story) -> None:
+    story.release("one", V1)
+    table, _, column = COLUMN.rpartition(".")
+    answer = impact(story, f"{table}.{column[:-1]}")
+    assert answer.lines == () and answer.near[0] == COLUMN
+    assert impact(story, "main/flihgts").near[0] == "main/flights"
+    assert impact(story, COLUMN).near == ()
+
+
 def test_whoever_sees_another_namespace_only_is_told_nothing(world: HubWorld, story: Story) -> None:
     story.release("one", V1)
     stranger = Session(actor="eve", grants=(Grant(role="viewer", namespace="other"),), claimed=False)

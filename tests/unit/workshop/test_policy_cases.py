@@ -54,7 +54,7 @@ def test_figures_are_held_against_the_limits_of_the_policy() -> None:
         ("[[case]]\nname = 'x'\nexpect = 'allowed'\ntier = 'huge'\n", "huge"),
         ("[[case]]\nname = 'x'\nexpect = 'allowed'\nteir = 'low'\n", "teir"),
         ("case = 1\n", "case"),
-        ("[[case\n", "line 1"),
+        ("[[case\n", "my.cases.toml:1: "),
     ],
 )
 def test_a_mistake_in_a_file_of_cases_is_named(text: str, place: str) -> None:

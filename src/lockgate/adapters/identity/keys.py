@@ -194,8 +194,20 @@ def prepare_next(current: str | os.PathLike[str], trust: str | os.PathLike[str])
 
     It signs nothing yet: first it has to be trusted wherever the old one is. Raises `KeyExists`.
     """
-    made = generate_key(_beside(Path(current), "next"))
-    public = Path(trust) / f"{Path(current).stem}-{made.key_id.removeprefix('sha256:')[:12]}.pub"
+    return _with_public_half(_beside(Path(current), "next"), Path(current).stem, trust)
+
+
+def make_first(path: str | os.PathLike[str], trust: str | os.PathLike[str]) -> tuple[FileKey, Path]:
+    """Make a key where there is none, as in a fresh checkout, and its public half in the folder `trust`.
+
+    Raises `KeyExists`.
+    """
+    return _with_public_half(Path(path), Path(path).stem, trust)
+
+
+def _with_public_half(path: Path, stem: str, trust: str | os.PathLike[str]) -> tuple[FileKey, Path]:
+    made = generate_key(path)
+    public = Path(trust) / f"{stem}-{made.key_id.removeprefix('sha256:')[:12]}.pub"
     public.parent.mkdir(parents=True, exist_ok=True)
     public.write_bytes(made.public.pem())
     return made, public

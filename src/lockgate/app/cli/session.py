@@ -242,7 +242,15 @@ class Session:
             self.control.checkpoint()
         except (LockgateError, OSError) as error:
             remedy = f"\n next: {error.remedy}" if isinstance(error, LockgateError) else ""
-            self.note(f"warning: it is done, but no checkpoint was written: {error}{remedy}")
+            warning = f"warning: it is done, but no checkpoint was written: {error}{remedy}"
+            if warning not in self._warned:
+                self._warned.add(warning)
+                self.note(warning)
+
+    @functools.cached_property
+    def _warned(self) -> set[str]:
+        """What was told already: a verb that seals often says it once."""
+        return set()
 
     def new_id(self) -> str:
         return str(resolve("lockgate.app.system:SystemIds")().new())

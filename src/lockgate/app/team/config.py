@@ -169,9 +169,8 @@ def _is_address(text: str) -> bool:
 
 
 def _misfit(path: Path, error: Misfit) -> HubConfigInvalid:
-    key = f"{error.key}: " if error.key else ""
     return HubConfigInvalid(
-        f"{path.name}:{error.line}: {key}{error.complaint}",
+        error.said(path.name),
         remedy=error.remedy,
         file=str(path),
         line=error.line,

@@ -21,7 +21,7 @@ from lockgate.adapters.http.identity import identity_routes
 from lockgate.adapters.http.listener import check_certificate, require_current
 from lockgate.adapters.http.messages import Lanes
 from lockgate.adapters.identity.checkpoints import read_key
-from lockgate.adapters.identity.keys import CheckpointKey, PublicKey, generate_checkpoint_key
+from lockgate.adapters.identity.keys import CheckpointKey, PublicKey
 from lockgate.adapters.identity.team import Identity, on_this_machine, open_identity
 from lockgate.adapters.notify.posting import parse_networks
 from lockgate.app.chores import Chores, note
@@ -68,7 +68,8 @@ class Team(Deciding):
             token_days=DEFAULT_TOKEN_DAYS if config.identity is None else config.identity.token_days,
             retention=config.retention,
         )
-        self._require_checkpoint_key()
+        self.make_checkpoint_key()
+        CheckpointKey(base / config.audit.checkpoint_key)
         self.trusted()
         self._uploads = Uploads(base / config.blobs.uploads)
         self._identity: Identity | None = None
@@ -100,13 +101,6 @@ class Team(Deciding):
         )
         paths = sorted({path for table in chosen for path in table.keys})
         return tuple(PublicKey.from_file(self._base / path) for path in paths)
-
-    def _require_checkpoint_key(self) -> None:
-        """Made with the store, and never afterwards: another key would not vouch for what this one has signed."""
-        path = self._base / self.config.audit.checkpoint_key
-        if not path.exists() and self.journal.head().seq == 0:
-            generate_checkpoint_key(path)
-        CheckpointKey(path)
 
     def check_listening(self) -> list[str]:
         """What `serve`, or a caller, would find out later. Raises `CertificateInvalid` and `NetworkInvalid`."""

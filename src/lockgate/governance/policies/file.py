@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterator
 
-import msgspec
-
 from lockgate.core.errors import did_you_mean
+from lockgate.core.toml_lines import Misfit, fitted, parse_toml
 from lockgate.gates.evidence import GATES
 from lockgate.governance.policies.policy import AnyPolicy, Policy, Policy1, PolicyInvalid, complaints
 from lockgate.registry.messages import Tier
@@ -22,13 +20,11 @@ def parse_policy(text: str, *, where: str) -> AnyPolicy:
         PolicyInvalid: with the place of the offending key; all four tiers must be there, and every gate it names.
     """
     try:
-        raw = tomllib.loads(text)
+        raw = parse_toml(text)
         shape = _SHAPES.get(str(raw.get("schema", "lockgate.policy/1")), Policy)
-        policy = msgspec.convert(raw, shape)
-    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
-        raise PolicyInvalid(
-            f"{where} is not a policy: {error}", remedy=f"correct {where}", where=where
-        ) from error
+        policy: AnyPolicy = fitted(raw, text, shape)
+    except Misfit as error:
+        raise PolicyInvalid(error.said(where), remedy=error.remedy, where=where) from error
     for complaint, remedy in (*complaints(policy), *_unknown_gates(policy)):
         raise PolicyInvalid(f"{where}: {complaint}", remedy=remedy, where=where)
     return policy

@@ -14,7 +14,6 @@ have to be given.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
@@ -26,6 +25,7 @@ from lockgate.core.digests import sha256
 from lockgate.core.documents import DocRef, DocumentKind
 from lockgate.core.errors import Invalid
 from lockgate.core.messages import Reason
+from lockgate.core.toml_lines import Misfit, read_toml
 from lockgate.delivery.messages import DrillFigures, PromoteVersion, Served
 from lockgate.delivery.rollouts.policy import EndpointSettings, Guard, RolloutPolicy, RolloutStep
 from lockgate.delivery.standing import Decided, needs_promote, standing_of, way_back_of
@@ -162,12 +162,9 @@ class Outcome(NamedTuple):
 def parse_cases(text: str, *, where: str) -> tuple[Case, ...]:
     """Read a file of cases. Raises `CasesInvalid` with the place of the mistake."""
     try:
-        cases = msgspec.convert(tomllib.loads(text), _Cases).case
-    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
-        raise CasesInvalid(
-            f"{where} holds no cases: {error}", remedy=f"correct {where}", where=where
-        ) from error
-    return cases
+        return read_toml(text, _Cases).case
+    except Misfit as error:
+        raise CasesInvalid(error.said(where), remedy=error.remedy, where=where) from error
 
 
 def decide_case(policy: AnyPolicy, case: Case) -> Outcome:

@@ -19,7 +19,7 @@ from lockgate.app.cli.main import REFUSED, WAITING, Exit, Refused
 from lockgate.app.cli.progress import Counts, watching
 from lockgate.app.cli.session import Session, told, verb
 from lockgate.app.cli.verbs.people.exceptions import accept_draft
-from lockgate.app.cli.verbs.release import endpoint_line, promotion
+from lockgate.app.cli.verbs.release import endpoint_line, promotion, start_plane
 from lockgate.core.digests import short
 from lockgate.core.errors import Conflict, did_you_mean
 from lockgate.core.messages import Command, Reason, Refusal, Scope
@@ -163,8 +163,11 @@ def build_version(
     scope = Scope(namespace=workshop.name.namespace, model=workshop.name.name)
     session.require(*_data(workshop.name), (RecordRun, scope), (RegisterVersion, scope))
     session.declare()
-    # Where roles are kept apart, whoever builds does not judge.
-    judges = holds(hub.session, ("gates.record",))
+    # Where names are proven, whoever registers a version does not judge it.
+    judges = hub.session.claimed and holds(hub.session, ("gates.record",))
+    if workshop.plan(force).n_to_run:
+        # What cannot be signed need not be trained.
+        session.control.signer()
     counts = Counts()
     with watching(counts) as observer, told(session):
         run = workshop.run(hub, observer, stages=EVERY_STAGE, force=force)
@@ -179,7 +182,7 @@ def build_version(
         "state": known.version.state,
         "refusal": msgspec.to_builtins(receipt.refusal) if receipt and receipt.refusal else None,
     }
-    if not judges:
+    if not judges and known.version.state == "candidate":
         session.note(f"a validator judges it: lockgate judge {record['version']}")
     return record, counts
 
@@ -303,6 +306,15 @@ def _reach(session: Session, version: str, environment: str, ticket: str, outcom
         stuck = bool(standing.reasons) and standing.reasons == before
         before = standing.reasons
         match "stop" if stuck and standing.next != "wait" else standing.next:
+            case "judge" | "judge-for" | "validate" if not holds(hub.session, ("gates.record",)):
+                where = "" if standing.next != "judge-for" else f" --for {environment}"
+                what = f"{version} is to be judged{' for ' + environment if where else ''}, and not by {session.actor}"
+                _wait(
+                    session,
+                    outcome,
+                    what,
+                    f"a validator types lockgate judge {version}{where}; then run this again",
+                )
             case "done":
                 session.note(f"{environment}: {version} is live")
                 return
@@ -322,7 +334,8 @@ def _reach(session: Session, version: str, environment: str, ticket: str, outcom
                     _require_motion(session, key, environment)
             case "wait":
                 name = EndpointName(environment, parse_version(key).model)
-                _wait(session, outcome, *_underway(endpoint_line(session, name), name))
+                what, remedy = _underway(endpoint_line(session, name), name, here=not session.hub_url)
+                _wait(session, outcome, what, remedy)
             case _:
                 session.seal()
                 refusal = Refusal(reasons=standing.reasons, waiting=standing.next == "approve")
@@ -371,12 +384,12 @@ def _require_motion(session: Session, key: str, environment: str) -> None:
         raise Exit(3)
 
 
-def _underway(line: EndpointLine, endpoint: EndpointName) -> tuple[str, str]:
+def _underway(line: EndpointLine, endpoint: EndpointName, *, here: bool) -> tuple[str, str]:
     """What a release on its way waits for, and what to type next."""
     if line.rollout is None or not line.rollout.n_steps:
         return (
             f"a release to {endpoint.environment} is under way and no data plane has taken it yet",
-            "lockgate up, then run this again",
+            f"{start_plane(here=here)}, then run this again",
         )
     version = parse_version(line.rollout.version).shown
     return (

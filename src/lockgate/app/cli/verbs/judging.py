@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import get_args
+from collections.abc import Iterable
+from typing import TypeVar, get_args
 
 import click
 import msgspec
@@ -20,6 +21,8 @@ from lockgate.governance.policies.policy import ApproverRole
 from lockgate.hub.authority import may
 from lockgate.hub.messages import Standing
 from lockgate.registry.messages import LiftQuarantine, QuarantineVersion, RejectVersion, model_scope
+
+Said = TypeVar("Said", ApproveVersion, DeclineVersion)
 
 
 @verb
@@ -95,23 +98,26 @@ def approve(
             session, key, environment, already, standing.bound, " already; --role names another role"
         )
         return
-    new_id = session.new_id()
-    choices = [
+    chosen = in_whose_name(
+        session,
         ApproveVersion(
-            id=new_id,
+            id=session.new_id(),
             version=key,
             environment=environment,
             evidence_set=seen or standing.bound,
             comment=comment,
-            role=each,
-        )
-        for each in ([role] if role else wanted_roles(standing.empty))
-    ]
-    hub = session.deciding
-    # Where nothing is known of what the session may do, the hub says no to the first one.
-    chosen = next((one for one in choices if may(hub.session, one) is None), choices[0])
+        ),
+        [role] if role else wanted_roles(standing.empty),
+    )
     session.tell(chosen, headline=f"{session.actor} cannot approve {version} for {environment}")
     _say_approved(session, key, environment, chosen.role, chosen.evidence_set)
+
+
+def in_whose_name(session: Session, command: Said, roles: Iterable[ApproverRole]) -> Said:
+    """The command in the first of these roles that the session may speak for; in the first one when in none."""
+    choices = [msgspec.structs.replace(command, role=role) for role in roles]
+    # Where nothing is known of what the session may do, the hub says no to the first one.
+    return next((one for one in choices if may(session.deciding.session, one) is None), choices[0])
 
 
 def _say_approved(
@@ -159,21 +165,27 @@ def reject(
         session.answer({"version": key, "state": "rejected"}, f"{version} rejected")
         return
     standing: StandingAnswer = session.ask(Standing(version=key, environment=environment))
-    speaking = role or wanted_roles(standing.empty)[0]
-    session.tell(
+    # Whoever has agreed already takes that back; else a seat that is empty speaks first, then any other.
+    seats = [*wanted_roles(standing.empty), *wanted_roles(standing.seats), *get_args(ApproverRole)]
+    own = own_role(standing.approvals, session.actor)
+    chosen = in_whose_name(
+        session,
         DeclineVersion(
             id=session.new_id(),
             version=key,
             environment=environment,
             evidence_set=seen or standing.bound,
             reason=reason,
-            role=speaking,
         ),
+        [role] if role else [*([own] if own else []), *seats],
+    )
+    session.tell(
+        chosen,
         headline=f"{session.actor} cannot decline {version} for {environment}",
     )
     session.answer(
-        {"version": key, "environment": environment, "role": speaking},
-        f"{version} declined for {environment} by {session.actor} ({speaking})",
+        {"version": key, "environment": environment, "role": chosen.role},
+        f"{version} declined for {environment} by {session.actor} ({chosen.role})",
     )
 
 

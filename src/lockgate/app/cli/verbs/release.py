@@ -60,7 +60,7 @@ def promote(session: Session, version: str, environment: str, ticket: str) -> No
         else on_its_way + (f" in {rolling.n_steps} steps" if rolling else ""),
     )
     if not live:
-        session.note(_why_not_live(line, endpoint, receipt.effects))
+        session.note(_why_not_live(line, endpoint, receipt.effects, here=not session.hub_url))
         raise Exit(WAITING if rolling or receipt.effects == "pending" else REFUSED)
 
 
@@ -76,9 +76,14 @@ def promotion(session: Session, key: str, environment: str, ticket: str) -> Prom
     )
 
 
-def _why_not_live(line: EndpointLine, endpoint: EndpointName, effects: str) -> str:
+def start_plane(*, here: bool) -> str:
+    """How whoever may do it starts a data plane: of a project, or on the machine of a team's hub."""
+    return "lockgate up" if here else "python -m lockgate.app.dataplane on the hub's machine (docs/hub.md)"
+
+
+def _why_not_live(line: EndpointLine, endpoint: EndpointName, effects: str, *, here: bool) -> str:
     if effects == "pending":
-        return "no data plane has taken the plan yet; start one: lockgate up"
+        return f"no data plane has taken the plan yet; start one: {start_plane(here=here)}"
     if line.rollout is None:
         return "the data plane did not take it: lockgate audit log shows why"
     return f"waiting: its guards are watched at each step: lockgate rollout show {endpoint.shown}"

@@ -79,9 +79,15 @@ def _findings(session: Session) -> Iterator[Finding]:
         if not reference.startswith("file:"):
             continue
         path = session.layout.root / parse_secret_ref(reference, where=where).name
-        there = path.is_file()
-        private = there and not stat.S_IMODE(path.stat().st_mode) & 0o077
-        yield Finding(private, f"{where} {path.name} is there and private", f"chmod 600 {path}")
+        if where == "audit" and not path.exists() and not session.layout.database.exists():
+            yield Finding(True, f"audit {path.name} is made with the store")
+            continue
+        missing = (
+            "lockgate key rotate makes one" if where == "signing.key" else "no other key will do: bring it"
+        )
+        private = path.is_file() and not stat.S_IMODE(path.stat().st_mode) & 0o077
+        remedy = f"chmod 600 {path}" if path.is_file() else missing
+        yield Finding(private, f"{where} {path.name} is there and private", remedy)
     for name, table in config.environments.items():
         for trust in table.trust:
             there = (session.layout.root / trust).is_file()
@@ -228,6 +234,12 @@ def test(session: Session, file: str | None, cases: str | None) -> None:
     else:
         path = Path(cases) if cases else beside
         assert path is not None
+        if cases is None and not path.exists():
+            raise PolicyFileMissing(
+                f"{file} reads, and there are no cases to hold it against: no file {path}",
+                remedy=f"write cases there, or name their file: lockgate policy test {file} CASES",
+                file=str(path),
+            )
         text, where = _read(path), str(path)
     outcomes = [decide_case(pack, case) for case in parse_cases(text, where=where)]
     rows = [line for one in outcomes for line in one.lines]

@@ -332,6 +332,8 @@ def _standing_text(standing: StandingAnswer, version: str, environment: str, cla
     """The page an approver reads; its last lines say what to type."""
     beside = parse_version(standing.baseline_version).shown if standing.baseline_version else "nothing yet"
     rows = [f"{version} for {environment}, beside what is there: {beside}"]
+    if standing.baseline_version and beside != version:
+        rows.append(f"what changed since: lockgate diff {beside} {version}")
     rows += [line.summary + _place(line) for line in standing.evidence]
     rows.append(f"evidence digest {standing.bound}")
     rows.append(
@@ -361,7 +363,8 @@ def _next_typed(standing: StandingAnswer, version: str, environment: str, claim:
     remedies = {reason.rule: reason.remedy for reason in standing.reasons if reason.remedy}
     match standing.next:
         case "done":
-            return ["nothing, it is live"]
+            more = "; what is missing would keep it from coming in again" if standing.reasons else ""
+            return [f"nothing, it is live{more}"]
         case "promote":
             ticket = " --ticket TICKET" if standing.ticket else ""
             return [f"lockgate promote {version} --to {environment}{ticket}"]
@@ -418,8 +421,31 @@ def lineage(session: Session, ref: str, openlineage: bool) -> None:
     else:
         key = f"column:{in_namespace(ref)}" if "." in ref else f"endpoint:{parse_endpoint(ref)}"
     answer = session.ask(Lineage(ref=key))
+    if not answer.edges and not answer.readers:
+        # Asked about, a name that nobody knows is answered with its near matches.
+        near = _near(session, key)
+        session.answer(answer, "\n".join([f"nothing is connected with {key}", *near]))
+        return
     rows = [f"{edge.source}  --{edge.kind}-->  {edge.target}" for edge in (*answer.edges, *answer.readers)]
-    session.answer(answer, "\n".join(rows) or f"nothing is connected with {key}")
+    session.answer(answer, "\n".join(rows))
+
+
+def _near(session: Session, key: str) -> list[str]:
+    """Names like that of a thing nothing is connected with; a version or endpoint that is not there ends the verb."""
+    kind, _, name = key.partition(":")
+    match kind:
+        case "version":
+            session.ask(ExplainVersion(version=name))
+        case "endpoint":
+            session.ask(Status(endpoint=name))
+        case "column":
+            known: ImpactAnswer = session.ask(Impact(ref=name))
+            return [f"did you mean {' or '.join(map(_shown_name, known.near))}?"] if known.near else []
+    return []
+
+
+def _shown_name(full: str) -> str:
+    return full.removeprefix(DEFAULT_NAMESPACE + "/")
 
 
 def in_namespace(ref: str) -> str:

@@ -8,7 +8,15 @@ from typing import Any
 
 import click
 
-from lockgate.adapters.identity.keys import PublicKey, change_over, next_key, prepare_next
+from lockgate.adapters.identity.keys import (
+    KeyMissing,
+    PublicKey,
+    change_over,
+    make_first,
+    next_key,
+    prepare_next,
+)
+from lockgate.adapters.identity.secrets import SecretMissing
 from lockgate.app.cli.main import WAITING, Exit
 from lockgate.app.cli.session import Session, verb
 from lockgate.app.cli.verbs.show import when
@@ -42,7 +50,12 @@ def show(session: Session) -> None:
 
 
 def _rows(session: Session) -> Iterator[dict[str, Any]]:
-    control, signing = session.control, session.control.signer().key_id
+    control = session.control
+    try:
+        signing = control.signer().key_id
+    except (KeyMissing, SecretMissing) as error:
+        session.note(f"nothing is signed here: {error.message}")
+        signing = ""
     for name, table in control.config.environments.items():
         for path in table.trust:
             known = PublicKey.from_file(control.layout.root / path).key_id
@@ -53,12 +66,23 @@ def _rows(session: Session) -> Iterator[dict[str, Any]]:
 def rotate(session: Session) -> None:
     """Bring in the next signing key, in two steps; repeat the command between them and after.
 
+    Where there is no key yet, as in a fresh checkout, it makes one that signs at once.
+
     First the new key is made and its public half laid into trust/, for you to add to the trust of every environment.
     Once they all trust it, it takes over; the old one is kept beside it and goes on counting until it is revoked or
     taken out of the trust.
     """
     control = session.control
     current = control.signing_file()
+    if not current.exists():
+        made, public = make_first(current, control.layout.root / "trust")
+        shown = public.relative_to(control.layout.root)
+        session.answer(
+            {"key_id": made.key_id, "file": str(shown), "signs": True},
+            f"{made.key_id} is the first key here, and signs from now on\n  public half: {shown}\n"
+            "next: add it to trust of each environment in lockgate.toml",
+        )
+        return
     following = next_key(current)
     if following is None:
         following, public = prepare_next(current, control.layout.root / "trust")
