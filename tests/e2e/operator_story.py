@@ -33,7 +33,7 @@ from functools import cached_property
 from importlib import resources
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 LOCKGATE = Path(sys.executable).with_name("lockgate")
 ENDPOINT = "prod/flight-delay"
@@ -143,6 +143,7 @@ class Project:
         by: str | None = None,
         env: Mapping[str, str] | None = None,
         command: Sequence[str] = (),
+        out: IO[str] | None = None,
     ) -> subprocess.Popen[str]:
         """Type `lockgate LINE` and leave it running; the caller ends or awaits it."""
         return subprocess.Popen(
@@ -150,7 +151,7 @@ class Project:
             cwd=self.root,
             env=environment(env),
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
+            stdout=out or subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             # Where the tests themselves run in the background, Ctrl-C is ignored, and so it would be in there.

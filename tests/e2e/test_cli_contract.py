@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -234,3 +235,12 @@ def test_a_hub_that_does_not_answer_is_named_and_so_is_the_way_without_it(
     # Whoever goes back by hand stands on the machine of the data plane, not in a project.
     said = nowhere.types(f"rollback {ENDPOINT} --local --reason x").must(USAGE).err
     assert "--run DIR" in said and "init" not in said
+
+
+def test_an_answer_for_which_there_is_no_room_is_no_bug(worlds: Worlds, given: Given) -> None:
+    given.version_one_is_live()
+    with Path("/dev/full").open("w") as full:
+        process = worlds.one.starts("status", out=full)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == UNAVAILABLE
+    assert "has no room: No space left on device" in said and "code: bug" not in said

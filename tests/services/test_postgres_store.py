@@ -429,6 +429,32 @@ def test_no_error_tells_the_connection_string(
     assert caught.value.remedy
 
 
+@pytest.mark.parametrize(
+    "rest,why,remedy",
+    [
+        ("lockgate:wrong@{at}/postgres", "does not accept that user and password", "check what"),
+        ("nobody:x@{at}/postgres", "does not accept that user and password", "check what"),
+        ("lockgate:{password}@{at}/nothing", "has no such database", "create the database"),
+        ("lockgate:{password}@127.0.0.1:1/postgres", "cannot be reached", "check that the server runs"),
+        ("lockgate:{password}@nowhere.invalid/postgres", "its host is not known", "check the host"),
+        (
+            "lockgate:{password}@{at}/postgres?sslmode=require",
+            "not as secure as sslmode asks",
+            "check sslmode",
+        ),
+    ],
+)
+def test_why_there_is_no_connection_is_told_apart(
+    postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch, rest: str, why: str, remedy: str
+) -> None:
+    """Whoever sets a hub up and mistypes a password would look for a server that is down."""
+    dsn = "postgresql://" + rest.format(at=f"127.0.0.1:{postgres.port}", password=QUOTED)
+    monkeypatch.setenv("LOCKGATE_TEST_DSN", dsn)
+    with pytest.raises(StoreUnreachable, match=why) as caught:
+        open_store("env:LOCKGATE_TEST_DSN", base=Path("/"))
+    assert caught.value.remedy.startswith(remedy)
+
+
 def test_a_connection_string_in_a_configuration_is_refused(database: str) -> None:
     with pytest.raises(NotAReference) as caught:
         open_store(database, base=Path("/"))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 _BACK_OFF_S = 1.0
+_AGAIN_S = 60.0
 
 
 class Chores:
@@ -16,6 +18,7 @@ class Chores:
     def __init__(self) -> None:
         self.leaving = threading.Event()
         self._threads: list[threading.Thread] = []
+        self._failing: dict[str, tuple[str, float]] = {}
 
     def start(self, name: str, every_s: float, work: Callable[[], object]) -> None:
         """Do `work` every so many seconds until `stop`."""
@@ -41,12 +44,20 @@ class Chores:
 
     @contextmanager
     def going_on(self, what: str) -> Iterator[None]:
-        """What fails inside is told, and the program goes on."""
+        """What fails inside is told, and the program goes on. What goes on failing is told once a minute, or whoever
+        looks for the beginning finds a log full of it; and when it is over, that is told as well."""
         try:
             yield
         except Exception as error:  # noqa: BLE001 - a process without its chores would stand and watch nothing
-            note(f"{what}: {type(error).__name__}: {error}")
+            why, now = f"{type(error).__name__}: {error}", time.monotonic()
+            told, at = self._failing.get(what, ("", 0.0))
+            if why != told or now >= at + _AGAIN_S:
+                self._failing[what] = why, now
+                note(f"{what}: {why}")
             self.leaving.wait(_BACK_OFF_S)
+        else:
+            if self._failing.pop(what, None) is not None:
+                note(f"{what}: works again")
 
 
 def note(text: str) -> None:

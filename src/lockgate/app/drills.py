@@ -93,12 +93,14 @@ class Drills:
         self._ids = ids
         self._port = port
         self._republish = republish
+        self._since = clock.now()
 
     def look(self) -> None:
         """Walk what was asked for and tell its figures; one that cannot be walked is told as failed."""
         for stored in self._journal.documents(DRILL.name):
             asked = read_body(DRILL, stored).asked
-            if asked is not None and self._clock.now() - asked.at <= ASKED_FOR_US:
+            # Of what was asked for before this process began, the generations are used up by now.
+            if asked is not None and asked.at >= max(self._since, self._clock.now() - ASKED_FOR_US):
                 figures = self._walked(stored.key, asked)
                 command = FinishDrill(
                     id=self._ids.new(), endpoint=stored.key, drill=asked.drill, figures=figures

@@ -330,7 +330,9 @@ class Questions:
         version = self._get(VERSION, back.served.version)
         if version is None or version.state in ("quarantined", "rejected"):
             return f"{back.served.version} is {'unknown' if version is None else version.state}"
-        if seen is None or not seen.alive:
+        if seen is None:
+            return "not known here: the data plane is beside another hub"
+        if not seen.alive:
             return "no data plane is running (lockgate up)"
         for worker in seen.workers:
             if worker.state != "gone" and back.served.package not in worker.loaded:

@@ -5,6 +5,7 @@ Subclass `ArchiveContract` and override `make`: a way to get fresh, empty stores
 
 from __future__ import annotations
 
+import os
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,13 @@ from typing import Any, NamedTuple
 import pytest
 
 from lockgate.adapters.archives import layout
-from lockgate.adapters.archives.layout import ArchiveAltered, ArchiveUnsigned, NotAnArchive, StoreNotEmpty
+from lockgate.adapters.archives.layout import (
+    ArchiveAltered,
+    ArchiveUnsigned,
+    ArchiveUnwritable,
+    NotAnArchive,
+    StoreNotEmpty,
+)
 from lockgate.adapters.archives.read import Checked, import_archive, import_note, opened
 from lockgate.adapters.archives.write import write_archive
 from lockgate.core.blobs import BlobMissing
@@ -286,3 +293,19 @@ class ArchiveContract:
             self.write(origin, tmp_path / "a.tar")
         assert caught.value.facts["digest"] == package
         assert list(tmp_path.iterdir()) == []
+
+    def test_what_is_no_file_is_left_what_it_is(self, origin: Place, tmp_path: Path) -> None:
+        """A device, a pipe: to put a file in its place would take it from everybody."""
+        pipe, folder = tmp_path / "pipe", tmp_path / "folder"
+        os.mkfifo(pipe)
+        folder.mkdir()
+        for place in (pipe, folder):
+            with pytest.raises(ArchiveUnwritable, match="is no file"):
+                self.write(origin, place)
+        assert pipe.is_fifo() and not list(folder.iterdir())
+
+    def test_a_link_is_followed(self, origin: Place, tmp_path: Path) -> None:
+        link = tmp_path / "latest.tar"
+        link.symlink_to(tmp_path / "here.tar")
+        self.write(origin, link)
+        assert link.is_symlink() and (tmp_path / "here.tar").is_file()

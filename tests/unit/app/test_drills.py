@@ -29,8 +29,13 @@ class Rig:
             self.story.release(name, f"{MODEL_NAME}@1.0.{number}")
             accepted(self.story.confirm("prod"))
         self.republished = 0
-        self.drills = Drills(
-            journal,
+        self.journal = journal
+        self.drills = self.begins()
+
+    def begins(self) -> Drills:
+        """As a hub does that was started now."""
+        return Drills(
+            self.journal,
             self.world.hub(CONTROLLER),
             MemoryTarget(),
             MemoryBlobs(),
@@ -76,3 +81,11 @@ def test_nobody_waits_for_a_drill_of_long_ago() -> None:
     assert rig.ask()["drill"] == 2
     rig.drills.look()
     assert rig.line is not None and rig.line.number == 2
+
+
+def test_what_was_asked_for_before_a_hub_began_is_no_failure_of_the_way_back() -> None:
+    rig = Rig()
+    rig.ask()
+    rig.world.clock.advance(seconds=1)
+    rig.begins().look()
+    assert (rig.line, rig.republished) == (None, 0)

@@ -410,7 +410,7 @@ def worker(*loaded: str, pid: int = 7, state: Any = "serving") -> WorkerState:
 @pytest.mark.parametrize(
     ("seen", "reason"),
     [
-        (None, "no data plane is running (lockgate up)"),
+        (None, "not known here: the data plane is beside another hub"),
         (Observed(endpoint=PROD), "no data plane is running (lockgate up)"),
         (Observed(endpoint=PROD, workers=(worker(P1, P2),), alive=True), None),
         (Observed(endpoint=PROD, workers=(worker(P2),), alive=True), f"worker 7 has not loaded {V1}"),

@@ -177,7 +177,13 @@ def _stream(archive: tarfile.TarFile, name: str, size: int, source: _Readable) -
 
 @contextmanager
 def _whole_file(path: Path) -> Iterator[IO[bytes]]:
-    """A file beside `path` that takes its place at the end, when all of it is on the disk."""
+    """A file beside `path` that takes its place at the end, when all of it is on the disk. A device or a folder is left
+    what it is; a link is followed."""
+    path = path.resolve()
+    if path.exists() and not path.is_file():
+        raise ArchiveUnwritable(
+            f"{path} is no file", remedy="name a file: it is there whole, or not at all", file=str(path)
+        )
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with aside.open("xb") as file:

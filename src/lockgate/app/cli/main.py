@@ -6,6 +6,7 @@ Exit codes: 0 ok, 1 bug, 2 usage or invalid input, 3 refused by a gate or policy
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
@@ -195,6 +196,12 @@ class Refused(Exception):
         self.headline = headline
 
 
+class NoRoom(Unavailable):
+    """A disk is full: that of a file which was being written, or of what standard output leads to."""
+
+    code = "cli.no-room"
+
+
 class Exit(Exception):
     """Ends a verb that has already said everything."""
 
@@ -228,6 +235,13 @@ def main(arguments: list[str] | None = None) -> None:
     except LockgateError as error:
         _show_error(error, as_json)
         sys.exit(exit_code(error))
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            _show_bug(error, as_json)
+            sys.exit(1)
+        # To standard error in either form: it may be standard output that has no room.
+        _show_error(_no_room(error), as_json=False)
+        sys.exit(exit_code(_no_room(error)))
     except Exception as error:  # noqa: BLE001 - the last resort: a stack trace is no message
         _show_bug(error, as_json)
         sys.exit(1)
@@ -261,6 +275,14 @@ def _show_refusal(refused: Refused, as_json: bool) -> None:
             click.echo(f"      measured {reason.measured}{limit}", err=True)
         if reason.remedy:
             click.echo(f"      next: {reason.remedy}", err=True)
+
+
+def _no_room(error: OSError) -> NoRoom:
+    where = error.filename or "what this command writes to"
+    return NoRoom(
+        f"{where} has no room: {error.strerror}",
+        remedy="free some disk space; what was done until then stands: lockgate status, lockgate audit log",
+    )
 
 
 def _show_bug(error: Exception, as_json: bool) -> None:

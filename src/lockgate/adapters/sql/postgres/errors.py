@@ -62,17 +62,48 @@ def translated(error: psycopg.Error, place: str) -> Exception:
     )
 
 
+# A failed connection has no SQLSTATE, only words; they are those of the server's language, so another one than English
+# ends at the last resort.
+_SAID = (
+    (
+        (
+            "password authentication failed",
+            "no password supplied",
+            "authentication failed for user",
+            'role "',
+        ),
+        "it does not accept that user and password",
+        "check what {place} holds",
+    ),
+    (("no pg_hba.conf entry",), "it does not let this machine in", "add it to pg_hba.conf there"),
+    (
+        ("permission denied for database",),
+        "it does not let that user in",
+        "grant CONNECT, or check what {place} holds",
+    ),
+    (('database "',), "it has no such database", "create the database that {place} names"),
+    (
+        ("too many clients", "too many connections", "remaining connection slots"),
+        "it takes no more connections",
+        "raise max_connections, or stop a hub",
+    ),
+    (("starting up", "shutting down"), "it is starting up or shutting down", "try again"),
+    (
+        ("does not support SSL", "certificate"),
+        "the way there is not as secure as sslmode asks",
+        "check sslmode and sslrootcert in what {place} holds, and the certificate of the server",
+    ),
+    (
+        ("could not translate host name", "failed to resolve host"),
+        "its host is not known here",
+        "check the host that {place} names",
+    ),
+)
+
+
 def not_connected(error: psycopg.Error, place: str) -> Exception:
     """The error to raise when no connection could be made; to be raised `from None`."""
     match error:
-        case errors.InvalidPassword() | errors.InvalidAuthorizationSpecification():
-            why, remedy = "it does not accept that user and password", f"check what {place} holds"
-        case errors.InvalidCatalogName():
-            why, remedy = "it has no such database", f"create the database that {place} names"
-        case errors.TooManyConnections():
-            why, remedy = "it takes no more connections", "raise max_connections, or stop a hub"
-        case errors.CannotConnectNow():
-            why, remedy = "it is starting up or shutting down", "try again"
         case psycopg.ProgrammingError():
             return ConnectionStringInvalid(
                 f"{place} is no connection string of PostgreSQL",
@@ -80,9 +111,14 @@ def not_connected(error: psycopg.Error, place: str) -> Exception:
                 path=place,
             )
         case _:
-            why, remedy = (
-                "it cannot be reached",
-                "check that the server runs where the connection string says",
+            said = str(error)
+            why, remedy = next(
+                (
+                    (why, remedy.format(place=place))
+                    for words, why, remedy in _SAID
+                    if any(one in said for one in words)
+                ),
+                ("it cannot be reached", "check that the server runs where the connection string says"),
             )
     return StoreUnreachable(f"{place} gives no connection: {why}", remedy=remedy, path=place)
 

@@ -161,7 +161,8 @@ def _by_the_hub(session: Session, name: EndpointName, reason: str) -> None:
         + ("" if done else " (recorded; no data plane has confirmed it yet)"),
     )
     if not done:
-        session.note("the data plane has not taken it yet; is it up? lockgate up")
+        up = f"lockgate status {name.shown}" if session.hub_url else "lockgate up"
+        session.note(f"the data plane has not taken it yet; is it up? {up}")
         raise Exit(WAITING)
     if now == left:
         session.note(

@@ -30,6 +30,12 @@ _FOLLOW_EVERY_S = 0.5
 _AWAY_S = 1.0
 
 
+class ProofUnwritable(Unavailable):
+    """A proof could not be written where it was to go."""
+
+    code = "cli.proof-unwritable"
+
+
 @click.group()
 def audit() -> None:
     """The journal: read it, verify it, prove what is in it."""
@@ -160,7 +166,14 @@ def _hand_out(session: Session, proof: Any, out: str | None) -> None:
     if out is None:
         session.answer(proof, text)
         return
-    Path(out).write_text(text + "\n")
+    try:
+        Path(out).write_text(text + "\n")
+    except OSError as error:
+        raise ProofUnwritable(
+            f"{out} cannot be written: {error.strerror or error}",
+            remedy="see that its folder is there, that you may write to it, and that it has room",
+            file=out,
+        ) from error
     key = " --key KEY" if session.hub_url else ""
     session.answer(
         {"file": out, "key": proof.key}, f"{out}: to be checked with: lockgate audit check {out}{key}"
