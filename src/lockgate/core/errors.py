@@ -85,17 +85,21 @@ class Bug(LockgateError):
     code = "bug"
 
 
+_MAX_NAMED = 20
+
+
 def near_matches(name: str, known: Iterable[str], *, limit: int = 3) -> list[str]:
     """Known names that look like `name`, best first; empty when nothing is near."""
     return difflib.get_close_matches(name, sorted(known), n=limit, cutoff=0.5)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A remedy sentence: the near matches, or else the whole list of known names."""
+    """A remedy sentence: the near matches, or else the known names, the first of them where there are many."""
     names = sorted(known)
     near = near_matches(name, names)
     if near:
         return "did you mean " + " or ".join(repr(match) for match in near) + "?"
     if names:
-        return "known names: " + ", ".join(names)
+        more = f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
+        return "known names: " + ", ".join(names[:_MAX_NAMED]) + more
     return "nothing is known by that kind of name yet"

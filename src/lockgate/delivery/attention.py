@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, cast
 
 from lockgate.core.clock import Micros
-from lockgate.core.documents import DocumentKind
+from lockgate.core.documents import DocRef, DocumentKind
 from lockgate.core.messages import Reason
 from lockgate.core.names import parse_endpoint, parse_version
 from lockgate.delivery.declare import is_open
@@ -20,6 +20,7 @@ from lockgate.registry.state import LOWERING, MODEL, VERSION, VersionState
 
 Get = Callable[[DocumentKind[Any], str], Any]
 All = Callable[[DocumentKind[Any], str], tuple[Any, ...]]
+Expect = Callable[[Iterable[DocRef]], None]
 ReasonsOf = Callable[[str, str], Sequence[Reason]]
 
 
@@ -42,6 +43,20 @@ class LiveStanding(NamedTuple):
 
     out_of_policy: tuple[str, ...]
     due: Micros | None
+
+
+def live_refs(endpoint: EndpointState) -> Iterator[DocRef]:
+    """What `live_standing` asks for, as far as it is known beforehand."""
+    environment, _, name = endpoint.endpoint.partition("/")
+    yield DocRef(MODEL.name, name)
+    yield DocRef(POLICY.name, name.partition("/")[0])
+    yield DocRef(ENVIRONMENT.name, environment)
+    if endpoint.live is not None:
+        key = endpoint.live.served.version
+        yield DocRef(VERSION.name, key)
+        yield DocRef(RELEASE.name, release_key(endpoint.endpoint, endpoint.live.release))
+        yield DocRef(EVIDENCE.name, evidence_key(key))
+        yield DocRef(APPROVAL.name, approval_key(key, environment))
 
 
 def live_standing(endpoint: EndpointState, get: Get, every: All, now: Micros) -> LiveStanding:
@@ -72,10 +87,18 @@ def live_standing(endpoint: EndpointState, get: Get, every: All, now: Micros) ->
     return LiveStanding(why, due)
 
 
-def queue(get: Get, every: All, reasons_of: ReasonsOf, now: Micros) -> list[Attention]:
+def queue(get: Get, every: All, expect: Expect, reasons_of: ReasonsOf, now: Micros) -> list[Attention]:
     """Everything that waits for people; what has a date first, the nearest first."""
     found: list[Attention] = []
-    for endpoint in every(ENDPOINT, ""):
+    endpoints = every(ENDPOINT, "")
+    latest = [model.latest for model in every(MODEL, "") if model.latest is not None]
+    expect(
+        [
+            *(ref for endpoint in endpoints for ref in live_refs(endpoint)),
+            *(DocRef(VERSION.name, key) for key in latest),
+        ]
+    )
+    for endpoint in endpoints:
         live = live_standing(endpoint, get, every, now)
         name = parse_endpoint(endpoint.endpoint)
         if endpoint.live is not None:

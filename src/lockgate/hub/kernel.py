@@ -58,6 +58,7 @@ _ENCODE = msgspec.json.Encoder(order="deterministic").encode
 _NOTHING = (None, 0)
 _FREE_ROUNDS = 3
 _MAX_ID_LENGTH = 128
+_MAX_DECODED_BYTES = 64 * 1024
 
 
 class Hub(Protocol):
@@ -189,7 +190,7 @@ class LocalHub:
             return None
         scope = message.scope()
         stored = self._journal.document(MODEL.name, f"{scope.namespace}/{scope.model}")
-        return None if stored is None else read_body(MODEL, stored).tier
+        return None if stored is None else read_body(MODEL, stored, again=True).tier
 
     def execute(self, command: Command) -> Receipt:
         handler = COMMANDS[type(command)]
@@ -306,18 +307,24 @@ def _read(transaction: Transaction, ref: DocRef) -> Any:
         found = transaction.documents(ref.kind, ref.key[:-1])
         return tuple(read_body(kind, document) for document in found)
     one = transaction.document(ref.kind, ref.key)
-    return None if one is None else read_body(kind, one)
+    return None if one is None else read_body(kind, one, again=True)
 
 
-def read_body(kind: DocumentKind[D], stored: StoredDocument) -> D:
+def read_body(kind: DocumentKind[D], stored: StoredDocument, *, again: bool = False) -> D:
     """The body of a stored document.
+
+    Args:
+        again: it will be read again soon, as what commands need is. Whoever looks through many leaves it away: they
+            would push out what others come back to.
 
     Raises:
         DocumentUnreadable: the bytes are no such document; somebody changed them.
     """
     try:
-        decoded: D = _decoded(stored.body, kind)
-        return decoded
+        if again and len(stored.body) <= _MAX_DECODED_BYTES:
+            decoded: D = _decoded(stored.body, kind)
+            return decoded
+        return msgspec.json.decode(stored.body, type=kind.type)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise DocumentUnreadable(
             f"document {stored.kind} {stored.key} cannot be read: {error}",
@@ -537,7 +544,7 @@ class Folded:
 
     def _before(self, kind: DocumentKind[Any], key: str) -> tuple[Any, int]:
         stored = self._read(kind.name, key) if self._read else None
-        return _NOTHING if stored is None else (read_body(kind, stored), stored.rev)
+        return _NOTHING if stored is None else (read_body(kind, stored, again=True), stored.rev)
 
     def changed(self) -> tuple[StoredDocument, ...]:
         return tuple(

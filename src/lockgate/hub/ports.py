@@ -6,7 +6,7 @@ and the outbox of effects. The contract suite `lockgate.testing.journal_suite` s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
@@ -137,7 +137,8 @@ class Journal(Protocol):
         """Inside the block, all that this thread reads is of one moment; writers go on meanwhile.
 
         Args:
-            command_id, documents: as for `transaction`.
+            command_id, documents: as for `transaction`; also inside another snapshot, where they are fetched from its
+                moment.
             hold: false holds nothing: what is read is of the moment at which the block began, or newer. For whoever
                 looks at a command before a `transaction` inside the block decides about it.
         """
@@ -173,8 +174,10 @@ class Journal(Protocol):
         """
         ...
 
-    def edges(self, *, source: str | None = None, target: str | None = None) -> Sequence[Edge]:
-        """Lineage edges from `source`, into `target`, or all; sorted."""
+    def edges(
+        self, *, sources: Collection[str] | None = None, targets: Collection[str] | None = None
+    ) -> Sequence[Edge]:
+        """Lineage edges from any of `sources`, into any of `targets`, or all; sorted, each once."""
         ...
 
 

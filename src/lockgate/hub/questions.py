@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -12,12 +12,12 @@ from lockgate.core import semver
 from lockgate.core.clock import Clock, Micros
 from lockgate.core.digests import Digest
 from lockgate.core.documents import DocRef, DocumentKind
-from lockgate.core.errors import NotFound, did_you_mean
+from lockgate.core.errors import NotFound, did_you_mean, near_matches
 from lockgate.core.journal import NoteVerifiers
 from lockgate.core.messages import Event, Query, Reason, Scope, Stamp
 from lockgate.core.names import parse_endpoint, parse_version
 from lockgate.data.state import SNAPSHOT, SnapshotState
-from lockgate.delivery.attention import live_standing, oldest_live, queue
+from lockgate.delivery.attention import live_refs, live_standing, oldest_live, queue
 from lockgate.delivery.lines import DrillLine, EndpointLine, LiveLine, Readiness, astray, lately, rollout_line
 from lockgate.delivery.messages import PromoteVersion, endpoint_scope
 from lockgate.delivery.plan import by_hand
@@ -48,7 +48,7 @@ from lockgate.governance.release_plan import drafted
 from lockgate.governance.state import APPROVAL, POLICY, PROPOSAL, RELEASE_PLAN, approval_key
 from lockgate.hub import audit, within
 from lockgate.hub.authority import Session, Sight, embedded
-from lockgate.hub.kernel import gather, read_body
+from lockgate.hub.kernel import read_body
 from lockgate.hub.messages import (
     AccessAnswer,
     AuditAnswer,
@@ -103,7 +103,7 @@ from lockgate.hub.ports import CheckpointSink, Delivery, Journal, Outbox
 from lockgate.hub.replay import replayed
 from lockgate.hub.reports import lineage
 from lockgate.hub.reports.gathered import dossier_facts
-from lockgate.hub.table import KIND_BY_NAME
+from lockgate.hub.reports.moment import Moment
 from lockgate.hub.telling.subscriptions import (
     SUBSCRIPTION,
     DeliveriesAnswer,
@@ -178,44 +178,7 @@ class Questions:
         last_used: LastUsed = _last_used_never,
         delivered: Delivered = _delivered_nothing,
     ) -> None:
-        self._journal = journal
-        self._outbox = outbox
-        self._clock = clock
-        self._observe = observe
-        self._lacking = lacking
-        self._checkpoints = checkpoints
-        self._last_used = last_used
-        self._delivered = delivered
-        self._answers: dict[type[Query], Callable[[Any], Any]] = {
-            ExplainVersion: self._explain,
-            CompileDossier: self._dossier,
-            ListVersions: self._versions,
-            Standing: self._standing,
-            VersionOfPackage: self._version_of_package,
-            RevokedKeys: self._revoked_keys,
-            PolicyInForce: self._policy,
-            ShowRollout: self._rollout,
-            ProveConsistency: self._prove_consistency,
-            ProveVersion: self._prove_version,
-            DraftReleasePlan: self._draft,
-            ListSubscriptions: self._subscriptions,
-            ListDeliveries: self._deliveries,
-        }
-        # These concern more than their scope names, and are cut to what the session sees.
-        self._limited: dict[type[Query], Callable[[Any, Sight], Any]] = {
-            Status: self._status,
-            ChangesSince: self._changes,
-            VerifyAudit: self._verify,
-            ProveEntry: self._prove_entry,
-            Lineage: self._lineage,
-            Impact: self._impact,
-            OwnAccess: self._own_access,
-            ListAccess: self._access,
-            Queue: self._queue,
-            ReplayPolicy: self._replay,
-            FindReleases: self._by_ticket,
-            FindSnapshots: self._find_snapshots,
-        }
+        self._asked = _Asked(journal, outbox, clock, observe, lacking, checkpoints, last_used, delivered)
 
     def __call__(self, query: Query, session: Session | None = None) -> Any:
         """The answer, all of it from one moment of the journal.
@@ -224,43 +187,78 @@ class Questions:
             session: who asks, where the answer depends on what he sees; without one, nothing is left out.
         """
         sight = Sight(session or embedded("lockgate"), type(query).permission)
-        with self._journal.snapshot():
-            limited = self._limited.get(type(query))
+        with self._asked.journal.snapshot():
+            answer = _Answer(self._asked)
+            limited = _LIMITED.get(type(query))
             if limited is not None:
-                return limited(query, sight)
+                return limited(answer, query, sight)
             try:
-                return self._answers[type(query)](query)
+                return _ANSWERS[type(query)](answer, query)
             except UnknownName as error:
                 if sight.is_whole:
                     raise
                 # Near matches would name what somebody else has.
                 raise UnknownName(error.message, remedy="lockgate status", **error.facts) from None
 
-    def _get(self, kind: DocumentKind[D], key: str) -> D | None:
-        stored = self._journal.document(kind.name, key)
-        return None if stored is None else read_body(kind, stored)
 
-    def _all(self, kind: DocumentKind[D], prefix: str = "", parent: str | None = None) -> tuple[D, ...]:
-        found = self._journal.documents(kind.name, prefix, parent)
-        return tuple(read_body(kind, one) for one in found)
+class _Asked(NamedTuple):
+    """What answers are made from; see `Questions`."""
+
+    journal: Journal
+    outbox: Outbox
+    clock: Clock
+    observe: Observe
+    lacking: Lacking
+    checkpoints: tuple[CheckpointSink, NoteVerifiers] | None
+    last_used: LastUsed
+    delivered: Delivered
+
+
+class _Answer:
+    """One answer in the making."""
+
+    def __init__(self, asked: _Asked) -> None:
+        self._journal, self._outbox, self._clock = asked.journal, asked.outbox, asked.clock
+        self._observe, self._lacking = asked.observe, asked.lacking
+        self._checkpoints, self._last_used, self._delivered = (
+            asked.checkpoints,
+            asked.last_used,
+            asked.delivered,
+        )
+        self._moment = Moment(asked.journal)
+        self._get, self._all = self._moment.get, self._moment.all
 
     def _named(self, kind: DocumentKind[D], key: str) -> D:
         body = self._get(kind, key)
         if body is None:
-            stored = self._journal.documents(kind.name, bodies=False)
-            known = [_shown(kind.name, one.key) for one in stored]
             shown = _shown(kind.name, key)
+            known = [_shown(kind.name, one) for one in self._beside(kind, key)]
             raise UnknownName(
                 f"there is no {kind.name} {shown}", remedy=did_you_mean(shown, known), name=shown
             )
         return body
 
+    def _beside(self, kind: DocumentKind[Any], key: str) -> list[str]:
+        """The keys that may be meant. Of versions and releases a store has tens of thousands: those of the model or
+        endpoint that is named, or else of the one that is named most like it."""
+        if kind not in _OWNERS:
+            return self._keys(kind)
+        owners, mark = _OWNERS[kind]
+        owner = key.partition(mark)[0]
+        found = self._keys(kind, owner + mark)
+        for near in [] if found else near_matches(owner, self._keys(owners), limit=1):
+            found = self._keys(kind, near + mark)
+        return found
+
+    def _keys(self, kind: DocumentKind[Any], prefix: str = "") -> list[str]:
+        return [one.key for one in self._journal.documents(kind.name, prefix, bodies=False)]
+
     def _status(self, query: Status, sight: Sight) -> StatusAnswer:
         chosen = (self._named(ENDPOINT, query.endpoint),) if query.endpoint else self._ladder_order()
+        models = self._all(MODEL)
+        self._moment.expect(ref for one in chosen for ref in (*live_refs(one), *_line_refs(one)))
         lines = {parse_endpoint(one.endpoint).shown: self._line(one) for one in chosen}
-        answer = StatusAnswer(
-            endpoints=lines, models=self._all(MODEL), effects_pending=self._outbox.open_rows()
-        )
+        answer = StatusAnswer(endpoints=lines, models=models, effects_pending=self._outbox.open_rows())
         return within.status_within(answer, sight)
 
     def _ladder_order(self) -> tuple[EndpointState, ...]:
@@ -296,7 +294,7 @@ class Questions:
         if live is None:
             return None
         version = self._get(VERSION, live.served.version)
-        keys = frozenset(stored.key for stored in self._journal.documents(KEY.name, bodies=False))
+        keys = frozenset(one.key_id for one in self._all(KEY))
         # Of the signatures it was released with: what was added since counts from the next promotion on.
         added = 0 if version is None else len(version.signatures) - len(live.served.signatures)
         signed_by = () if version is None else version.signed_by[: len(version.signed_by) - added]
@@ -395,7 +393,9 @@ class Questions:
             imported=self._get(IMPORT, version.run),
             erased=self._erased(version.run),
             online=() if (pushed := self._get(MATERIALIZATION, version.model)) is None else pushed.views,
-            makers=makers_of(gather(lambda _, docs: maker_refs(docs, key), query, self._read), version).lines,
+            makers=makers_of(
+                self._moment.gather(lambda _, docs: maker_refs(docs, key), query), version
+            ).lines,
         )
 
     def _erased(self, run: Digest) -> tuple[SnapshotState, ...]:
@@ -452,7 +452,7 @@ class Questions:
             _check(query.policy)
             policy = msgspec.structs.replace(policy, policy=query.policy, digest=query.policy.digest)
         promote = PromoteVersion(id="", version=query.version, environment=query.environment)
-        docs = gather(needs_promote, promote, self._read)
+        docs = self._moment.gather(needs_promote, promote)
         return standing_answer(docs, version, environment, endpoint, policy, self._clock.now())
 
     def _draft(self, query: DraftReleasePlan) -> DraftAnswer:
@@ -460,11 +460,11 @@ class Questions:
         endpoint = self._named(ENDPOINT, f"{query.environment}/{version.model}")
         written = self._get(RELEASE_PLAN, approval_key(query.version, query.environment))
         promote = PromoteVersion(id="", version=query.version, environment=query.environment)
-        guards = guards_of(gather(needs_promote, promote, self._read), endpoint.endpoint)
-        ended = [
-            (release, self._get(ROLLOUT, release_key(release.endpoint, release.release)))
-            for release in self._all(RELEASE, endpoint.endpoint + "#")
-        ]
+        guards = guards_of(self._moment.gather(needs_promote, promote), endpoint.endpoint)
+        releases = self._all(RELEASE, endpoint.endpoint + "#")
+        rollouts = [release_key(release.endpoint, release.release) for release in releases]
+        self._moment.expect(DocRef(ROLLOUT.name, key) for key in rollouts)
+        ended = [(release, self._get(ROLLOUT, key)) for release, key in zip(releases, rollouts, strict=True)]
         return DraftAnswer(
             risks=drafted(guards, mishaps_of(ended)),
             back_to=way_back_of(endpoint),
@@ -476,7 +476,7 @@ class Questions:
         def reasons_of(version: str, environment: str) -> Sequence[Reason]:
             return self._standing(Standing(version=version, environment=environment)).reasons
 
-        waiting = tuple(queue(self._get, self._all, reasons_of, self._clock.now()))
+        waiting = tuple(queue(self._get, self._all, self._moment.expect, reasons_of, self._clock.now()))
         return within.queue_within(QueueAnswer(waiting=waiting), sight, self._tier)
 
     def _replay(self, query: ReplayPolicy, sight: Sight) -> ReplayAnswer:
@@ -488,15 +488,12 @@ class Questions:
 
     def _by_ticket(self, query: FindReleases, sight: Sight) -> ReleasesAnswer:
         kind = "pull-request" if "/" in query.ticket and ":" in query.ticket else "ticket"
-        edges = self._journal.edges(source=f"{kind}:{query.ticket}")
+        edges = self._journal.edges(sources=(f"{kind}:{query.ticket}",))
         keys = sorted(edge.target.removeprefix("release:") for edge in edges)
+        self._moment.expect(DocRef(RELEASE.name, key) for key in keys)
         found = (self._get(RELEASE, key) for key in keys)
         answer = ReleasesAnswer(releases=tuple(release for release in found if release is not None))
         return within.releases_within(answer, sight, self._tier)
-
-    def _read(self, ref: DocRef) -> Any:
-        kind = KIND_BY_NAME[ref.kind]
-        return self._all(kind, ref.key[:-1]) if ref.key.endswith("*") else self._get(kind, ref.key)
 
     def _subscriptions(self, query: ListSubscriptions) -> SubscriptionsAnswer:
         return SubscriptionsAnswer(subscriptions=self._all(SUBSCRIPTION))
@@ -573,6 +570,7 @@ class Questions:
 
     def _impact(self, query: Impact, sight: Sight) -> ImpactAnswer:
         seen = [one for one in self._all(ENDPOINT) if self._sees_endpoint(one.endpoint, sight)]
+        self._moment.expect(DocRef(TRACE.name, version) for one in seen for _, version in lineage.on(one))
         return lineage.impact(query.ref, seen, lambda version: self._get(TRACE, version))
 
     def _sees_endpoint(self, endpoint: str, sight: Sight) -> bool:
@@ -608,6 +606,54 @@ class Questions:
         shown = [one for one in tokens if not one.rule or now < one.expires_at]
         used = self._last_used([one.token for one in shown])
         return tuple(_token_line(one, used.get(one.token), now) for one in shown)
+
+
+_ANSWERS: Mapping[type[Query], Callable[[_Answer, Any], Any]] = {
+    ExplainVersion: _Answer._explain,
+    CompileDossier: _Answer._dossier,
+    ListVersions: _Answer._versions,
+    Standing: _Answer._standing,
+    VersionOfPackage: _Answer._version_of_package,
+    RevokedKeys: _Answer._revoked_keys,
+    PolicyInForce: _Answer._policy,
+    ShowRollout: _Answer._rollout,
+    ProveConsistency: _Answer._prove_consistency,
+    ProveVersion: _Answer._prove_version,
+    DraftReleasePlan: _Answer._draft,
+    ListSubscriptions: _Answer._subscriptions,
+    ListDeliveries: _Answer._deliveries,
+}
+_LIMITED: Mapping[type[Query], Callable[[_Answer, Any, Sight], Any]] = {
+    Status: _Answer._status,
+    ChangesSince: _Answer._changes,
+    VerifyAudit: _Answer._verify,
+    ProveEntry: _Answer._prove_entry,
+    Lineage: _Answer._lineage,
+    Impact: _Answer._impact,
+    OwnAccess: _Answer._own_access,
+    ListAccess: _Answer._access,
+    Queue: _Answer._queue,
+    ReplayPolicy: _Answer._replay,
+    FindReleases: _Answer._by_ticket,
+    FindSnapshots: _Answer._find_snapshots,
+}
+"""These concern more than their scope names, and are cut to what the session sees."""
+# What versions and releases belong to, which is the beginning of their keys.
+_OWNERS: Mapping[DocumentKind[Any], tuple[DocumentKind[Any], str]] = {
+    VERSION: (MODEL, "@"),
+    RELEASE: (ENDPOINT, "#"),
+}
+
+
+def _line_refs(endpoint: EndpointState) -> Iterator[DocRef]:
+    """What the line of an endpoint is made from, beside `live_refs`."""
+    underway = endpoint.rollout
+    for one in filter(None, (endpoint.live, endpoint.previous)):
+        yield DocRef(VERSION.name, one.served.version)
+    yield DocRef(SETTINGS.name, endpoint.endpoint)
+    yield DocRef(DRILL.name, endpoint.endpoint)
+    if underway is not None:
+        yield DocRef(ROLLOUT.name, release_key(endpoint.endpoint, underway.release))
 
 
 def _change_line(event: Event, stamp: Stamp) -> ChangeLine:

@@ -323,7 +323,7 @@ class JournalContract:
         if self.keeps_nul:
             attempt()
             assert journal.document("thing", kept.key) == kept
-            assert list(journal.edges(target=edge.target)) == [edge]
+            assert list(journal.edges(targets=(edge.target,))) == [edge]
             assert journal.receipt(command_id) == b"\0"
             return
         with pytest.raises(Invalid) as caught:
@@ -339,7 +339,7 @@ class JournalContract:
         assert list(journal.documents("thing", "a\0")) == []
         assert list(journal.documents("thing", parent="p\0")) == []
         assert list(journal.documents("thing", state="\0")) == []
-        assert list(journal.edges(source="a\0")) == list(journal.edges(target="\0")) == []
+        assert list(journal.edges(sources=("a\0",))) == list(journal.edges(targets=("\0",))) == []
         assert [one.key for one in journal.documents("thing", after="a\0")] == ["ab"]
         with journal.transaction() as transaction:
             assert transaction.receipt("\0") is None
@@ -355,10 +355,21 @@ class JournalContract:
         write(journal, "c1", edges=edges)
         write(journal, "c2", edges=edges[:2])
         assert list(journal.edges()) == sorted(edges)
-        assert list(journal.edges(source="a")) == sorted(edges[1:])
-        assert list(journal.edges(target="c")) == sorted(edges[:3])
-        assert list(journal.edges(source="b", target="c")) == [edges[0]]
-        assert list(journal.edges(source="c")) == []
+        assert list(journal.edges(sources=("a",))) == sorted(edges[1:])
+        assert list(journal.edges(targets=("c",))) == sorted(edges[:3])
+        assert list(journal.edges(sources=("b",), targets=("c",))) == [edges[0]]
+        assert list(journal.edges(sources=("c",))) == []
+
+    def test_edges_of_many_names_at_once(self, journal: Journal) -> None:
+        edges = [Edge(f"a{number}", "made", f"b{number % 3}") for number in range(1500)]
+        write(journal, "c1", edges=edges)
+        names = [f"a{number}" for number in range(1, 1500)]
+        assert list(journal.edges(sources=names)) == sorted(edges[1:])
+        assert list(journal.edges(sources=[*names, "a1", "none", "a2\0"])) == sorted(edges[1:])
+        assert list(journal.edges(sources=names, targets=["b1", "b2"])) == sorted(
+            edge for edge in edges if edge.target != "b0"
+        )
+        assert list(journal.edges(sources=[])) == list(journal.edges(sources=names, targets=())) == []
 
     def test_one_writer_at_a_time(self, journal: Journal) -> None:
         """Read the head, wait for the others to try, write: without exclusion an entry would be lost."""
@@ -421,6 +432,29 @@ class JournalContract:
         with pytest.raises(Stop), journal.snapshot():
             raise Stop
         write(journal, "c2")
+
+    def test_what_is_named_to_a_snapshot_is_of_its_moment(self, journal: Journal) -> None:
+        """Also inside another one, whatever is named: the same twice, what is not there, what cannot be a key."""
+        write(journal, "c1", documents=[document("a", body=b"1"), document("b", body=b"1")])
+        names = [("thing", key) for key in ("a", "b", "c", "a", "a\0")]
+        found = []
+
+        def overwrite() -> None:
+            write(journal, "c2", documents=[document("a", body=b"2"), document("c", body=b"2")])
+
+        with ThreadPoolExecutor(1) as pool:
+            with journal.snapshot():
+                journal.head()
+                written = pool.submit(overwrite)
+                for documents in (names, names[:1], []):
+                    with journal.snapshot(documents=documents):
+                        found += [journal.document(*name) for name in names]
+            written.result(PATIENCE_S)
+        bodies = [None if one is None else one.body for one in found]
+        assert bodies == [b"1", b"1", None, b"1", None] * 3
+        with journal.snapshot(documents=names):
+            after = [journal.document(*name) for name in names]
+        assert [None if one is None else one.body for one in after] == [b"2", b"1", b"2", b"2", None]
 
     def test_a_threads_own_commit_is_what_it_reads_next(self, journal: Journal) -> None:
         for number in range(5):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from lockgate.core.clock import Micros
@@ -155,12 +155,14 @@ class MemoryJournal:
             ]
         return sorted(found, key=lambda one: one.key)[:limit]
 
-    def edges(self, *, source: str | None = None, target: str | None = None) -> Sequence[Edge]:
+    def edges(
+        self, *, sources: Collection[str] | None = None, targets: Collection[str] | None = None
+    ) -> Sequence[Edge]:
         with self.store.latch:
             return sorted(
                 edge
                 for edge in self.store.edges
-                if source in (None, edge.source) and target in (None, edge.target)
+                if (sources is None or edge.source in sources) and (targets is None or edge.target in targets)
             )
 
 

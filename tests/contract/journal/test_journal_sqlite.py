@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from lockgate.adapters.sql.sqlite.journal import SqliteJournal
 from lockgate.adapters.sql.sqlite.opening import open_sqlite
 from lockgate.adapters.sql.sqlite.store import MIGRATIONS, SqliteStore
 from lockgate.adapters.sql.tables import StoreTooNew, StoreUnreachable
@@ -53,6 +54,7 @@ class TestSqliteDeliveries(DeliveriesContract):
 WRITE_MANY = """
 import sys
 from pathlib import Path
+from lockgate.adapters.sql.sqlite.journal import SqliteJournal
 from lockgate.adapters.sql.sqlite.opening import open_sqlite
 from lockgate.testing.journal_suite import write
 
@@ -208,3 +210,21 @@ def test_half_a_migration_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         open_sqlite(path)
     monkeypatch.undo()
     assert open_sqlite(path).journal.head() == EMPTY_HEAD
+
+
+def test_documents_of_a_parent_are_found_without_a_walk_through_the_kind(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "journal.db")
+    journal = SqliteJournal(store)
+    write(journal, "c1", documents=[document(f"{n:05}", parent=f"p{n % 500}") for n in range(5_000)])
+    n_steps = 0
+
+    def count() -> int:
+        nonlocal n_steps
+        n_steps += 1
+        return 0
+
+    store.connection().set_progress_handler(count, 1)
+    found = journal.documents("thing", parent="p7", bodies=False)
+    assert [one.key for one in found] == [f"{n:05}" for n in range(7, 5_000, 500)]
+    # Twenty or so for each that is found; a walk takes several for each of the five thousand.
+    assert n_steps < 500, n_steps

@@ -47,6 +47,10 @@ def test_near_matches_come_best_first():
     [
         (["carrier", "origin"], "did you mean 'carrier'?"),
         (["origin", "dest"], "known names: dest, origin"),
+        (
+            [f"x{n:02}" for n in range(25)],
+            f"known names: {', '.join(f'x{n:02}' for n in range(20))} and 5 more",
+        ),
         ([], "nothing is known by that kind of name yet"),
     ],
 )

@@ -193,7 +193,7 @@ class Authenticator:
 
     def _get(self, kind: DocumentKind[D], key: str) -> D | None:
         stored = self._journal.document(kind.name, key)
-        return None if stored is None else read_body(kind, stored)
+        return None if stored is None else read_body(kind, stored, again=True)
 
     def _note_use(self, token: str, now: Micros) -> None:
         """At most once a minute; a store that is busy does not keep anybody out."""

@@ -65,11 +65,3 @@ def document_conditions(
         "state =": state,
     }
     return {condition: value for condition, value in conditions.items() if value is not None}
-
-
-def edge_conditions(source: str | None, target: str | None) -> dict[str, str]:
-    return {
-        condition: value
-        for condition, value in {"source =": source, "target =": target}.items()
-        if value is not None
-    }

@@ -211,7 +211,7 @@ def restore_plans(journal: Journal, target: Target) -> None:
 
     def known(kind: DocumentKind[D], key: str) -> D | None:
         stored = journal.document(kind.name, key)
-        return None if stored is None else read_body(kind, stored)
+        return None if stored is None else read_body(kind, stored, again=True)
 
     for stored in journal.documents(ENDPOINT.name):
         endpoint = read_body(ENDPOINT, stored)

@@ -120,4 +120,4 @@ class Facts:
 
     def _document(self, kind: DocumentKind[D], key: str) -> D | None:
         stored = self._journal.document(kind.name, key)
-        return None if stored is None else read_body(kind, stored)
+        return None if stored is None else read_body(kind, stored, again=True)

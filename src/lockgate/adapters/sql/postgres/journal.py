@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import psycopg
@@ -17,7 +17,6 @@ from lockgate.adapters.sql.tables import (
     AS_ENTRY,
     DOCUMENT,
     document_conditions,
-    edge_conditions,
     head_of,
 )
 from lockgate.core.errors import Bug
@@ -200,7 +199,25 @@ class PostgresJournal:
                 yield
             return
         with self._store.snapshot():
+            self._fetch(documents)
             yield
+
+    def _fetch(self, documents: Iterable[tuple[str, str]]) -> None:
+        """Into what is kept of the moment that this thread reads, in one go."""
+        state, recent = self._store.state(), self._store.recent
+        if state is None:
+            return
+        missing = [
+            (kind, key)
+            for kind, key in dict.fromkeys(documents)
+            if _NUL not in key and recent.document(state, kind, key) is None
+        ]
+        if len(missing) > 1:
+            kinds, keys = zip(*missing, strict=True)
+            rows = self._store.rows(_NAMED, (list(kinds), list(keys)))
+            found = {(one.kind, one.key): one for one in map(AS_DOCUMENT, rows)}
+            for kind, key in missing:
+                recent.keep(state, kind, key, found.get((kind, key)))
 
     def head(self) -> Head:
         ((seq, last, frontier),) = self._store.rows("SELECT seq, hash, frontier FROM head")
@@ -267,13 +284,17 @@ class PostgresJournal:
             recent.keep_list(at, kind, asked, found)
         return found
 
-    def edges(self, *, source: str | None = None, target: str | None = None) -> Sequence[Edge]:
-        if any(_NUL in text for text in (source or "", target or "")):
-            return []
-        wanted = edge_conditions(source, target)
-        where = " AND ".join(f"{condition} %s" for condition in wanted) or "true"
+    def edges(
+        self, *, sources: Collection[str] | None = None, targets: Collection[str] | None = None
+    ) -> Sequence[Edge]:
+        wanted = {
+            f"{column} = ANY(%s::text[])": [name for name in names if _NUL not in name]
+            for column, names in (("source", sources), ("target", targets))
+            if names is not None
+        }
         rows = self._store.rows(
-            f"SELECT source, kind, target FROM edges WHERE {where} ORDER BY source, kind, target",
+            f"SELECT source, kind, target FROM edges WHERE {' AND '.join(wanted) or 'true'}"
+            " ORDER BY source, kind, target",
             tuple(wanted.values()),
         )
         return list(map(AS_EDGE, rows))

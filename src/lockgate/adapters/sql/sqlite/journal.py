@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from lockgate.adapters.sql.sqlite.store import SqliteStore
@@ -13,7 +14,6 @@ from lockgate.adapters.sql.tables import (
     AS_ENTRY,
     DOCUMENT,
     document_conditions,
-    edge_conditions,
     head_of,
 )
 from lockgate.core.errors import Bug
@@ -21,6 +21,7 @@ from lockgate.core.journal import Head
 from lockgate.hub.ports import Commit, Edge, StoredDocument, StoredEntry
 
 _COLUMNS = DOCUMENT.replace("body", "x''")
+_MAX_NAMED = 400
 
 
 class SqliteTransaction:
@@ -122,15 +123,32 @@ class SqliteJournal:
         with self._store.reading() as connection:
             return _documents(connection, kind, prefix, parent, state, after, limit, bodies)
 
-    def edges(self, *, source: str | None = None, target: str | None = None) -> Sequence[Edge]:
-        wanted = edge_conditions(source, target)
-        where = " AND ".join(f"{condition} ?" for condition in wanted) or "true"
+    def edges(
+        self, *, sources: Collection[str] | None = None, targets: Collection[str] | None = None
+    ) -> Sequence[Edge]:
+        found: list[Edge] = []
         with self._store.reading() as connection:
-            rows = connection.execute(
-                f"SELECT source, kind, target FROM edges WHERE {where} ORDER BY source, kind, target",
-                tuple(wanted.values()),
-            )
-            return list(map(AS_EDGE, rows))
+            for some, others in itertools.product(_some(sources), _some(targets)):
+                wanted = {"source": some, "target": others}
+                conditions = [_one_of(column, names) for column, names in wanted.items() if names is not None]
+                where = " AND ".join(conditions) or "true"
+                rows = connection.execute(
+                    f"SELECT source, kind, target FROM edges WHERE {where}", (*(some or ()), *(others or ()))
+                )
+                found += map(AS_EDGE, rows)
+        return sorted(found)
+
+
+def _some(names: Collection[str] | None) -> Iterable[list[str] | None]:
+    """As many at a time as one statement may name."""
+    if names is None:
+        return (None,)
+    each = sorted(set(names))
+    return [each[at : at + _MAX_NAMED] for at in range(0, len(each), _MAX_NAMED)]
+
+
+def _one_of(column: str, names: Collection[str]) -> str:
+    return f"{column} IN ({', '.join('?' * len(names))})"
 
 
 def _head(connection: sqlite3.Connection) -> Head:
@@ -159,6 +177,8 @@ def _documents(
 ) -> list[StoredDocument]:
     wanted = document_conditions(kind, prefix, parent, state, after)
     where = " AND ".join(f"{condition} ?" for condition in wanted)
-    select = f"{DOCUMENT if bodies else _COLUMNS} WHERE {where} ORDER BY key LIMIT ?"
+    # Left to itself, SQLite walks through the whole kind by its primary key, which is in the order that is asked for.
+    index = "" if parent is None else "INDEXED BY documents_by_parent "
+    select = f"{DOCUMENT if bodies else _COLUMNS}{index}WHERE {where} ORDER BY key LIMIT ?"
     rows = connection.execute(select, (*wanted.values(), -1 if limit is None else limit))
     return list(map(AS_DOCUMENT, rows))
