@@ -27,7 +27,7 @@ from _process import SERVER_CORE, Program, on_core, running
 
 from lockgate.adapters.online.lmdb_store import LmdbOnline
 from lockgate.core.digests import Digest, sha256
-from lockgate.features.online import known_at
+from lockgate.features.online import values_at
 from lockgate.features.ports import Key, OnlineRow, Value
 
 ONE_BUDGET, HUNDRED_BUDGET = 1 / 75, 1 / 150
@@ -153,10 +153,10 @@ def rows_of(world: World, view: str) -> Iterator[tuple[Key, OnlineRow]]:
         yield (number,), OnlineRow(event_at, available_at, row)
 
 
-def read_ours(store: LmdbOnline, as_of: int, keys: Sequence[Key]) -> list[list[tuple[Value, ...]]]:
-    """Per view, per entity: its values."""
+def read_ours(store: LmdbOnline, as_of: int, keys: Sequence[Key]) -> list[list[tuple[Value, ...] | None]]:
+    """Per view, per entity: its values, judged as a data plane judges them."""
     return [
-        [known_at(row, as_of, ttl_s=TTL_S, n_features=N_FEATURES).values for row in rows]
+        [values_at(row, as_of, TTL_S) for row in rows]
         for rows in store.read_many([(view, keys) for view in DIGESTS])
     ]
 
@@ -166,7 +166,7 @@ def check_values(feast: Program, store: LmdbOnline, world: World) -> None:
     rng = np.random.default_rng(2)
     ids = rng.choice(N_ENTITIES, N_COMPARED, replace=False).tolist()
     ours = read_ours(store, world.as_of, [(number,) for number in ids])
-    joined = [[value for values in row for value in values] for row in zip(*ours, strict=True)]
+    joined = [[value for values in row for value in values or ()] for row in zip(*ours, strict=True)]
     assert joined == feast.ask({"values": ids}), "the two stores differ"
     for view, values in zip(VIEWS, ours, strict=True):
         later = list(rows_of(world, view))[N_ENTITIES:]

@@ -204,7 +204,7 @@ def test_it_says_why_it_cannot_start(store: Store, tmp_path: Path) -> None:
     assert code == 2 and "no.pem" in errors
     with dataplane(store, tmp_path) as plane:
         code, errors = run("--run-dir", str(tmp_path), "--port", str(plane.port))
-        assert code == 6 and "Address already in use" in errors
+        assert code == 6 and "is taken by another program" in errors
 
 
 def test_run_directories_are_for_their_user_only(store: Store, tmp_path: Path) -> None:

@@ -76,6 +76,8 @@ class PlaneApp:
             for name, value in scope["headers"]:
                 if name == b"content-type":
                     content_type = value.decode("latin-1")
+                    # Behind it may stand what came after the body, which is no header of the request.
+                    break
             body = await self._body(receive)
             if path.endswith(FEEDBACK):
                 # It writes a file, and a disk that hangs must not stop the requests.

@@ -341,6 +341,30 @@ def test_who_connects_and_says_nothing_is_shown_out(served: Served, monkeypatch:
             assert connection.recv(1) == b""
 
 
+def test_a_head_that_does_not_end_is_not_kept(served: Served) -> None:
+    head = b"GET /v1/health HTTP/1.1\r\nHost: localhost\r\n"
+    for rest in (b"X: " + b"x" * 300_000, b"X: x\r\n" * 60_000):
+        with socket.create_connection(("127.0.0.1", served.server.port)) as connection:
+            connection.settimeout(20)
+            try:
+                connection.sendall(head + rest)
+                answer = connection.recv(1_000)
+            except ConnectionError:
+                # The cut was faster than the reading of it.
+                continue
+            assert answer.startswith(b"HTTP/1.1 431 ")
+
+
+def test_the_time_for_a_head_is_not_that_for_a_pause(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(HubServer.protocol, "head_timeout_s", 0.05)
+    with socket.create_connection(("127.0.0.1", served.server.port)) as connection:
+        connection.settimeout(20)
+        for _ in range(2):
+            connection.sendall(b"GET /v1/health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert connection.recv(65_536).startswith(b"HTTP/1.1 200 ")
+            threading.Event().wait(0.2)
+
+
 def test_who_asks_too_often_is_told_when_to_come_again(sqlite_world: HubWorld) -> None:
     served = Served(sqlite_world, Limits(actor_per_s=0.5, actor_burst=3))
     try:

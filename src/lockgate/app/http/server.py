@@ -184,6 +184,9 @@ def _translated(request: AnyRequest, error: Exception) -> LockgateError:
 class HubHttp(Counted, GuardedHttp):
     """HTTP as the data plane reads it, where a head that is too long or too slow ends the connection; behind a door."""
 
+    # Blobs go over slow lines as well.
+    fetch_timeout_s = 300.0
+
 
 class HubServer(Listener):
     protocol = HubHttp
