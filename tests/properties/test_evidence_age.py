@@ -19,11 +19,84 @@ V1, PACKAGE = f"{MODEL_NAME}@1.0.0", named_digest("package", "one")
 PIECES = st.sets(st.sampled_from([1, 2, 3]), min_size=1)
 
 
+class ProvenEvidenceMachine(RuleBasedStateMachine):
+    """Where names are proven, whatever a validator sends: nothing is younger than the beginning of the newest run that
+    he was seen to begin, and no time that was measured once is younger than it was.
+
+    Attributes:
+        begun: when each run began, by its name; timed: when a time was first told of, by the digest of its piece.
+    """
+
+    @initialize()
+    def found(self) -> None:
+        self.world = HubWorld.in_memory()
+        self.story = Story(self.world.proven)
+        self.story.found()
+        accepted(self.story.register("one", author="service:ci"))
+        self.registered_at = self.world.clock.now()
+        self.begun: dict[str, int] = {}
+        self.timed: dict[str, int] = {}
+
+    def state(self) -> EvidenceState | None:
+        stored = self.world.journal.document(EVIDENCE.name, evidence_key(V1))
+        return None if stored is None else msgspec.json.decode(stored.body, type=EvidenceState)
+
+    @rule()
+    def a_run_begins(self) -> None:
+        begun = self.story.start_judging(V1)
+        accepted(self.story.do("eve", begun))
+        self.begun[begun.id] = self.world.clock.now()
+
+    @rule(numbers=PIECES, run=st.integers(0, 9), claims_days=st.sampled_from([None, -3, 0, 9]))
+    def it_is_sent(self, numbers: set[int], run: int, claims_days: int | None) -> None:
+        """Some pieces, the first of which is a time, as of a run that was begun, of one that never was, or of none."""
+        made = [self.story.judging(V1, PACKAGE, turn=number).lines[0] for number in sorted(numbers)]
+        lines = tuple(
+            msgspec.structs.replace(one, gate="latency", measured=1.5) if number == 1 else one
+            for number, one in zip(sorted(numbers), made, strict=True)
+        )
+        names = ["", f"never was {run}", *self.begun]
+        now = self.world.clock.now()
+        command = msgspec.structs.replace(
+            self.story.judging(V1, PACKAGE),
+            lines=lines,
+            judging=names[run % len(names)],
+            began_at=None if claims_days is None else now + claims_days * DAY_US,
+        )
+        known = self.state()
+        accepted(self.story.do("eve", command))
+        state = self.state()
+        assert state is not None
+        if command.judging not in self.begun and known is not None:
+            assert state.measured_at <= max(known.measured_at, *known.measured.values())
+        for line in state.lines:
+            if line.gate == "latency":
+                first = self.timed.setdefault(line.digest, state.measured_at)
+                assert state.measured_at <= first
+
+    @rule(days=st.sampled_from([0.2, 0.6, 3]))
+    def time_passes(self, days: float) -> None:
+        self.world.clock.advance(days=days)
+
+    @invariant()
+    def nothing_is_younger_than_the_newest_run(self) -> None:
+        state = self.state() if hasattr(self, "begun") else None
+        if state is None:
+            return
+        assert state.measured_at <= max(self.begun.values(), default=self.registered_at)
+        if state.judging:
+            assert state.measured_at <= self.begun[state.judging]
+
+    def teardown(self) -> None:
+        if hasattr(self, "world"):
+            assert self.world.ask(VerifyAudit()).ok
+
+
 class EvidenceMachine(RuleBasedStateMachine):
     """
     Attributes:
         measured: when each piece was last measured, or first seen where nobody ever measured it, by the digest.
-        runs: what each run of the gates found, and when it began.
+        runs: what each run of the gates found that was news, and when it began.
     """
 
     @initialize()
@@ -53,8 +126,9 @@ class EvidenceMachine(RuleBasedStateMachine):
         began_at = now + (days_ahead - days_ago) * DAY_US
         run = self.pieces(numbers, judging=self.story.new_id(), began_at=began_at)
         news, began_at = self.sends(run), min(began_at, self.world.clock.now())
-        self.runs.append((run, began_at))
+        # Of a run that was no news nothing is kept, so that it is a new one when it is told of again.
         if news:
+            self.runs.append((run, began_at))
             for line in run.lines:
                 self.measured[line.digest] = began_at
 
@@ -100,5 +174,7 @@ class EvidenceMachine(RuleBasedStateMachine):
             assert self.world.ask(VerifyAudit()).ok
 
 
+TestProvenEvidence = ProvenEvidenceMachine.TestCase
+TestProvenEvidence.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
 TestEvidence = EvidenceMachine.TestCase
 TestEvidence.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)

@@ -1,4 +1,4 @@
-"""What happens at the gates: evidence is recorded."""
+"""What happens at the gates: they begin to run, and what they found is recorded."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from lockgate.core.messages import Command, Event, Scope
 from lockgate.registry.messages import model_scope
 
 Verdict = Literal["pass", "warn", "fail", "error"]
+TIMED = frozenset({"latency"})
+"""Gates that measure times, which come out differently whenever they run."""
 
 
 class EvidenceLine1(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,12 +52,25 @@ class EvidenceLine(EvidenceLine1, frozen=True, kw_only=True):
     high: float | None = None
 
 
+class StartJudging(Command, frozen=True, kw_only=True, tag="gates.start-judging"):
+    """Say that the gates begin to run on a version. What this run finds was measured at the moment at which the hub was
+    told of its beginning; the id of this command names it."""
+
+    permission: ClassVar[str] = "gates.record"
+    version: str
+    environment: str = ""
+
+    def scope(self) -> Scope:
+        return model_scope(self.version)
+
+
 class RecordEvidence(Command, frozen=True, kw_only=True, tag="gates.record-evidence"):
     """Attach evidence to a version. `environment` empty: intrinsic; else relative to what runs there.
 
     Attributes:
-        judging: names the one time that the gates ran and found this; the same however often it is sent. Empty when
-            nobody says that they ran: then what is known already stays as old as it is.
+        judging: names the one time that the gates ran and found this; the same however often it is sent. Where names
+            are proven, only a run that was begun here (`StartJudging`) makes evidence any younger. Empty when nobody
+            says that they ran: then what is known already stays as old as it is.
         began_at: when they began to, by the clock of whoever ran them; makes evidence older, never newer.
     """
 
@@ -70,6 +85,18 @@ class RecordEvidence(Command, frozen=True, kw_only=True, tag="gates.record-evide
 
     def scope(self) -> Scope:
         return model_scope(self.version)
+
+
+class JudgingStarted(Event, frozen=True, kw_only=True, tag="gates.judging-started/1"):
+    """The gates begin to run; `judging` names this run of them."""
+
+    version: str
+    environment: str
+    judging: str
+
+    def summary(self) -> str:
+        where = f" for {self.environment}" if self.environment else ""
+        return f"the gates begin to run on {self.version}{where}"
 
 
 class EvidenceRecorded1(Event, frozen=True, kw_only=True, tag="gates.evidence-recorded/1"):
@@ -104,7 +131,8 @@ class EvidenceRecorded(Event, frozen=True, kw_only=True, tag="gates.evidence-rec
     """Evidence on a version.
 
     Attributes:
-        judging: the run of the gates that found it; empty for evidence that was sent without one.
+        judging: the run of the gates that found it; empty for evidence that was sent without one, or, where names are
+            proven, without one that was begun here.
         measured_at: from when its age counts; None for that of the record.
     """
 

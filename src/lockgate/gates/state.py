@@ -1,4 +1,4 @@
-"""Documents of the gates: the evidence set of a version, and of a version in an environment."""
+"""Documents of the gates: the evidence set of a version, and of a version in an environment; runs that were begun."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from lockgate.core.clock import Micros
 from lockgate.core.digests import Digest
 from lockgate.core.documents import Columns, DocumentKind
 from lockgate.core.messages import Stamp
-from lockgate.gates.messages import EvidenceLine, EvidenceRecorded
+from lockgate.gates.messages import EvidenceLine, EvidenceRecorded, JudgingStarted
 
 
 class EvidenceState(msgspec.Struct, frozen=True, kw_only=True):
@@ -17,6 +17,7 @@ class EvidenceState(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         measured_at: when it was measured: evidence is as old as that, whenever it was recorded.
         measured: the same of every run of the gates, and of every piece of evidence, that was ever recorded here.
+        judging: the run of the gates that found it; empty when it came without one.
     """
 
     version: str
@@ -29,6 +30,7 @@ class EvidenceState(msgspec.Struct, frozen=True, kw_only=True):
     recorded_by: str
     measured_at: Micros
     measured: dict[str, Micros] = {}
+    judging: str = ""
 
 
 def evidence_key(version: str, environment: str = "") -> str:
@@ -62,6 +64,7 @@ def _recorded(body: EvidenceState | None, event: EvidenceRecorded, stamp: Stamp)
         recorded_by=stamp.actor,
         measured_at=at,
         measured=measured,
+        judging=event.judging,
     )
 
 
@@ -70,6 +73,35 @@ EVIDENCE = DocumentKind(
     type=EvidenceState,
     keys=lambda event: (evidence_key(event.version, event.environment),),
     made_by={EvidenceRecorded: _recorded},
-    fold_version=3,
+    fold_version=4,
     columns=lambda body: Columns(body.version, "", body.evidence_set),
+)
+
+
+class JudgingState(msgspec.Struct, frozen=True, kw_only=True):
+    """A run of the gates, as it was begun: on what, by whom, and when by the clock of the hub."""
+
+    judging: str
+    version: str
+    environment: str
+    started_at: Micros
+    started_by: str
+
+
+def _judging_started(body: JudgingState | None, event: JudgingStarted, stamp: Stamp) -> JudgingState:
+    return JudgingState(
+        judging=event.judging,
+        version=event.version,
+        environment=event.environment,
+        started_at=stamp.at,
+        started_by=stamp.actor,
+    )
+
+
+JUDGING = DocumentKind(
+    name="judging",
+    type=JudgingState,
+    keys=lambda event: (event.judging,),
+    made_by={JudgingStarted: _judging_started},
+    columns=lambda body: Columns(body.version, body.environment, ""),
 )

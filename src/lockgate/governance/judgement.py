@@ -214,7 +214,8 @@ def age_reasons(evidence: EvidenceState | None, rule: TierRule, now: Micros) -> 
     return [
         Reason(
             rule="governance.evidence-age",
-            message=f"evidence on {evidence.version} is too old",
+            message=f"evidence on {evidence.version} is too old"
+            + ("" if evidence.judging else ": it came without a run of the gates that was begun here"),
             measured=f"{(now - evidence.measured_at) // DAY_US} days",
             limit=f"{rule.evidence_max_age_days} days",
             evidence=evidence.evidence_set,

@@ -28,7 +28,7 @@ from lockgate.features import messages as features_messages
 from lockgate.features.state import MATERIALIZATION
 from lockgate.gates import decide as gates
 from lockgate.gates import messages as gates_messages
-from lockgate.gates.state import EVIDENCE
+from lockgate.gates.state import EVIDENCE, JUDGING
 from lockgate.governance import break_glass, waivers
 from lockgate.governance import decide as governance
 from lockgate.governance import messages as governance_messages
@@ -127,6 +127,7 @@ HANDLERS: tuple[Handler[Any], ...] = (
     Handler(registry_messages.LiftHold, registry.needs_version, registry.lift_hold),
     Handler(registry_messages.CollectPackage, way_back.needs_collect, way_back.collect_package),
     Handler(registry_messages.RecordSweep, registry.needs_nothing, registry.record_sweep),
+    Handler(gates_messages.StartJudging, gates.needs_judging, gates.start_judging),
     Handler(gates_messages.RecordEvidence, gates.needs_evidence, gates.record_evidence, looks_outside=True),
     Handler(governance_messages.AdoptPolicy, governance.needs_policy, governance.adopt_policy),
     Handler(governance_messages.ConsentToPolicy, governance.needs_policy, governance.consent_to_policy),
@@ -255,6 +256,7 @@ EVENTS: tuple[type[Event], ...] = (
     registry_messages.HoldLifted,
     registry_messages.PackageCollected,
     registry_messages.BlobsSwept,
+    gates_messages.JudgingStarted,
     gates_messages.EvidenceRecorded1,
     gates_messages.EvidenceRecorded2,
     gates_messages.EvidenceRecorded,
@@ -321,6 +323,7 @@ KINDS: tuple[DocumentKind[Any], ...] = (
     TRACE,
     KEY,
     LOWERING,
+    JUDGING,
     EVIDENCE,
     POLICY,
     PROPOSAL,

@@ -34,7 +34,7 @@ from lockgate.delivery.rollouts.policy import EndpointSettings
 from lockgate.delivery.rollouts.verdict import Look
 from lockgate.delivery.standing import asks_tracker, question_of
 from lockgate.delivery.way_back import TERMS_FACT
-from lockgate.gates.messages import EvidenceLine, RecordEvidence, Verdict
+from lockgate.gates.messages import EvidenceLine, RecordEvidence, StartJudging, Verdict
 from lockgate.governance.messages import AdoptPolicy, ApproveVersion, ValidateVersion, WriteReleasePlan
 from lockgate.governance.policies.policy import AnyPolicy, ApproverRole, Policy1, Sensitivity, TierRule1
 from lockgate.governance.release_plan import Risk
@@ -392,25 +392,27 @@ class Story:
             began_at=began_at,
         )
 
+    def start_judging(self, version: str, environment: str = "") -> StartJudging:
+        """A run of the gates begins; its id names it."""
+        return StartJudging(id=self.new_id(), version=version, environment=environment)
+
     def judge(self, version: str, *, verdict: Verdict = "pass", turn: object = 0) -> Receipt:
-        package = self.ask(ExplainVersion(version=version)).version.package
-        run = self.new_id()
-        return self.do("eve", self.judging(version, package, verdict=verdict, turn=turn, judging=run))
+        return self._judged(version, "", verdict=verdict, turn=turn)
 
     def judge_for(
         self, version: str, environment: str, *, verdict: Verdict = "pass", turn: object = 0
     ) -> Receipt:
-        package = self.ask(ExplainVersion(version=version)).version.package
         baseline = self.ask(Standing(version=version, environment=environment)).baseline or ""
-        command = self.judging(
-            version,
-            package,
-            environment=environment,
-            verdict=verdict,
-            baseline=baseline,
-            turn=turn,
-            judging=self.new_id(),
-        )
+        return self._judged(version, environment, verdict=verdict, turn=turn, baseline=baseline)
+
+    def _judged(self, version: str, environment: str, **found: Any) -> Receipt:
+        """The gates run, and what they found is recorded."""
+        begun = self.start_judging(version, environment)
+        receipt = self.do("eve", begun)
+        if receipt.refusal is not None:
+            return receipt
+        package = self.ask(ExplainVersion(version=version)).version.package
+        command = self.judging(version, package, environment=environment, judging=begun.id, **found)
         return self.do("eve", command)
 
     def validate(self, version: str) -> Receipt:

@@ -29,7 +29,7 @@ from lockgate.delivery.standing import StandingAnswer
 from lockgate.features.definition import Definitions
 from lockgate.gates.evidence import Evidence, line_of
 from lockgate.gates.features import ServedFeatures
-from lockgate.gates.messages import RecordEvidence
+from lockgate.gates.messages import RecordEvidence, StartJudging
 from lockgate.gates.scans.security import is_too_old
 from lockgate.governance.messages import ValidateVersion
 from lockgate.hub.kernel import Hub
@@ -498,7 +498,8 @@ class Workshop:
         Args:
             environment: None for evidence on the version alone; else also against what runs there.
         """
-        judging, began_at = self.premises.ids.new(), self.premises.clock.now()
+        started = StartJudging(id=self.premises.ids.new(), version=version, environment=environment or "")
+        self.tell(hub, started)
         known: VersionAnswer = hub.ask(ExplainVersion(version=version))
         package = known.version.package
         # The version's own recipe: the project may have moved on since.
@@ -539,8 +540,7 @@ class Workshop:
                 environment=environment or "",
                 baseline=baseline,
                 lines=tuple(line_of(item) for item in found),
-                judging=judging,
-                began_at=began_at,
+                judging=started.id,
             ),
         )
         return found

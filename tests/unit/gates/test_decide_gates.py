@@ -5,11 +5,13 @@ from typing import Any
 import msgspec
 import pytest
 
+from lockgate.core.messages import Receipt
 from lockgate.gates.decide import set_digest
-from lockgate.gates.messages import EvidenceLine, EvidenceRecorded
+from lockgate.gates.evidence import GATES
+from lockgate.gates.messages import TIMED, EvidenceLine, EvidenceRecorded
 from lockgate.gates.state import EVIDENCE, EvidenceState, evidence_key
 from lockgate.governance.judgement import DAY_US
-from lockgate.registry.messages import QuarantineVersion
+from lockgate.registry.messages import QuarantineVersion, RejectVersion
 from lockgate.testing.hub_world import (
     MAX_AGE_DAYS,
     MODEL_NAME,
@@ -152,6 +154,105 @@ def test_a_run_after_a_quarantine_is_news(world: HubWorld, story: Story) -> None
     assert send(story) == 0
     assert len(accepted(story.judge(V1)).events) == 1
     assert accepted(story.judge(V1)).events == ()
+
+
+class Proven:
+    """A validator and a version that a machine registered, at a hub where names are proven."""
+
+    def __init__(self) -> None:
+        self.world = HubWorld.in_memory()
+        self.story = Story(self.world.proven)
+        self.story.found()
+        accepted(self.story.register("one", author="service:ci"))
+
+    def begins(self, actor: str = "eve", environment: str = "") -> str:
+        begun = self.story.start_judging(V1, environment)
+        accepted(self.story.do(actor, begun))
+        return begun.id
+
+    def sends(self, actor: str = "eve", *, timed: bool = False, **how: Any) -> Receipt:
+        command = self.story.judging(V1, PACKAGE, **how)
+        if timed:
+            lines = tuple(
+                msgspec.structs.replace(one, gate="latency", measured=120.5) for one in command.lines
+            )
+            command = msgspec.structs.replace(command, lines=lines)
+        return self.story.do(actor, command)
+
+    @property
+    def days_old(self) -> int:
+        return days_old(self.world)
+
+
+@pytest.fixture
+def proven() -> Proven:
+    return Proven()
+
+
+def test_what_a_run_found_is_as_old_as_its_beginning_at_the_hub(proven: Proven) -> None:
+    proven.world.clock.advance(days=20)
+    run = proven.begins()
+    proven.world.clock.advance(days=2)
+    (event,) = accepted(proven.sends(judging=run, began_at=proven.world.clock.now())).events
+    assert (event["judging"], proven.days_old) == (run, 2)
+
+
+def test_a_run_that_never_was_makes_nothing_younger(proven: Proven) -> None:
+    accepted(proven.sends(judging=proven.begins()))
+    proven.world.clock.advance(days=20)
+    assert accepted(proven.sends(judging="a run that never was")).events == ()
+    assert proven.days_old == 20
+    # Nor does something else that nobody was seen to measure.
+    (event,) = accepted(proven.sends(turn=2, judging="another", began_at=proven.world.clock.now())).events
+    assert (event["judging"], proven.days_old) == ("", 20)
+    accepted(proven.sends(turn=2, judging=proven.begins()))
+    assert proven.days_old == 0
+
+
+def test_what_came_without_a_run_may_be_as_old_as_the_version_and_is_told_so(proven: Proven) -> None:
+    proven.world.clock.advance(days=MAX_AGE_DAYS + 1)
+    accepted(proven.sends())
+    receipt = proven.story.validate(V1)
+    assert rules_of(receipt) == ["governance.evidence-age"]
+    assert receipt.refusal is not None
+    assert receipt.refusal.reasons[0].message.endswith("without a run of the gates that was begun here")
+    accepted(proven.story.judge(V1))
+    accepted(proven.story.validate(V1))
+
+
+def test_a_run_is_whose_it_is_and_about_what_it_is(proven: Proven) -> None:
+    run = proven.begins()
+    assert rules_of(proven.sends("vic", judging=run)) == ["gates.other-run"]
+    relative = proven.sends(environment="prod", baseline="", judging=run)
+    assert rules_of(relative) == ["gates.other-run"]
+    accepted(proven.sends(judging=run))
+
+
+def test_the_gates_that_measure_times_are_gates() -> None:
+    assert set(GATES) >= TIMED
+
+
+def test_no_run_measures_the_same_time_twice(proven: Proven) -> None:
+    accepted(proven.sends(timed=True, judging=proven.begins()))
+    proven.world.clock.advance(days=5)
+    assert accepted(proven.sends(timed=True, judging=proven.begins())).events == ()
+    assert proven.days_old == 5, "the very same time is a copy"
+    accepted(proven.sends(timed=True, turn=2, judging=proven.begins()))
+    assert proven.days_old == 0
+    accepted(proven.sends(judging=proven.begins()))
+    proven.world.clock.advance(days=5)
+    accepted(proven.sends(judging=proven.begins()))
+    assert proven.days_old == 0, "a gate that measures no time finds the same again"
+
+
+def test_a_run_is_started_by_who_may_say_what_it_found(proven: Proven) -> None:
+    receipt = proven.story.do("service:ci", proven.story.start_judging(V1))
+    assert rules_of(receipt) == ["governance.separation-of-duties"]
+    assert rules_of(proven.story.do("eve", proven.story.start_judging(f"{MODEL_NAME}@9.0.0"))) == [
+        "registry.version-unknown"
+    ]
+    accepted(proven.story.do("rita", RejectVersion(id="x", version=V1, reason="worse")))
+    assert rules_of(proven.story.do("eve", proven.story.start_judging(V1))) == ["registry.state"]
 
 
 def test_intrinsic_and_relative_evidence_live_side_by_side(world: HubWorld, story: Story) -> None:
