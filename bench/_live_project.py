@@ -23,14 +23,13 @@ from lockgate.adapters.engines.convert import lightgbm_to_onnx
 from lockgate.adapters.engines.onnx_engine import OnnxEngine
 from lockgate.app.control import Control
 from lockgate.app.declare import declare, default_policy
-from lockgate.core.digests import Digest, canonical, sha256
+from lockgate.core.digests import Digest, sha256
 from lockgate.core.messages import Command, Receipt
 from lockgate.data.messages import RecordContractCheck, RecordSnapshot
 from lockgate.delivery.messages import ConfigureEndpoint, PromoteVersion
 from lockgate.delivery.rollouts.policy import EndpointSettings
 from lockgate.delivery.standing import StandingAnswer
-from lockgate.gates.evidence import Baseline, Subject, line_of, record
-from lockgate.gates.messages import EvidenceLine, RecordEvidence
+from lockgate.gates.messages import RecordEvidence
 from lockgate.governance.messages import AdoptPolicy, ApproveVersion, ValidateVersion
 from lockgate.governance.policies.policy import Policy
 from lockgate.hub.messages import Standing
@@ -39,6 +38,7 @@ from lockgate.registry.messages import RegisterVersion
 from lockgate.registry.packages.contract import encode_rows
 from lockgate.registry.packages.package import ONNX_PATH, Golden, build_package, encode_golden, store_package
 from lockgate.registry.packages.signing import signature_envelope, store_signature
+from lockgate.testing.furnished import stated_evidence
 from lockgate.testing.packages import CONTRACT, ROWS, package_config, package_files
 from lockgate.workshop.layout import Layout
 from lockgate.workshop.templates import create
@@ -130,7 +130,9 @@ def release(control: Control, version: str, n_rounds: int) -> float:
     tell(
         control,
         AUTHOR,
-        RecordEvidence(id=ids.new(), version=key, package=package, lines=lines_of(control, gates, package)),
+        RecordEvidence(
+            id=ids.new(), version=key, package=package, lines=stated_evidence(control.blobs, gates, package)
+        ),
         ValidateVersion(id=ids.new(), version=key),
     )
     for environment in ENVIRONMENTS:
@@ -147,7 +149,9 @@ def promote(control: Control, key: str, environment: str, package: Digest) -> No
             package=package,
             environment=environment,
             baseline=known.baseline or "",
-            lines=lines_of(control, known.relative_gates, package, environment, known.baseline),
+            lines=stated_evidence(
+                control.blobs, known.relative_gates, package, environment=environment, baseline=known.baseline
+            ),
         )
         tell(control, AUTHOR, evidence)
     if known.quorum:
@@ -172,35 +176,6 @@ def tell(control: Control, actor: str, *commands: Command) -> list[Receipt]:
         if receipt.refusal is not None:
             raise RuntimeError(f"refused: {receipt.refusal}")
     return receipts
-
-
-def lines_of(
-    control: Control,
-    gates: tuple[str, ...],
-    package: Digest,
-    environment: str | None = None,
-    baseline: Digest | None = None,
-) -> tuple[EvidenceLine, ...]:
-    """Passes that nothing was measured for; their records lie in the store, where the hub looks them up."""
-    subject = Subject(inputs={"package": package}, environment=environment)
-    champion = Baseline(kind="champion", ref="the live version", digest=baseline) if baseline else None
-    unmeasured = "not_applicable" if environment is None or baseline else "no_baseline"
-    records = [
-        record(
-            gate,
-            "stated",
-            subject,
-            n=0,
-            baseline=champion,
-            verdict="pass",
-            reason=unmeasured,
-            details=("by bench/",),
-        )
-        for gate in gates
-    ]
-    for one in records:
-        control.blobs.put(canonical(one))
-    return tuple(line_of(one) for one in records)
 
 
 def tiny_onnx_package(control: Control, n_rounds: int) -> tuple[Digest, Digest, float]:

@@ -35,10 +35,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, NamedTuple
 
+from command_line import BUG, FLIGHT, OK, REFUSED, WAITING, Typed
+
 LOCKGATE = Path(sys.executable).with_name("lockgate")
 ENDPOINT = "prod/flight-delay"
 LADDER = ("dev", "staging", "prod")
-OK, BUG, USAGE, REFUSED, NOT_FOUND, CONFLICT, UNAVAILABLE, CORRUPT, WAITING = range(9)
 PATIENCE_S = 300.0
 
 FEATURES, MODEL, LABELS, SOURCES = (
@@ -67,41 +68,24 @@ WORSE = (
     "RANGE BETWEEN INTERVAL 3 DAYS PRECEDING AND CURRENT ROW",
 )
 
-# A flight as its caller knows it, with what version 1 takes from the feature views. Version 2 takes it too: all
-# that it adds may be missing.
-FLIGHT: dict[str, Any] = {
-    "carrier": "UA",
-    "origin": "EWR",
-    "scheduled_minute": 1095,
-    "weekday": 5,
-    "scheduled_duration": 214,
-    "distance": 1400,
-    "origin_delay": 31.5,
-    "origin_late_share": 0.45,
-    "aircraft_delay": 22.0,
-    "aircraft_in_air": True,
-}
 
-
-class Typed(NamedTuple):
-    """A command that was typed, and what came of it."""
-
-    line: str
-    code: int
-    out: str
-    err: str
-
-    @property
-    def text(self) -> str:
-        return self.out + self.err
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-    def must(self, code: int) -> Typed:
-        assert self.code == code, f"lockgate {self.line} ended with {self.code}, not {code}:\n{self.text}"
-        return self
+DIES = """
+import os, signal, sys
+from lockgate.hub import kernel
+from lockgate.core.messages import tag_of
+kind, step = sys.argv.pop(1).split("@")
+execute = kernel.LocalHub.execute
+def watched(self, command):
+    def at(name):
+        if (tag_of(type(command)), name) == (kind, step):
+            os.kill(os.getpid(), signal.SIGKILL)
+    self._at = at
+    return execute(self, command)
+kernel.LocalHub.execute = watched
+from lockgate.app.cli.main import main
+main()
+"""
+"""The command line itself, which ends by kill -9 when a given kind of command is at a given step of the kernel."""
 
 
 class Reply(NamedTuple):
@@ -157,6 +141,13 @@ class Project:
             # Where the tests themselves run in the background, Ctrl-C is ignored, and so it would be in there.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
+
+    def dies_typing(self, place: str, line: str, *, by: str = "ada") -> None:
+        """Type `lockgate LINE` in a process that is killed at `place` (`message-tag@kernel-step`)."""
+        command = [sys.executable, "-P", "-c", DIES, place]
+        with ended(self.starts(line, by=by, command=command)) as process:
+            _, said = process.communicate(timeout=120)
+        assert process.returncode == -signal.SIGKILL, f"it was not at {place}:\n{said}"
 
     def asks(self, line: str) -> Any:
         """The JSON answer of a question that must succeed."""

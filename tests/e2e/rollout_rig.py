@@ -27,13 +27,14 @@ from typing import Any
 import msgspec
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
-from operator_story import OK, Project, Reply, command_of, ended, reply_of
+from operator_story import DIES, Project, Reply, command_of, reply_of
 
+from command_line import OK
 from lockgate.adapters.engines.onnx_engine import INPUT_NAME, OnnxEngine
 from lockgate.adapters.targets.captures import CaptureReader
 from lockgate.app.control import Control
 from lockgate.app.declare import declare
-from lockgate.core.digests import Digest, canonical, sha256
+from lockgate.core.digests import Digest, sha256
 from lockgate.core.messages import Command, Receipt
 from lockgate.data.messages import RecordContractCheck, RecordSnapshot
 from lockgate.delivery.rollouts.tally import Counter
@@ -42,8 +43,7 @@ from lockgate.delivery.standing import StandingAnswer
 from lockgate.delivery.state import ENDPOINT as ENDPOINT_KIND
 from lockgate.delivery.state import ROLLOUT as ROLLOUT_KIND
 from lockgate.delivery.state import EndpointState, RolloutState, release_key
-from lockgate.gates.evidence import Baseline, Subject, line_of, record
-from lockgate.gates.messages import EvidenceLine, RecordEvidence
+from lockgate.gates.messages import RecordEvidence
 from lockgate.governance.messages import ValidateVersion
 from lockgate.hub.messages import Standing, VerifyAudit
 from lockgate.pipeline.messages import RecordRun
@@ -51,6 +51,7 @@ from lockgate.registry.messages import RegisterVersion
 from lockgate.registry.packages.contract import InputField, ModelContract, OutputField, encode_rows
 from lockgate.registry.packages.package import ONNX_PATH, Golden, build_package, encode_golden, store_package
 from lockgate.registry.packages.signing import signature_envelope, store_signature
+from lockgate.testing.furnished import stated_evidence
 from lockgate.testing.packages import package_config
 from lockgate.traffic.capture import CAPTURE_DIR, Answered, Line, Shadowed, decode
 from lockgate.traffic.plan import Plan
@@ -210,7 +211,9 @@ def _register(control: Control, name: str) -> Digest:
     gates = _standing(control, key).intrinsic_gates
     _tell(
         control,
-        RecordEvidence(id=ids.new(), version=key, package=package, lines=_lines(control, gates, package)),
+        RecordEvidence(
+            id=ids.new(), version=key, package=package, lines=stated_evidence(control.blobs, gates, package)
+        ),
         ValidateVersion(id=ids.new(), version=key),
     )
     return package
@@ -226,7 +229,9 @@ def _evidence(control: Control, name: str, package: Digest) -> None:
         package=package,
         environment="prod",
         baseline=known.baseline or "",
-        lines=_lines(control, known.relative_gates, package, known.baseline),
+        lines=stated_evidence(
+            control.blobs, known.relative_gates, package, environment="prod", baseline=known.baseline
+        ),
     )
     _tell(control, evidence)
 
@@ -241,30 +246,6 @@ def _tell(control: Control, *commands: Command) -> list[Receipt]:
     for receipt in receipts:
         assert receipt.refusal is None, receipt.refusal
     return receipts
-
-
-_INTRINSIC = object()
-
-
-def _lines(
-    control: Control, gates: tuple[str, ...], package: Digest, baseline: Digest | object | None = _INTRINSIC
-) -> tuple[EvidenceLine, ...]:
-    """Passes that nothing was measured for; their records lie in the store, where the hub looks them up."""
-    relative = baseline is not _INTRINSIC
-    subject = Subject(inputs={"package": package}, environment="prod" if relative else None)
-    champion = (
-        Baseline(kind="champion", ref="the live version", digest=baseline)
-        if isinstance(baseline, str)
-        else None
-    )
-    reason = "no_baseline" if relative and champion is None else "not_applicable"
-    records = [
-        record(gate, "stated", subject, n=0, baseline=champion, verdict="pass", reason=reason, details=())
-        for gate in gates
-    ]
-    for one in records:
-        control.blobs.put(canonical(one))
-    return tuple(line_of(one) for one in records)
 
 
 def _package(control: Control, weights: tuple[float, float, float]) -> tuple[Digest, Digest]:
@@ -301,23 +282,6 @@ def _linear(weights: tuple[float, float, float]) -> bytes:
 # --- a project in use
 
 Eventually = Callable[..., Any]
-DIES = """
-import os, signal, sys
-from lockgate.hub import kernel
-from lockgate.core.messages import tag_of
-kind, step = sys.argv.pop(1).split("@")
-execute = kernel.LocalHub.execute
-def watched(self, command):
-    def at(name):
-        if (tag_of(type(command)), name) == (kind, step):
-            os.kill(os.getpid(), signal.SIGKILL)
-    self._at = at
-    return execute(self, command)
-kernel.LocalHub.execute = watched
-from lockgate.app.cli.main import main
-main()
-"""
-"""The command line itself, which ends by kill -9 when a given kind of command is at a given step of the kernel."""
 
 
 class Lamps(Project):
@@ -363,13 +327,6 @@ class Lamps(Project):
         )
         self.eventually(lambda: self.get("/readyz").status == 200)
         return known
-
-    def dies_typing(self, place: str, line: str) -> None:
-        """Type `lockgate LINE` in a process that is killed at `place`."""
-        command = [sys.executable, "-P", "-c", DIES, place]
-        with ended(self.starts(line, by=AUTHOR, command=command)) as process:
-            _, said = process.communicate(timeout=60)
-        assert process.returncode == -signal.SIGKILL, said
 
     def kills_up(self) -> None:
         """kill -9 of the supervisor; its data plane leaves by itself."""

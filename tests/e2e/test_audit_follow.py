@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from operator_story import OK, Project, Worlds
+from operator_story import Project, Worlds
 from test_team_hub import TeamHub, declared
+
+from command_line import OK
 
 
 def test_what_happens_is_told_as_it_happens(worlds: Worlds, tmp_path: Path) -> None:

@@ -9,23 +9,9 @@ from importlib import resources
 from pathlib import Path
 
 import pytest
-from operator_story import (
-    BETTER,
-    CONFLICT,
-    FEATURES,
-    MODEL,
-    NOT_FOUND,
-    OK,
-    REFUSED,
-    SOURCES,
-    UNAVAILABLE,
-    USAGE,
-    Given,
-    Project,
-    Then,
-    When,
-    Worlds,
-)
+from operator_story import BETTER, FEATURES, MODEL, SOURCES, Given, Project, Then, When, Worlds
+
+from command_line import CONFLICT, NOT_FOUND, OK, REFUSED, UNAVAILABLE, USAGE
 
 UNKNOWN = {
     "stauts": (USAGE, "'status'"),

@@ -7,23 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from operator_story import (
-    CONFLICT,
-    ENDPOINT,
-    FLIGHT,
-    LADDER,
-    NOT_FOUND,
-    REFUSED,
-    UNAVAILABLE,
-    USAGE,
-    WAITING,
-    Given,
-    Project,
-    Story,
-    Then,
-    When,
-    Worlds,
-)
+from operator_story import ENDPOINT, LADDER, Given, Project, Story, Then, When, Worlds
+
+from command_line import CONFLICT, FLIGHT, NOT_FOUND, REFUSED, UNAVAILABLE, USAGE, WAITING
 
 DIGEST = "sha256:"
 

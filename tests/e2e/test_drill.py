@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
 import pytest
-from operator_story import NOT_FOUND, OK, REFUSED, USAGE, WAITING, ended
+from operator_story import ended
 from rollout_rig import (
     SHOWN,
     VERSIONS,
@@ -22,6 +22,7 @@ from rollout_rig import (
     versions_of,
 )
 
+from command_line import NOT_FOUND, OK, REFUSED, USAGE, WAITING
 from lockgate.traffic.plan import DRILL_KEY
 
 LIVE, GOOD = VERSIONS["live"], VERSIONS["good"]

@@ -9,50 +9,11 @@ import resource
 import signal
 import sqlite3
 import subprocess
-import sys
 from contextlib import closing, suppress
 
-from operator_story import (
-    ENDPOINT,
-    FLIGHT,
-    OK,
-    UNAVAILABLE,
-    WAITING,
-    Given,
-    Project,
-    Story,
-    Then,
-    When,
-    command_of,
-    ended,
-    to_run,
-)
+from operator_story import ENDPOINT, Given, Project, Story, Then, When, command_of, ended, to_run
 
-# The command line itself, which ends by kill -9 when a given kind of command is at a given step of the kernel.
-DIES = """
-import os, signal, sys
-from lockgate.hub import kernel
-from lockgate.core.messages import tag_of
-kind, step = sys.argv.pop(1).split("@")
-execute = kernel.LocalHub.execute
-def watched(self, command):
-    def at(name):
-        if (tag_of(type(command)), name) == (kind, step):
-            os.kill(os.getpid(), signal.SIGKILL)
-    self._at = at
-    return execute(self, command)
-kernel.LocalHub.execute = watched
-from lockgate.app.cli.main import main
-main()
-"""
-
-
-def dies_at(project: Project, place: str, line: str) -> None:
-    """Type `lockgate LINE` in a process that is killed at `place` (`message-tag@kernel-step`)."""
-    command = [sys.executable, "-P", "-c", DIES, place]
-    with ended(project.starts(line, by="ada", command=command)) as process:
-        _, said = process.communicate(timeout=120)
-    assert process.returncode == -signal.SIGKILL, f"it was not at {place}:\n{said}"
+from command_line import FLIGHT, OK, UNAVAILABLE, WAITING
 
 
 def a_new_version(given: Given, number: int = 0) -> None:
@@ -71,7 +32,7 @@ def registered(project: Project) -> dict[str, str]:
 def test_killed_between_blob_and_commit(given: Given, when: When, then: Then) -> None:
     project = given.version_one_is_live()
     a_new_version(given)
-    dies_at(project, "registry.register-version@decided", "ship --to dev")
+    project.dies_typing("registry.register-version@decided", "ship --to dev")
     # The blobs are there, the version is not: half a registration does not exist.
     assert to_run(project.asks("plan")) == set()
     assert set(registered(project)) == {"main/flight-delay@1.0.0"}
@@ -86,7 +47,7 @@ def test_killed_between_blob_and_commit(given: Given, when: When, then: Then) ->
 def test_killed_between_commit_and_effect(given: Given, when: When, then: Then, story: Story) -> None:
     project = given.version_one_is_live()
     a_new_version(given)
-    dies_at(project, "delivery.promote-version@committed", "ship --to dev")
+    project.dies_typing("delivery.promote-version@committed", "ship --to dev")
     status = project.asks("status dev/flight-delay")
     assert status["effects_pending"] == 1
     line = status["endpoints"]["dev/flight-delay"]
@@ -115,7 +76,7 @@ def test_killed_between_the_effect_and_its_confirmation(
     # The controller is held, so that it is the dying process that brings the plan to the data plane.
     os.kill(known["pid"], signal.SIGSTOP)
     try:
-        dies_at(project, "delivery.confirm-plan@decided", "ship --to dev")
+        project.dies_typing("delivery.confirm-plan@decided", "ship --to dev")
         answered = project.predict(FLIGHT, at="dev/flight-delay").body
         assert answered["digest"] in registered(project).values() and answered["version"] != "1.0.0"
         status = project.asks("status dev/flight-delay")

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from operator_story import ENDPOINT, FLIGHT, NOT_FOUND, OK, REFUSED, Project, Worlds
+from operator_story import ENDPOINT, Project, Worlds
+
+from command_line import FLIGHT, NOT_FOUND, OK, REFUSED
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from operator_story import OK, REFUSED, USAGE, WAITING
 from rollout_rig import (
     EARLY,
     LATE,
@@ -19,6 +18,8 @@ from rollout_rig import (
     rollout_table,
     two_live,
 )
+
+from command_line import OK, REFUSED, USAGE, WAITING
 
 LIVE, GOOD, WRONG = (VERSIONS[name] for name in ("live", "good", "wrong"))
 

@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
-from operator_story import NOT_FOUND, OK, REFUSED, USAGE, Project, Worlds
+from operator_story import Project, Worlds
+
+from command_line import NOT_FOUND, OK, REFUSED, USAGE
 
 ASSETS = Path(__file__).parents[1] / "contract" / "imports" / "assets"
 EXPECTED = json.loads((ASSETS / "expected.json").read_text())["lightgbm"]

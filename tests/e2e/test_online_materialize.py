@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from operator_story import FEATURES, NOT_FOUND, SOURCES, UNAVAILABLE, USAGE, Given, Project, Then, When
+from operator_story import FEATURES, SOURCES, Given, Project, Then, When
 
+from command_line import NOT_FOUND, UNAVAILABLE, USAGE
 from lockgate.adapters.online.lmdb_store import LmdbOnline
 from lockgate.core.clock import parse_iso
 

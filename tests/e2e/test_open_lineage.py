@@ -13,8 +13,10 @@ import jsonschema
 import pytest
 from open_lineage_client import rebuilt, without_empty
 from open_lineage_shapes import RUN_EVENT
-from operator_story import NOT_FOUND, OK, Worlds
+from operator_story import Worlds
 from webhook_receiver import KEY, Receiver, receiving
+
+from command_line import NOT_FOUND, OK
 
 ASSETS = Path(__file__).parents[1] / "contract" / "imports" / "assets"
 _FORMATS = jsonschema.FormatChecker(())

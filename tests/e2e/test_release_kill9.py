@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from operator_story import OK, WAITING
 from rollout_rig import MIN_UNITS, SHOWN, VERSIONS, Eventually, lamps, two_live, versions_of
+
+from command_line import OK, WAITING
 
 LIVE, GOOD = VERSIONS["live"], VERSIONS["good"]
 

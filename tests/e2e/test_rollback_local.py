@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dataplane_rig import DataPlane, Store, dataplane
-from operator_story import CORRUPT, OK, REFUSED, UNAVAILABLE, USAGE, WAITING, Typed, ended
+from operator_story import ended
 from rollout_rig import (
     ALL_STEPS,
     ENDPOINT,
@@ -27,6 +27,8 @@ from rollout_rig import (
     two_live,
     versions_of,
 )
+
+from command_line import CORRUPT, OK, REFUSED, UNAVAILABLE, USAGE, WAITING, Typed
 
 LIVE, GOOD = VERSIONS["live"], VERSIONS["good"]
 BY_HAND = f"rollback {SHOWN} --local --reason 'the hub is down' --incident INC-9 --json"

@@ -10,7 +10,6 @@ from contextlib import closing, contextmanager
 from typing import Any
 
 import pytest
-from operator_story import BUG, OK
 from rollout_rig import (
     MIN_UNITS,
     N_KEYS,
@@ -25,6 +24,7 @@ from rollout_rig import (
     versions_of,
 )
 
+from command_line import BUG, OK
 from lockgate.traffic.capture import Dropped
 
 LIVE, GOOD = VERSIONS["live"], VERSIONS["good"]

@@ -6,7 +6,6 @@ import os
 import signal
 from typing import Any
 
-from operator_story import OK
 from rollout_rig import (
     EARLY,
     N_KEYS,
@@ -21,6 +20,7 @@ from rollout_rig import (
     versions_of,
 )
 
+from command_line import OK
 from lockgate.delivery.rollouts.verdict import judge
 
 LIVE, GOOD = VERSIONS["live"], VERSIONS["good"]

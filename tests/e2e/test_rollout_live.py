@@ -7,7 +7,7 @@ import os
 import signal
 import stat
 
-from operator_story import OK, REFUSED, USAGE, WAITING, ended
+from operator_story import ended
 from rollout_rig import (
     ALL_STEPS,
     EARLY,
@@ -26,6 +26,7 @@ from rollout_rig import (
     versions_of,
 )
 
+from command_line import OK, REFUSED, USAGE, WAITING
 from lockgate.traffic.capture import CAPTURE_DIR, Shadowed
 from lockgate.traffic.plan import N_SLOTS, slot_of
 

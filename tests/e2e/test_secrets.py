@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import serialization
-from operator_story import FLIGHT, OK, SOURCES, USAGE, WAITING, Given, Project, Then, Typed, When
+from operator_story import SOURCES, Given, Project, Then, When
+
+from command_line import FLIGHT, OK, USAGE, WAITING, Typed
 
 IN_ENVIRONMENT = "planted-environment-7f3a9c"
 IN_FILE = "planted-file-51d0be"

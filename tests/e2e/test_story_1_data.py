@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 
-from operator_story import SOURCES, USAGE, Given, Then, When
+from operator_story import SOURCES, Given, Then, When
+
+from command_line import USAGE
 
 RENAMED = (
     ("engines, seats\n", "engines, seats AS seat_count\n"),

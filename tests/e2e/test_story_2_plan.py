@@ -8,19 +8,9 @@ from typing import Any
 
 import duckdb
 import pyarrow.parquet as pq
-from operator_story import (
-    LABELS,
-    MODEL,
-    REFUSED,
-    Given,
-    Project,
-    Then,
-    When,
-    Worlds,
-    actions,
-    reasons,
-    to_run,
-)
+from operator_story import LABELS, MODEL, Given, Project, Then, When, Worlds, actions, reasons, to_run
+
+from command_line import REFUSED
 
 DATA_STEPS = {"flights", "weather", "planes", "flights.contract", "weather.contract", "planes.contract"}
 BEHIND_TRAIN = {"train", "evaluation_set", "package", "evidence"}

@@ -7,7 +7,9 @@ import json
 from typing import Any
 
 import pytest
-from operator_story import FEATURES, OK, REFUSED, WORSE, Given, Project, Then, When, Worlds
+from operator_story import FEATURES, WORSE, Given, Project, Then, When, Worlds
+
+from command_line import OK, REFUSED
 
 INTRINSIC = {
     *("data.contract", "perf.absolute", "calibration", "model.parity", "model.infra"),

@@ -12,7 +12,9 @@ from typing import Any
 
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from operator_story import REFUSED, WAITING, Given, Project, Then, When, Worlds, reasons, to_run
+from operator_story import Given, Project, Then, When, Worlds, reasons, to_run
+
+from command_line import REFUSED, WAITING
 
 BOUNDARY = {
     "package.json",

@@ -7,7 +7,9 @@ import json
 from contextlib import closing
 from pathlib import Path
 
-from operator_story import FLIGHT, LADDER, UNAVAILABLE, WAITING, Given, Project, Story, Then, When, Worlds
+from operator_story import LADDER, Given, Project, Story, Then, When, Worlds
+
+from command_line import FLIGHT, UNAVAILABLE, WAITING
 
 
 def test_ship_stops_where_it_must_and_goes_on_from_there(worlds: Worlds, given: Given) -> None:

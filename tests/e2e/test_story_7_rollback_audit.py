@@ -5,20 +5,9 @@ from __future__ import annotations
 import shutil
 
 import pytest
-from operator_story import (
-    CORRUPT,
-    ENDPOINT,
-    FLIGHT,
-    NOT_FOUND,
-    REFUSED,
-    Given,
-    Project,
-    Story,
-    Then,
-    Traffic,
-    When,
-    Worlds,
-)
+from operator_story import ENDPOINT, Given, Project, Story, Then, Traffic, When, Worlds
+
+from command_line import CORRUPT, FLIGHT, NOT_FOUND, REFUSED
 
 
 def test_a_rollback_under_traffic_loses_no_request_and_flips_once(

@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pytest
-from operator_story import ENDPOINT, FEATURES, WAITING, Given, Project, Story, Then, Traffic, When, Worlds
+from operator_story import ENDPOINT, FEATURES, Given, Project, Story, Then, Traffic, When, Worlds
 
+from command_line import WAITING
 from lockgate.adapters.online.lmdb_store import LmdbOnline
 from lockgate.app.cli.demo.edits import BETTER, FRAGILE, FRAGILE_VIEW
 from lockgate.app.cli.demo.live import Caller, Ending, Jobs, Question, Replay, Step, Watch, questions

@@ -11,7 +11,9 @@ from typing import Any
 
 import jsonschema
 import referencing
-from operator_story import REFUSED, Given, Then, When, Worlds
+from operator_story import Given, Then, When, Worlds
+
+from command_line import REFUSED
 
 MARKER = "/tmp/lockgate-marker-of-a-test"
 

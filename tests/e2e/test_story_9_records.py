@@ -7,7 +7,9 @@ import os
 import shutil
 import tarfile
 
-from operator_story import CONFLICT, CORRUPT, NOT_FOUND, USAGE, Given, Then, When
+from operator_story import Given, Then, When
+
+from command_line import CONFLICT, CORRUPT, NOT_FOUND, USAGE
 
 LONG_AGO_S = 1_600_000_000
 

@@ -19,8 +19,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from operator_story import FLIGHT, LADDER, OK, UNAVAILABLE, USAGE, Project, Worlds
+from operator_story import LADDER, Project, Worlds
 from test_team_hub import TeamHub
+
+from command_line import FLIGHT, OK, UNAVAILABLE, USAGE
 
 NOW = datetime.datetime.now(datetime.UTC)
 

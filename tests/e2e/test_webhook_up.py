@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from operator_story import NOT_FOUND, OK, REFUSED, USAGE, Worlds
+from operator_story import Worlds
 from webhook_receiver import KEY, Receiver, receiving
+
+from command_line import NOT_FOUND, OK, REFUSED, USAGE
 
 
 @pytest.fixture

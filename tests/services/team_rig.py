@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import httpx
 from oidc_server import AUDIENCE, CLIENT, OidcServer, follow, oidc_server
@@ -26,9 +26,9 @@ from registry import registry
 from seaweed import environment as seaweed_environment
 from seaweed import seaweed
 
+from command_line import FLIGHT, OK, Typed
 from lockgate.testing.ticket_desk import KEY, ticket_desk
 
-OK, USAGE, REFUSED, WAITING = 0, 2, 3, 8
 LOCKGATE = (sys.executable, "-P", "-m", "lockgate.app.cli")
 LADDER = ("dev", "staging", "prod")
 
@@ -39,41 +39,6 @@ alpha = 0.2
 steps = [{ weight = 0.5, min_units = 20, bake_s = 0.1 }, { weight = 1.0, min_units = 20, bake_s = 0.1 }]
 errors = { absolute = 0.3, min_events = 8 }
 """
-FLIGHT: dict[str, Any] = {
-    "carrier": "UA",
-    "origin": "EWR",
-    "scheduled_minute": 1095,
-    "weekday": 5,
-    "scheduled_duration": 214,
-    "distance": 1400,
-    "origin_delay": 31.5,
-    "origin_late_share": 0.45,
-    "aircraft_delay": 22.0,
-    "aircraft_in_air": True,
-}
-
-
-class Typed(NamedTuple):
-    """A command that somebody typed, and what came of it."""
-
-    line: str
-    code: int
-    out: str
-    err: str
-
-    def must(self, code: int, *words: str) -> Typed:
-        assert self.code == code, f"lockgate {self.line} ended with {self.code}, not {code}:\n{self.text}"
-        for word in words:
-            assert word in self.text, f"{word!r} is not in what lockgate {self.line} says:\n{self.text}"
-        return self
-
-    @property
-    def text(self) -> str:
-        return self.out + self.err
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
 
 
 class Actor:

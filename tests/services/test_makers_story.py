@@ -15,7 +15,9 @@ from importlib.resources import files
 
 import pytest
 from postgres import PostgresServer
-from team_rig import OK, REFUSED, Actor, Team, Typed
+from team_rig import Actor, Team
+
+from command_line import OK, REFUSED, Typed
 
 pytestmark = pytest.mark.service
 

@@ -17,8 +17,9 @@ from typing import Any
 
 import pytest
 from postgres import PostgresServer
-from team_rig import OK, REFUSED, USAGE, WAITING, Actor, Team, Typed, all_at_once
+from team_rig import Actor, Team, all_at_once
 
+from command_line import OK, REFUSED, USAGE, WAITING, Typed
 from lockgate.testing.ticket_desk import OPEN, saying
 
 pytestmark = pytest.mark.service

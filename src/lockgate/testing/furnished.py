@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -11,7 +11,8 @@ from lockgate.core.blobs import BlobStore
 from lockgate.core.clock import Ids
 from lockgate.core.digests import Digest, canonical, sha256
 from lockgate.data.manifest import Column, Snapshot, SnapshotFile
-from lockgate.gates.messages import RecordEvidence
+from lockgate.gates.evidence import Baseline, Subject, line_of, record
+from lockgate.gates.messages import EvidenceLine, RecordEvidence
 from lockgate.hub.kernel import Hub
 from lockgate.pipeline.artifact import Artifact, RunRecord, RunStep
 from lockgate.registry.packages.package import BuiltPackage, store_package
@@ -117,3 +118,31 @@ def _step(name: str, inputs: dict[str, Digest], output: Digest, format: str) -> 
         seed=0,
         output=Artifact(digest=output, format=format, n_bytes=1),
     )
+
+
+def stated_evidence(
+    blobs: BlobStore,
+    gates: Iterable[str],
+    package: Digest,
+    *,
+    environment: str | None = None,
+    baseline: Digest | None = None,
+) -> tuple[EvidenceLine, ...]:
+    """Passes of gates that nothing was measured for; their records are put where a hub looks them up.
+
+    Args:
+        environment: None for what a version shows by itself, else where it shall go.
+        baseline: the package that is live there; None while there is none.
+    """
+    subject = Subject(inputs={"package": package}, environment=environment)
+    champion = (
+        None if baseline is None else Baseline(kind="champion", ref="the live version", digest=baseline)
+    )
+    reason = "not_applicable" if environment is None or baseline else "no_baseline"
+    records = [
+        record(gate, "stated", subject, n=0, baseline=champion, verdict="pass", reason=reason, details=())
+        for gate in gates
+    ]
+    for one in records:
+        blobs.put(canonical(one))
+    return tuple(map(line_of, records))
