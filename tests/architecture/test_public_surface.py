@@ -76,3 +76,10 @@ def test_what_only_reads_loads_nothing_that_opens_packages_or_computes():
     """`lockgate status` is asked all day; it reads documents and needs click and SQLite for that."""
     loaded = loaded_after("import lockgate.app.reading, lockgate.app.cli.verbs.show")
     assert not loaded & (set(HEAVY) - {"click", "sqlite3"})
+
+
+def test_what_starts_and_ends_processes_loads_nothing_of_what_they_do():
+    """`up --detach` and `down` wait for a process; what a hub and a controller need is loaded there alone."""
+    loaded = loaded_after("import lockgate.app.cli.verbs.running")
+    assert not loaded & (set(HEAVY) - {"click"})
+    assert not loaded & {"lockgate.app.control", "lockgate.app.up.supervise"}

@@ -15,6 +15,7 @@ from command_line import FLIGHT, UNAVAILABLE, WAITING
 def test_ship_stops_where_it_must_and_goes_on_from_there(worlds: Worlds, given: Given) -> None:
     assert worlds.one.root.is_dir()
     alone = given.told("ship without a data plane").must(WAITING)
+    assert "leaked" not in alone.err, "a library that was loaded complains of how the process ended"
     assert "no data plane has taken it" in alone.err and "lockgate up" in alone.err
     asked = given.told("ship without approval").must(WAITING)
     assert "dev: flight-delay@1.0.0 is live" in asked.err

@@ -16,7 +16,7 @@ import click
 from lockgate.app.cli.demo.edits import Edit
 from lockgate.app.cli.main import main
 from lockgate.app.cli.session import Session
-from lockgate.app.supervise import Running, running, stop
+from lockgate.app.up.running import Running, running, stop
 from lockgate.core.errors import Bug
 from lockgate.core.messages import Query
 from lockgate.workshop.layout import Layout

@@ -12,6 +12,7 @@ from lockgate.app.cli.session import Session, of_a_hub, verb
 from lockgate.app.cli.verbs.release import endpoint_line
 from lockgate.app.cli.verbs.show import drill_text, rollout_text, when
 from lockgate.app.plugins import resolve
+from lockgate.app.up.running import NotUp, running
 from lockgate.core.errors import Unavailable
 from lockgate.core.names import EndpointName, parse_endpoint, parse_version
 from lockgate.delivery.lines import DrillLine, EndpointLine, RolloutLine
@@ -283,12 +284,10 @@ def _port(session: Session) -> int:
     """Of the data plane that `lockgate up` started."""
     if session.config:
         raise click.UsageError("--config means a data plane that something else started: say its --port")
-    known = resolve("lockgate.app.supervise:running")(session.layout)
+    known = running(session.layout)
     if known is None:
-        not_up = resolve("lockgate.app.supervise:NotUp")
-        raise not_up("there is no data plane to drill with", remedy="lockgate up --detach")
-    port: int = known.plane_port
-    return port
+        raise NotUp("there is no data plane to drill with", remedy="lockgate up --detach")
+    return known.plane_port
 
 
 def _report(session: Session, name: EndpointName, number: int) -> None:

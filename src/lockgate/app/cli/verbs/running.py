@@ -6,8 +6,8 @@ import click
 import msgspec
 
 from lockgate.app.cli.session import Session, verb
-from lockgate.app.declare import declare
-from lockgate.app.supervise import Running, Supervisor, detach, stop
+from lockgate.app.plugins import resolve
+from lockgate.app.up.running import Running, detach, stop
 
 
 @verb
@@ -21,8 +21,9 @@ def up(session: Session, port: int, hub_port: int, background: bool) -> None:
         session.answer(known, _text(known))
         return
     control = session.control
-    declare(control, session.deciding)
-    Supervisor(control, port=port, hub_port=hub_port).run(lambda known: _announce(session, known))
+    resolve("lockgate.app.declare:declare")(control, session.deciding)
+    supervisor = resolve("lockgate.app.up.supervise:Supervisor")(control, port=port, hub_port=hub_port)
+    supervisor.run(lambda known: _announce(session, known))
 
 
 def _announce(session: Session, known: Running) -> None:
