@@ -35,7 +35,7 @@ demo: $(READY)
 	$(BIN)/lockgate demo
 
 test: $(READY)
-	$(PY) -m pytest -m 'not service'
+	$(PY) tools/run_tests.py
 
 test-services: $(READY)
 	$(PY) tools/run_service_tests.py
