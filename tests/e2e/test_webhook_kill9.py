@@ -31,7 +31,7 @@ from lockgate.testing.memory_blobs import MemoryBlobs
 
 path, key = sys.argv[1:]
 notifier._LEASE_US = 1_000_000
-journal, outbox, usage, deliveries = open_sqlite(Path(path))
+journal, outbox, usage, deliveries, _ = open_sqlite(Path(path))
 works = open_notifier(
     journal, deliveries, MemoryBlobs(), SystemClock(), networks=["127.0.0.0/8"], secret=lambda reference: key
 )

@@ -4,6 +4,7 @@ import pytest
 
 from lockgate.adapters.sql.postgres.opening import open_postgres
 from lockgate.hub.ports import Store
+from lockgate.testing.homes_suite import HomesContract
 from lockgate.testing.journal_suite import DeliveriesContract, JournalContract, OutboxContract, UsageContract
 
 pytestmark = pytest.mark.service
@@ -24,6 +25,12 @@ class TestPostgresUsage(UsageContract):
 
 
 class TestPostgresDeliveries(DeliveriesContract):
+    @pytest.fixture
+    def make(self, database: str) -> Store:
+        return open_postgres(database)
+
+
+class TestPostgresHomes(HomesContract):
     @pytest.fixture
     def make(self, database: str) -> Store:
         return open_postgres(database)

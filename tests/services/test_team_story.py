@@ -55,8 +55,8 @@ class Story:
             "grant kim@example.org admin",
             "grant kim@example.org approver:owner",
             "grant bob@example.org approver:owner --env prod",
-            "grant bob@example.org author",
-            "grant olga@example.org operator",
+            "grant bob@example.org author --namespace main",
+            "grant olga@example.org operator --namespace main",
             "grant aud@example.org auditor",
             "grant ivy@example.org incident",
             "grant sid@example.org security",
@@ -64,7 +64,10 @@ class Story:
             "create-account ci --purpose 'builds, and brings as far as staging'",
             "create-account validator --purpose 'runs the gates'",
         )
-        gifts = ("grant service:ci ci --env dev --env staging", "grant service:validator validator")
+        gifts = (
+            "grant service:ci ci --namespace main --env dev --env staging",
+            "grant service:validator validator --namespace main",
+        )
         for together in (lines, gifts):
             for typed in all_at_once(*(partial(ann.types, f"access {line}") for line in together)):
                 typed.must(OK)

@@ -35,7 +35,7 @@ from lockgate.app.system import SystemClock
 from lockgate.testing.memory_blobs import MemoryBlobs
 
 notifier._LEASE_US = 1_000_000
-journal, outbox, usage, deliveries = open_postgres(sys.stdin.readline().strip())
+journal, outbox, usage, deliveries, _ = open_postgres(sys.stdin.readline().strip())
 works = open_notifier(
     journal, deliveries, MemoryBlobs(), SystemClock(), networks=["127.0.0.0/8"], secret=lambda reference: "k" * 32
 )

@@ -15,10 +15,17 @@ sys.path.insert(0, str(HERE))
 
 from make_store import ASSETS, QUESTIONS, answers, make, world_of  # noqa: E402
 
+from lockgate.adapters.sql.sqlite.opening import open_sqlite  # noqa: E402
+from lockgate.core.digests import canonical, sha256  # noqa: E402
 from lockgate.core.journal import EMPTY_HEAD, extend, root  # noqa: E402
 from lockgate.core.version import VERSION_OF_LOCKGATE  # noqa: E402
+from lockgate.data.manifest import Snapshot, SnapshotFile  # noqa: E402
+from lockgate.data.state import SNAPSHOT  # noqa: E402
+from lockgate.hub.homes import fill  # noqa: E402
+from lockgate.hub.kernel import read_body  # noqa: E402
 from lockgate.hub.messages import VerifyAudit  # noqa: E402
 from lockgate.hub.refold import refold  # noqa: E402
+from lockgate.registry.state import VERSION  # noqa: E402
 from lockgate.testing.clock import CountingIds  # noqa: E402
 from lockgate.testing.hub_world import HubWorld, Story, accepted  # noqa: E402
 
@@ -94,6 +101,35 @@ def test_an_old_store_takes_new_commands(world: HubWorld) -> None:
     accepted(story.promote(version, "dev"))
     answer = world.ask(VerifyAudit())
     assert answer.ok, answer.findings
+
+
+def test_the_blobs_of_an_old_store_are_given_homes(release: str, tmp_path: Path) -> None:
+    shutil.copy(ASSETS / release / "journal.db", tmp_path / "journal.db")
+    store = open_sqlite(tmp_path / "journal.db")
+    assert not store.homes.is_filled()
+    versions = [read_body(VERSION, one) for one in store.journal.documents(VERSION.name)]
+    snapshots = [read_body(SNAPSHOT, one) for one in store.journal.documents(SNAPSHOT.name)]
+    manifest = Snapshot(
+        dataset=snapshots[0].dataset,
+        columns=(),
+        n_rows=1,
+        files=(SnapshotFile(path="x.parquet", digest=sha256(b"rows"), n_bytes=1, n_rows=1),),
+    )
+    # Of the store of then there is the journal alone; these are the bytes that it may have been over.
+    there = {sha256(b"rows"): b"rows", sha256(b"of nobody"): b"of nobody"}
+    there |= {one.package: b"a package" for one in versions}
+    there |= {one.snapshot: canonical(manifest) for one in snapshots}
+    sizes = {digest: len(data) for digest, data in there.items()}
+    assert fill(store.journal, store.homes, lambda: sizes, there.__getitem__)
+    homes = store.homes.of(there)
+    assert versions and snapshots
+    assert all(set(homes[one.package]) == {one.model} for one in versions)
+    assert all(f"{one.dataset.partition('/')[0]}/" in homes[one.snapshot] for one in snapshots)
+    assert "main/" in homes[sha256(b"rows")]
+    assert sha256(b"of nobody") not in homes
+    again = open_sqlite(tmp_path / "journal.db")
+    assert not fill(again.journal, again.homes, dict, there.__getitem__)
+    assert again.homes.of(there) == homes
 
 
 def test_a_command_of_then_is_known_now(world: HubWorld, expected: dict[str, Any]) -> None:

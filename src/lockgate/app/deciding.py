@@ -29,13 +29,15 @@ from lockgate.delivery.plan import adoption_of
 from lockgate.delivery.state import ENDPOINT
 from lockgate.governance.tickets.ports import Tracker
 from lockgate.hub.authority import Session, controller
-from lockgate.hub.kernel import LocalHub, require
+from lockgate.hub.homes import BROUGHT_FOR, BlobSight, SeenBlobs, fill
+from lockgate.hub.kernel import LocalHub, read_body, require
 from lockgate.hub.ports import CheckpointSink, Store
 from lockgate.hub.questions import Questions
 from lockgate.hub.refold import refold
 from lockgate.pipeline.artifact import StepRecord
 from lockgate.registry.packages.ports import Verifier
-from lockgate.registry.state import KEY, VersionState
+from lockgate.registry.reach import MAX_READ_BYTES
+from lockgate.registry.state import KEY, MODEL, VersionState
 from lockgate.workshop.admission.facts import Facts
 from lockgate.workshop.config import RetentionTable, TrackerTable
 from lockgate.workshop.upkeep.collecting import prune_captures
@@ -46,7 +48,8 @@ LOCAL_LOOK_S = 1.0
 
 
 class Deciding:
-    """Opened once; hands out one hub per session. Documents that an earlier release folded are folded anew first.
+    """Opened once; hands out one hub per session. What an earlier release folded otherwise, or kept without
+    homes, is put right first.
 
     Args:
         trusted: the keys that are trusted in an environment (None: in any); read when a signature is checked.
@@ -82,9 +85,11 @@ class Deciding:
         self.clock = SystemClock()
         self.ids = SystemIds()
         self.store = store
-        self.journal, self.outbox, self.usage, self.deliveries = store
+        self.journal, self.outbox, self.usage, self.deliveries, self.homes = store
         self.blobs = blobs
         refold(self.journal, self.clock)
+        fill(self.journal, self.homes, self._sizes, blobs.get)
+        self.sight = BlobSight(self.homes, self._tier_of, self.clock)
         self.sink = sink
         self._checkpoint_key = checkpoint_key
         self._base, self._networks, self._tracker_table = base, networks, tracker
@@ -131,11 +136,27 @@ class Deciding:
             self.clock,
             session,
             answer=self._questions,
-            establish=self._facts,
+            establish=lambda command: self._facts(command, SeenBlobs(self.blobs, self.sight, session)),
             inquire=lambda command: self._facts.inquire(command, session.actor),
+            lead_to=lambda command: self.sight.led_to(command, session, self._read_list),
             carry_out=self.carry_out,
             prepare=self._adopt_first,
         )
+
+    def forget_brought(self) -> None:
+        self.homes.prune(self.clock.now() - BROUGHT_FOR)
+
+    def _sizes(self) -> dict[Digest, int]:
+        return {one.digest: one.n_bytes for one in self.blobs.kept()}
+
+    def _read_list(self, digest: Digest) -> bytes:
+        """The bytes of what a command calls a list, which may be anything at all."""
+        path = Path(self.blobs.path(digest))
+        return path.read_bytes() if path.stat().st_size <= MAX_READ_BYTES else b""
+
+    def _tier_of(self, model: str) -> str | None:
+        stored = self.journal.document(MODEL.name, model)
+        return None if stored is None else read_body(MODEL, stored).tier
 
     def adopt(self, endpoint: str | None = None) -> None:
         """Take over what was done at this machine's target without the hub: at one endpoint, or at all."""

@@ -38,7 +38,7 @@ def features_lacking(layout: Layout) -> Callable[[Digest], str | None]:
 def reading_hub(layout: Layout, actor: str) -> Hub:
     """A hub for questions; commands that rest on outside facts belong to `app.control`."""
     layout.require_store()
-    journal, outbox, usage, deliveries = open_sqlite(layout.database)
+    journal, outbox, usage, deliveries, _ = open_sqlite(layout.database)
     clock, target = SystemClock(), LocalTarget(layout.run)
     questions = Questions(
         journal,

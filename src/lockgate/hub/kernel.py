@@ -26,7 +26,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import msgspec
 
 from lockgate.core.clock import Clock
-from lockgate.core.digests import canonical
+from lockgate.core.digests import Digest, canonical
 from lockgate.core.documents import DocRef, Docs, DocumentKind
 from lockgate.core.errors import Bug, Conflict, Corrupt, Forbidden, Invalid
 from lockgate.core.journal import Entry, Head, extend
@@ -116,8 +116,18 @@ class CarryOut(Protocol):
     def __call__(self, subject: str) -> bool: ...
 
 
+class LeadTo(Protocol):
+    """The blobs that a command gives a home, each with that home (`hub.homes`); asked once, before the lock."""
+
+    def __call__(self, command: Command) -> tuple[tuple[Digest, str], ...]: ...
+
+
 def _no_facts(command: Command) -> Mapping[str, Any]:
     return {}
+
+
+def _to_nothing(command: Command) -> tuple[tuple[Digest, str], ...]:
+    return ()
 
 
 def _leave_to_controller(subject: str) -> bool:
@@ -130,6 +140,7 @@ class LocalHub:
     Args:
         establish: facts a command needs from outside the journal, by the ports of the composition root.
         inquire: facts that somebody else is asked for.
+        lead_to: blobs that are read from now on where the command is about.
         answer: what answers queries.
         carry_out: the effect runner; without one, effects wait for a controller.
         prepare: puts right what must be before a command is looked at, outside of any transaction.
@@ -145,6 +156,7 @@ class LocalHub:
         answer: Ask,
         establish: Establish = _no_facts,
         inquire: Inquire = _no_facts,
+        lead_to: LeadTo = _to_nothing,
         carry_out: CarryOut = _leave_to_controller,
         prepare: Callable[[Command], None] = lambda command: None,
         at: Callable[[str], None] = lambda step: None,
@@ -155,6 +167,7 @@ class LocalHub:
         self._answer = answer
         self._establish = establish
         self._inquire = inquire
+        self._lead_to = lead_to
         self._carry_out = carry_out
         self._prepare = prepare
         self._at = at
@@ -212,18 +225,19 @@ class LocalHub:
             self._prepare(command)
         self._at("authorised")
         asked, done = {} if denied else self._inquire(command), None
+        homes = () if denied else self._lead_to(command)
         for number in range(_FREE_ROUNDS):
             facts = {} if denied else {**asked, **self._establish(command)}
             self._at("established")
             with self._journal.transaction(command.id, first, hold=number > 0) as transaction:
-                done = self._pass(transaction, handler, command, facts, denied)
+                done = self._pass(transaction, handler, command, facts, denied, homes)
             if done is not None:
                 return done
         # Somebody was faster each time. While the lock is held, nobody is.
         with self._journal.transaction() as transaction:
             facts = {**asked, **self._establish(command)}
             self._at("established")
-            done = self._pass(transaction, handler, command, facts, denied)
+            done = self._pass(transaction, handler, command, facts, denied, homes)
         if done is None:
             raise Bug(f"the facts of {tag_of(type(command))} went stale under the lock", remedy="report this")
         return done
@@ -235,6 +249,7 @@ class LocalHub:
         command: Command,
         facts: Mapping[str, Any],
         denied: Refusal | None,
+        homes: tuple[tuple[Digest, str], ...],
     ) -> tuple[Receipt, tuple[Effect, ...]] | None:
         """One pass under the lock; None when the facts no longer fit."""
         known = transaction.receipt(command.id)
@@ -260,7 +275,7 @@ class LocalHub:
         decision = _journaled(command, outcome) if isinstance(outcome, Refusal) else outcome
         refusal = outcome if isinstance(outcome, Refusal) else None
         commit, receipt = assemble(transaction, command, decision, refusal, context)
-        transaction.commit(commit)
+        transaction.commit(commit if refusal is not None else commit._replace(homes=homes))
         return receipt, decision.effects
 
     def _effect(self, receipt: Receipt, effects: tuple[Effect, ...]) -> Receipt:

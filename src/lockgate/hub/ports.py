@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
 from lockgate.core.clock import Micros
+from lockgate.core.digests import Digest
 from lockgate.core.errors import Corrupt, Unavailable
 from lockgate.core.journal import Checkpoint, Head
 
@@ -70,6 +71,7 @@ class Commit(NamedTuple):
     Attributes:
         entries: may be more than fit into memory; read once, in order.
         receipts: further ones, of commands that were carried out elsewhere; read once.
+        homes: (digest, home) of blobs that the command led to; what is known already stays as it is.
     """
 
     head: Head
@@ -80,6 +82,7 @@ class Commit(NamedTuple):
     command_id: str
     receipt: bytes
     receipts: Iterable[tuple[str, bytes]] = ()
+    homes: tuple[tuple[Digest, str], ...] = ()
 
 
 class Transaction(Protocol):
@@ -282,13 +285,49 @@ class Deliveries(Protocol):
         ...
 
 
+class Homes(Protocol):
+    """Where blobs are at home (`hub.homes`), beside the documents that a commit writes them with: who brought a blob is
+    no decision, and what a list holds stands in no event. Safe for threads and processes at once.
+
+    Promises: what a commit gave a home is seen by whoever sees the commit.
+    """
+
+    def of(self, digests: Collection[Digest]) -> Mapping[Digest, Mapping[str, Micros]]:
+        """The homes of those blobs that have any, and who brought them, each with when that was; 0 for a home.
+
+        One look-up by an index, however many blobs there are in all.
+        """
+        ...
+
+    def brought(self, digest: Digest, by: str, at: Micros) -> None:
+        """A blob was brought; an earlier time than is known changes nothing.
+
+        Args:
+            by: begins with `@`, which no home does.
+        """
+        ...
+
+    def is_filled(self) -> bool:
+        """Whether the homes of everything that was committed before there were any are known."""
+        ...
+
+    def fill(self, homes: Collection[tuple[Digest, str]]) -> None:
+        """These were at home before. Filled from then on; what is known already stays as it is."""
+        ...
+
+    def prune(self, before: Micros) -> None:
+        """Forget who brought what before."""
+        ...
+
+
 class Store(NamedTuple):
-    """Journal, outbox, usage and deliveries over one database; a commit of the first fills the second."""
+    """Journal, outbox, usage, deliveries and homes over one database; a commit of the first fills others of them."""
 
     journal: Journal
     outbox: Outbox
     usage: Usage
     deliveries: Deliveries
+    homes: Homes
 
 
 class CheckpointSink(Protocol):

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from lockgate.core.clock import Micros
+from lockgate.core.digests import Digest
 from lockgate.core.errors import Bug
 from lockgate.core.journal import EMPTY_HEAD, Checkpoint, Head
 from lockgate.hub.ports import (
@@ -45,6 +46,8 @@ class MemoryStore:
         self.counts: dict[str, int] = {}
         self.deliveries: dict[tuple[str, int], Delivery] = {}
         self.followed = 0
+        self.homes: dict[Digest, dict[str, Micros]] = {}
+        self.filled = False
 
 
 class MemoryTransaction:
@@ -86,6 +89,8 @@ class MemoryTransaction:
             store.outbox[store.n_outbox] = OutboxRow(store.n_outbox, subject, fence, body, 0)
         store.receipts[commit.command_id] = commit.receipt
         store.receipts.update(commit.receipts)
+        for digest, home in commit.homes:
+            store.homes.setdefault(digest, {})[home] = 0
 
 
 class MemoryJournal:
@@ -287,7 +292,43 @@ class MemoryDeliveries:
                     del self._store.deliveries[key]
 
 
+class MemoryHomes:
+    def __init__(self, store: MemoryStore) -> None:
+        self._store = store
+
+    def of(self, digests: Collection[Digest]) -> Mapping[Digest, Mapping[str, Micros]]:
+        with self._store.latch:
+            known = self._store.homes
+            return {digest: dict(known[digest]) for digest in digests if known.get(digest)}
+
+    def brought(self, digest: Digest, by: str, at: Micros) -> None:
+        with self._store.latch:
+            known = self._store.homes.setdefault(digest, {})
+            known[by] = max(known.get(by, 0), at)
+
+    def is_filled(self) -> bool:
+        return self._store.filled
+
+    def fill(self, homes: Collection[tuple[Digest, str]]) -> None:
+        with self._store.latch:
+            for digest, home in homes:
+                self._store.homes.setdefault(digest, {})[home] = 0
+            self._store.filled = True
+
+    def prune(self, before: Micros) -> None:
+        with self._store.latch:
+            for digest, known in self._store.homes.items():
+                kept = {home: at for home, at in known.items() if not 0 < at < before}
+                self._store.homes[digest] = kept
+
+
 def memory_store() -> Store:
-    """All four over one store, which is empty."""
+    """All five over one store, which is empty."""
     store = MemoryStore()
-    return Store(MemoryJournal(store), MemoryOutbox(store), MemoryUsage(store), MemoryDeliveries(store))
+    return Store(
+        MemoryJournal(store),
+        MemoryOutbox(store),
+        MemoryUsage(store),
+        MemoryDeliveries(store),
+        MemoryHomes(store),
+    )

@@ -23,7 +23,10 @@ from lockgate.core.blobs import BlobCorrupt
 from lockgate.core.digests import Digest, sha256
 from lockgate.core.errors import Conflict, Forbidden, Invalid
 from lockgate.hub.authority import Session
+from lockgate.hub.homes import BlobSight
 from lockgate.testing.blobs_suite import BlobStoreContract, Damage
+from lockgate.testing.clock import FakeClock
+from lockgate.testing.memory_journal import MemoryHomes, MemoryStore
 
 LIMIT = 8 << 20
 LARGE = bytes(range(256)) * (3 << 12)
@@ -55,7 +58,11 @@ def served(tmp_path: Path) -> Iterator[Served]:
         lambda session: pytest.fail("no hub is asked about bytes"),
         authenticate,
         limits=limits,
-        behind=Behind(blobs=store, uploads=Uploads(uploads)),
+        behind=Behind(
+            blobs=store,
+            uploads=Uploads(uploads),
+            sight=BlobSight(MemoryHomes(MemoryStore()), lambda model: None, FakeClock()),
+        ),
     )
     server = HubServer(app, 0, ready=lambda port: ready.set())
     thread = threading.Thread(target=server.run)

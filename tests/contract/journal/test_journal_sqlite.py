@@ -16,6 +16,7 @@ from lockgate.adapters.sql.tables import StoreTooNew, StoreUnreachable
 from lockgate.core.errors import Bug
 from lockgate.core.journal import EMPTY_HEAD, extend
 from lockgate.hub.ports import JournalUnreadable, Store
+from lockgate.testing.homes_suite import HomesContract
 from lockgate.testing.journal_suite import (
     DeliveriesContract,
     JournalContract,
@@ -46,6 +47,12 @@ class TestSqliteUsage(UsageContract):
 
 
 class TestSqliteDeliveries(DeliveriesContract):
+    @pytest.fixture
+    def make(self, tmp_path: Path) -> Store:
+        return open_sqlite(tmp_path / "journal.db")
+
+
+class TestSqliteHomes(HomesContract):
     @pytest.fixture
     def make(self, tmp_path: Path) -> Store:
         return open_sqlite(tmp_path / "journal.db")

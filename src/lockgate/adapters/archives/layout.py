@@ -5,6 +5,7 @@
     checkpoints              the signed notes, each followed by a line of five =
     events.jsonl             the entries, byte for byte as they were hashed, one a line
     receipts.jsonl           what each command was answered, for retries; not part of the chain
+    homes.jsonl              where blobs are at home, of what the entries say; archives of earlier releases have none
     oci-layout, index.json   the packages by name, so that any OCI tool finds them
     blobs/sha256/HEX         packages, signatures, evidence, runs, snapshots
 
@@ -16,12 +17,13 @@ from __future__ import annotations
 
 import msgspec
 
+from lockgate.core.digests import Digest
 from lockgate.core.errors import Conflict, Corrupt, Forbidden, Invalid, Unavailable
 from lockgate.core.journal import GENESIS
 
 SCHEMA = "lockgate.archive/1"
 MANIFEST, KEYS, NOTES = "lockgate-archive.json", "checkpoint-keys", "checkpoints"
-EVENTS, RECEIPTS = "events.jsonl", "receipts.jsonl"
+EVENTS, RECEIPTS, HOMES = "events.jsonl", "receipts.jsonl", "homes.jsonl"
 OCI_LAYOUT, INDEX, BLOBS = "oci-layout", "index.json", "blobs/sha256/"
 SEPARATOR = "=====\n"
 
@@ -83,3 +85,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class ReceiptLine(msgspec.Struct, frozen=True):
     command_id: str
     receipt: msgspec.Raw
+
+
+class HomeLine(msgspec.Struct, frozen=True):
+    digest: Digest
+    home: str

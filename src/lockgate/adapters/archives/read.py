@@ -16,6 +16,7 @@ from lockgate.adapters.archives import layout
 from lockgate.adapters.archives.layout import (
     ArchiveAltered,
     ArchiveUnsigned,
+    HomeLine,
     Manifest,
     NotAnArchive,
     ReceiptLine,
@@ -40,6 +41,7 @@ from lockgate.core.version import VERSION_OF_LOCKGATE
 from lockgate.delivery.state import ENDPOINT, ON_A_STEP
 from lockgate.governance.proof import check_proof, claim_of, read_proof
 from lockgate.hub.audit import no_collector, read_entry
+from lockgate.hub.homes import Told
 from lockgate.hub.kernel import Folded, read_body
 from lockgate.hub.ports import CheckpointSink, Commit, Journal, Store, StoredEntry
 
@@ -230,10 +232,30 @@ class Archive:
             kept = msgspec.json.decode(line, type=ReceiptLine)
             yield kept.command_id, bytes(kept.receipt)
 
+    def homes(self) -> set[tuple[str, str]] | None:
+        """Where the blobs were at home (digest, home); None when the release that wrote it knew of no homes."""
+        if layout.HOMES not in self._members:
+            return None
+        try:
+            lines = [msgspec.json.decode(line, type=HomeLine) for line in self._lines(layout.HOMES)]
+        except msgspec.MsgspecError as error:
+            raise self.altered(f"{layout.HOMES} cannot be read: {error}") from error
+        return {(one.digest, one.home) for one in lines}
+
     def blobs(self) -> Iterator[tuple[str, bytes]]:
-        for name in self._members:
-            if name.startswith(layout.BLOBS):
-                yield "sha256:" + name.removeprefix(layout.BLOBS), self._read(name)
+        for digest in self.sizes():
+            yield digest, self.blob(digest)
+
+    def blob(self, digest: str) -> bytes:
+        return self._read(layout.BLOBS + digest.removeprefix("sha256:"))
+
+    def sizes(self) -> dict[str, int]:
+        """The blobs that it holds, each with its size in bytes."""
+        return {
+            "sha256:" + name.removeprefix(layout.BLOBS): member.size
+            for name, member in self._members.items()
+            if name.startswith(layout.BLOBS)
+        }
 
     def digest(self) -> str:
         """Of the file itself."""
@@ -323,15 +345,16 @@ def import_archive(
             archive.path, "it holds a journal alone; a store is made of what `lockgate export` writes"
         )
     _refuse_other_history(journal, manifest)
-    folded = Folded()
+    folded, told = Folded(), Told()
     with no_collector():
-        checked = archive.check(verifiers, lambda stored: _fold(archive, folded, stored))
+        checked = archive.check(verifiers, lambda stored: _fold(archive, folded, told, stored))
     if checked.size < checked.events and not unsigned:
         raise ArchiveUnsigned(
             f"{archive.path}: no checkpoint signs its last {checked.events - checked.size} entries",
             remedy="export it again where the checkpoint key is; or take its word for it with --unsigned",
             file=str(archive.path),
         )
+    homes = _homes(archive, told)
     for _, data in archive.blobs():
         blobs.put(data)
     note = ImportNote(
@@ -342,20 +365,11 @@ def import_archive(
         release=VERSION_OF_LOCKGATE,
         without=manifest.without,
     )
+    # The homes come with the commit: nobody shall look for them in its entries afterwards.
+    store.homes.fill(())
     with journal.transaction() as transaction:
         if transaction.head() == EMPTY_HEAD:
-            transaction.commit(
-                Commit(
-                    head=archive.head,
-                    entries=archive.entries(),
-                    documents=folded.changed(),
-                    edges=tuple(folded.edges),
-                    effects=(),
-                    command_id=IMPORT_NOTE,
-                    receipt=canonical(note),
-                    receipts=archive.receipts(),
-                )
-            )
+            transaction.commit(_commit(archive, folded, note, homes))
     _refuse_other_history(journal, manifest)
     # Subscribers heard of the past where it happened.
     store.deliveries.owe(manifest.size, ())
@@ -366,6 +380,26 @@ def import_archive(
     return msgspec.structs.replace(checked, stranded=_stranded(journal))
 
 
+def _commit(archive: Archive, folded: Folded, note: ImportNote, homes: tuple[tuple[str, str], ...]) -> Commit:
+    return Commit(
+        head=archive.head,
+        entries=archive.entries(),
+        documents=folded.changed(),
+        edges=tuple(folded.edges),
+        effects=(),
+        command_id=IMPORT_NOTE,
+        receipt=canonical(note),
+        receipts=archive.receipts(),
+        homes=homes,
+    )
+
+
+def _homes(archive: Archive, told: Told) -> tuple[tuple[str, str], ...]:
+    """What the archive says of homes is signed by nobody, so it opens nothing that the entries do not lead to."""
+    led_to, kept = told.homes(archive.sizes(), archive.blob), archive.homes()
+    return led_to if kept is None else tuple(one for one in led_to if one in kept)
+
+
 def _stranded(journal: Journal) -> tuple[str, ...]:
     endpoints = (read_body(ENDPOINT, stored) for stored in journal.documents(ENDPOINT.name))
     return tuple(
@@ -373,9 +407,11 @@ def _stranded(journal: Journal) -> tuple[str, ...]:
     )
 
 
-def _fold(archive: Archive, folded: Folded, stored: StoredEntry) -> None:
+def _fold(archive: Archive, folded: Folded, told: Told, stored: StoredEntry) -> None:
     try:
-        folded.apply(*read_entry(stored))
+        event, stamp = read_entry(stored)
+        folded.apply(event, stamp)
+        told.apply(stored, event)
     except (AssertionError, AttributeError, KeyError, TypeError) as error:
         raise archive.altered(f"entry {stored.seq} does not fit what came before it") from error
 

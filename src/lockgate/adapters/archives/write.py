@@ -13,7 +13,7 @@ from typing import IO, Protocol
 import msgspec
 
 from lockgate.adapters.archives import layout
-from lockgate.adapters.archives.layout import ArchiveUnwritable, Manifest, ReceiptLine
+from lockgate.adapters.archives.layout import ArchiveUnwritable, HomeLine, Manifest, ReceiptLine
 from lockgate.core.blobs import BlobStore, SweptBlobs
 from lockgate.core.digests import canonical
 from lockgate.core.errors import Corrupt
@@ -21,7 +21,7 @@ from lockgate.core.journal import Head, Tree, leaf, root
 from lockgate.core.version import VERSION_OF_LOCKGATE
 from lockgate.hub.audit import pages, read_entry
 from lockgate.hub.holdings import Archived, archived
-from lockgate.hub.ports import Journal
+from lockgate.hub.ports import Homes, Journal
 
 _REF_NAME = "org.opencontainers.image.ref.name"
 _INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
@@ -35,6 +35,7 @@ def write_archive(
     *,
     after: int = 0,
     blobs: SweptBlobs | None = None,
+    homes: Homes | None = None,
     data: bool = True,
 ) -> Manifest:
     """Write the journal, and with `blobs` all that it rests on. The file appears whole or not at all.
@@ -45,6 +46,7 @@ def write_archive(
         notes: the signed checkpoints; those beyond the moment are left out.
         keys: their verifier keys.
         after: only the entries behind this one; for the journal alone.
+        homes: where the blobs are at home, for a store that is made of the archive.
         data: false leaves out rows: of snapshots, and what runs made on the way.
 
     Raises:
@@ -67,6 +69,8 @@ def write_archive(
                 size = spooled.tell()
                 spooled.seek(0)
                 _stream(archive, layout.RECEIPTS, size, spooled)
+                if homes is not None:
+                    _add(archive, layout.HOMES, _home_lines(homes, named))
                 _add_layout(archive, named, blobs)
     return manifest
 
@@ -142,6 +146,16 @@ def _add_layout(archive: tarfile.TarFile, contents: Archived, blobs: BlobStore) 
     _add(archive, layout.INDEX, canonical(index))
     for digest in sorted(contents.blobs):
         _add(archive, layout.BLOBS + digest.removeprefix("sha256:"), blobs.get(digest))
+
+
+def _home_lines(homes: Homes, contents: Archived) -> bytes:
+    found = homes.of(contents.blobs)
+    return b"".join(
+        canonical(HomeLine(digest, home)) + b"\n"
+        for digest in sorted(found)
+        for home, brought_at in sorted(found[digest].items())
+        if not brought_at
+    )
 
 
 class _Readable(Protocol):

@@ -3,7 +3,10 @@
     HEAD /v1/blobs/DIGEST   200 when it is here; 404 with `Upload-Offset` when only so much of it is
     PUT  /v1/blobs/DIGEST   the whole of it, or with `Content-Range: bytes FIRST-LAST/TOTAL` the next part
     GET  /v1/blobs/DIGEST   all of it, or a `Range`
-    GET  /v1/blobs          digests, page by page
+    GET  /v1/blobs          digests, page by page, of what the sender may read
+
+A blob that somebody may not read (`hub.homes`) is answered about as one that is not here. Whoever has it brings it, and
+may read it then; nobody goes on with what another began to send.
 
 What arrives is written to a file of the upload folder and hashed on the way; it enters the blob store when it is whole
 and hashes to its name. A sending that breaks leaves its part there, and goes on from `Upload-Offset`, also after the
@@ -23,6 +26,7 @@ import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,7 +41,8 @@ from lockgate.adapters.http.lanes import Lane
 from lockgate.core.blobs import BlobStore, StorageFull, SweptBlobs
 from lockgate.core.digests import Digest, canonical, check_digest
 from lockgate.core.errors import Conflict, Forbidden, Invalid
-from lockgate.hub.authority import holds
+from lockgate.hub.authority import Session, holds
+from lockgate.hub.homes import BlobSight, unseen
 
 _CHUNK_BYTES = 1 << 20
 # Whoever reads slowly, or not at all, holds about two of these.
@@ -104,25 +109,26 @@ class Uploads:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._locks: dict[Digest, tuple[asyncio.Lock, int]] = {}
+        self._locks: dict[Path, tuple[asyncio.Lock, int]] = {}
 
-    def offset(self, digest: Digest) -> int:
+    def offset(self, digest: Digest, session: Session) -> int:
         with suppress(FileNotFoundError):
-            return self._file(digest).stat().st_size
+            return self._file(digest, session).stat().st_size
         return 0
 
     @asynccontextmanager
-    async def alone(self, digest: Digest) -> AsyncIterator[Path]:
-        """The file of a blob, for one sender at a time."""
-        lock, n_users = self._locks.get(digest, (asyncio.Lock(), 0))
-        self._locks[digest] = (lock, n_users + 1)
+    async def alone(self, digest: Digest, session: Session) -> AsyncIterator[Path]:
+        """The file of a blob that somebody sends, one sending at a time."""
+        file = self._file(digest, session)
+        lock, n_users = self._locks.get(file, (asyncio.Lock(), 0))
+        self._locks[file] = (lock, n_users + 1)
         try:
             async with lock:
-                yield self._file(digest)
+                yield file
         finally:
-            lock, n_users = self._locks.pop(digest)
+            lock, n_users = self._locks.pop(file)
             if n_users > 1:
-                self._locks[digest] = (lock, n_users - 1)
+                self._locks[file] = (lock, n_users - 1)
 
     def sweep(self) -> None:
         """Remove what nobody went on with."""
@@ -135,8 +141,10 @@ class Uploads:
     def prepare(self) -> None:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
-    def _file(self, digest: Digest) -> Path:
-        return self._folder / digest.removeprefix("sha256:")
+    def _file(self, digest: Digest, session: Session) -> Path:
+        # Whoever sent the last byte of what somebody else began would pass for one who has the whole.
+        sender = hashlib.sha256(f"{session.credential} {session.actor}".encode()).hexdigest()
+        return self._folder / f"{digest.removeprefix('sha256:')}.{sender[:32]}"
 
 
 class Arrival:
@@ -207,10 +215,10 @@ class Arrival:
             )
 
 
-def blob_routes(gate: Gate, lane: Lane, blobs: SweptBlobs, uploads: Uploads) -> list[Any]:
-    """The routes of blobs: uploads need a permission that makes something, downloads `read`."""
+def blob_routes(gate: Gate, lane: Lane, blobs: SweptBlobs, uploads: Uploads, sight: BlobSight) -> list[Any]:
+    """The routes of blobs: uploads need a permission that makes something, downloads `read` where a blob is at home."""
     uploads.prepare()
-    door = BlobDoor(gate, lane, blobs, uploads)
+    door = BlobDoor(gate, lane, blobs, uploads, sight)
 
     @put("/v1/blobs/{digest:str}")
     async def bring(request: AnyRequest) -> Response[bytes]:
@@ -231,13 +239,14 @@ def blob_routes(gate: Gate, lane: Lane, blobs: SweptBlobs, uploads: Uploads) -> 
 class BlobDoor:
     """What the routes do."""
 
-    def __init__(self, gate: Gate, lane: Lane, blobs: SweptBlobs, uploads: Uploads) -> None:
+    def __init__(self, gate: Gate, lane: Lane, blobs: SweptBlobs, uploads: Uploads, sight: BlobSight) -> None:
         self._gate = gate
         self._lane = lane
         self._blobs = blobs
         self._uploads = uploads
+        self._sight = sight
 
-    def _demand(self, request: AnyRequest, what: str, permissions: Sequence[str]) -> None:
+    def _demand(self, request: AnyRequest, what: str, permissions: Sequence[str]) -> Session:
         session = self._gate.session(request)
         if not holds(session, permissions):
             raise BlobsRefused(
@@ -245,19 +254,25 @@ class BlobDoor:
                 remedy="ask an admin for a role with one of: " + ", ".join(permissions),
                 actor=session.actor,
             )
+        return session
 
     async def bring(self, request: AnyRequest, digest: Digest) -> Response[bytes]:
         self._gate.check(request)
         span = _span(request, self._gate.limits.blob_bytes)
-        await self._lane.run(lambda: self._demand(request, "bring blobs", BRINGING))
-        async with self._uploads.alone(digest) as file:
+        session = await self._lane.run(lambda: self._demand(request, "bring blobs", BRINGING))
+        async with self._uploads.alone(digest, session) as file:
             arrival = Arrival(digest, file, span)
             await self._lane.run(arrival.begin)
             await self._receive(request, arrival, span)
             if not span.is_last:
-                here = self._uploads.offset(digest)
+                here = self._uploads.offset(digest, session)
                 return Response(b"", status_code=202, headers={"Upload-Offset": str(here)})
-            await self._lane.run(lambda: arrival.finish(self._blobs), begun=True)
+
+            def keep() -> None:
+                arrival.finish(self._blobs)
+                self._sight.brought(session, digest)
+
+            await self._lane.run(keep, begun=True)
         self._gate.tally.add("blobs.brought")
         return Response(b"", status_code=201, headers={"ETag": f'"{digest}"'})
 
@@ -287,15 +302,17 @@ class BlobDoor:
         rely on it, so for him it is made as young as if he had brought it."""
         self._gate.check(request)
 
-        def look() -> bool:
-            self._demand(request, "read blobs", _READING)
-            if holds(self._gate.session(request), BRINGING):
-                return self._blobs.renew(digest)
-            return self._blobs.has(digest)
+        def look() -> tuple[bool, int]:
+            session = self._demand(request, "read blobs", _READING)
+            here = self._sight.sees(session, digest) and (
+                self._blobs.renew(digest) if holds(session, BRINGING) else self._blobs.has(digest)
+            )
+            return here, 0 if here else self._uploads.offset(digest, session)
 
-        if await self._lane.run(look):
+        here, offset = await self._lane.run(look)
+        if here:
             return Response(b"", headers=_headers_of(digest), media_type="application/octet-stream")
-        return Response(b"", status_code=404, headers={"Upload-Offset": str(self._uploads.offset(digest))})
+        return Response(b"", status_code=404, headers={"Upload-Offset": str(offset)})
 
     async def fetch(self, request: AnyRequest, digest: Digest) -> Response[Any]:
         """The bytes, verified by the store before the first of them goes out."""
@@ -303,7 +320,10 @@ class BlobDoor:
         known = f'"{digest}"' in request.headers.get("if-none-match", "")
 
         def find() -> str:
-            self._demand(request, "read blobs", _READING)
+            session = self._demand(request, "read blobs", _READING)
+            if not self._sight.sees(session, digest):
+                self._gate.tally.add("refused.blob")
+                raise unseen(session.actor, digest)
             return "" if known else self._blobs.path(digest)
 
         found = await self._lane.run(find)
@@ -329,12 +349,18 @@ class BlobDoor:
         n = min(int(limit), _MAX_PAGE) if limit.isdecimal() and len(limit) < 9 else _MAX_PAGE
 
         def page() -> bytes:
-            self._demand(request, "list blobs", ("read.audit",))
-            found = heapq.nsmallest(n + 1, (one for one in self._blobs.digests() if one > after))
+            session = self._demand(request, "list blobs", ("read.audit",))
+            found = heapq.nsmallest(n + 1, self._listed(session, after))
             more = len(found) > n > 0
             return canonical(BlobPage(digests=tuple(found[:n]), next=found[n - 1] if more else None))
 
         return Response(await self._lane.run(page), media_type="application/json")
+
+    def _listed(self, session: Session, after: str) -> Iterator[Digest]:
+        """All digests after one that the session may read, some thousand looked up at a time."""
+        later = (one for one in self._blobs.digests() if one > after)
+        while some := list(islice(later, _MAX_PAGE)):
+            yield from self._sight.among(session, some)
 
 
 def _digest(request: AnyRequest) -> Digest:

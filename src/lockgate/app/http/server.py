@@ -55,6 +55,7 @@ from lockgate.adapters.http.problems import (
 from lockgate.core.blobs import SweptBlobs
 from lockgate.core.errors import LockgateError, did_you_mean
 from lockgate.hub.authority import Session, embedded
+from lockgate.hub.homes import BlobSight
 from lockgate.serving.guarded_http import GuardedHttp
 
 ACTOR_HEADER = "Lockgate-Actor"
@@ -79,7 +80,7 @@ class Behind(NamedTuple):
 
     Attributes:
         head: the number of entries of the journal, for health, streams of changes and cheap 304s.
-        blobs: what is brought and fetched, by way of `uploads`.
+        blobs: what is brought and fetched, by way of `uploads`, as far as `sight` says.
         ever: counts that were kept.
         more: further routes, behind the same gate.
     """
@@ -87,6 +88,7 @@ class Behind(NamedTuple):
     head: Callable[[], int] | None = None
     blobs: SweptBlobs | None = None
     uploads: Uploads | None = None
+    sight: BlobSight | None = None
     ever: Callable[[], Mapping[str, int]] = dict
     more: Callable[[Gate, Lanes], list[Any]] = lambda gate, lanes: []
 
@@ -125,8 +127,8 @@ def create_app(
         watch = Watch(behind.head, lanes.queries)
         state["closing"] = watch.closing
         routes += change_routes(gate, lanes.queries, hub_for, watch)
-    if behind.blobs is not None and behind.uploads is not None:
-        routes += blob_routes(gate, lanes.blobs, behind.blobs, behind.uploads)
+    if behind.blobs is not None and behind.uploads is not None and behind.sight is not None:
+        routes += blob_routes(gate, lanes.blobs, behind.blobs, behind.uploads, behind.sight)
     statuses = {status: kind.__name__ for kind, status in STATUS.items()}
     more = behind.more(gate, lanes)
     scheme = "claimed" if authenticate is by_claimed_name else "token"

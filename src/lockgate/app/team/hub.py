@@ -124,6 +124,7 @@ class Team(Deciding):
                 head=lambda: self.journal.head().seq,
                 blobs=self.blobs,
                 uploads=self._uploads,
+                sight=self.sight,
                 ever=self.usage.counted,
                 more=self._identity_routes,
             ),
@@ -184,6 +185,7 @@ class Team(Deciding):
         chores.start("erasures", LOCAL_LOOK_S, eraser.look)
         self._uploads.sweep()
         chores.start("uploads", _SWEEP_S, self._uploads.sweep)
+        chores.start("brought", _SWEEP_S, self.forget_brought)
         if self.target is not None:
             self.republish()
             self.effects.take_over()

@@ -66,8 +66,13 @@ class Facts:
         self._token_days = token_days
         self._terms = terms
 
-    def __call__(self, command: Command) -> Mapping[str, Any]:
-        """Raises what the bytes raise, when they do not hold."""
+    def __call__(self, command: Command, seen: BlobStore) -> Mapping[str, Any]:
+        """Raises what the bytes raise, when they do not hold.
+
+        Args:
+            seen: the blobs as the sender of the command sees them. What he names himself is looked at there, so that no
+                answer tells him of what he may not read; what documents name is looked at where it is.
+        """
         match command:
             case IssueToken() | IssueServiceToken():
                 return {TOKEN_DAYS: self._token_days}
@@ -77,13 +82,13 @@ class Facts:
                 return {SAME_ROWS_FACT: same_rows(snapshot, self._journal, self._blobs.get)}
             case RecordEvidence():
                 for line in command.lines:
-                    check_line(line, self._blobs.get(line.digest), command.package)
+                    check_line(line, seen.get(line.digest), command.package)
             case AttachAttestation():
-                return {ATTESTATION_FACT: attestation_fact(command, self._blobs, self._trusted(None))}
+                return {ATTESTATION_FACT: attestation_fact(command, seen, self._trusted(None))}
             case RegisterVersion():
                 known = self._journal.document(MODEL.name, command.model)
                 latest = (known.digest or None) if known is not None else None
-                return {PACKAGE_FACT: package_fact(command, self._blobs, self._trusted(None), latest)}
+                return {PACKAGE_FACT: package_fact(command, seen, self._trusted(None), latest)}
             case (
                 PromoteVersion(version=key, environment=environment)
                 | ReleaseInEmergency(version=key, environment=environment)
@@ -94,7 +99,7 @@ class Facts:
             case SignVersion(version=key):
                 version = self._document(VERSION, key)
                 if version is not None:
-                    fact = signature_fact(command, version, self._blobs, self._trusted(None))
+                    fact = signature_fact(command, version, seen, self._trusted(None))
                     return {TRUST_FACT: fact}
         return {}
 

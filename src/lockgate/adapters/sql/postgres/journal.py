@@ -306,7 +306,7 @@ def _named(documents: Iterable[tuple[str, str]]) -> Question:
 
 
 def _refuse_nul(commit: Commit, place: str) -> None:
-    rows = (*commit.documents, *commit.edges, *commit.effects, (commit.command_id,))
+    rows = (*commit.documents, *commit.edges, *commit.effects, *commit.homes, (commit.command_id,))
     for text in (field for row in rows for field in row):
         if isinstance(text, str) and _NUL in text:
             raise TextNotStorable(

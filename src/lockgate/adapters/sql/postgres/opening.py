@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lockgate.adapters.sql.postgres.deliveries import PostgresDeliveries
+from lockgate.adapters.sql.postgres.homes import PostgresHomes
 from lockgate.adapters.sql.postgres.journal import PostgresJournal
 from lockgate.adapters.sql.postgres.outbox import PostgresOutbox
 from lockgate.adapters.sql.postgres.store import PostgresStore
@@ -18,5 +19,9 @@ def open_postgres(dsn: str, *, place: str = "the PostgreSQL store") -> Store:
     """
     store = PostgresStore(dsn, place=place)
     return Store(
-        PostgresJournal(store), PostgresOutbox(store), PostgresUsage(store), PostgresDeliveries(store)
+        PostgresJournal(store),
+        PostgresOutbox(store),
+        PostgresUsage(store),
+        PostgresDeliveries(store),
+        PostgresHomes(store),
     )

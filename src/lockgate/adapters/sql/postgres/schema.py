@@ -83,4 +83,14 @@ MIGRATIONS: tuple[bytes, ...] = (
         n bigint NOT NULL
     );
     """,
+    # Where blobs are at home, and who brought them when; the row of no digest says that it was filled.
+    b"""
+    CREATE TABLE homes (
+        digest text COLLATE "C" NOT NULL,
+        home text COLLATE "C" NOT NULL,
+        brought_at bigint NOT NULL DEFAULT 0,
+        PRIMARY KEY (digest, home)
+    );
+    CREATE INDEX homes_brought ON homes (brought_at) WHERE brought_at > 0;
+    """,
 )

@@ -45,7 +45,8 @@ _DOCUMENTS = _Table(
 _EDGES = _Table("edges", ("text", "text", "text"), " ON CONFLICT DO NOTHING")
 _EFFECTS = _Table("outbox (subject, fence, body)", ("text", "bigint", "bytea"))
 _RECEIPTS = _Table("receipts", ("text", "bytea"))
-_TABLES = (_EVENTS, _NEW_DOCUMENTS, _DOCUMENTS, _EDGES, _EFFECTS, _RECEIPTS)
+_HOMES = _Table("homes (digest, home)", ("text", "text"), " ON CONFLICT DO NOTHING")
+_TABLES = (_EVENTS, _NEW_DOCUMENTS, _DOCUMENTS, _EDGES, _EFFECTS, _RECEIPTS, _HOMES)
 
 
 class Writing(NamedTuple):
@@ -65,7 +66,7 @@ def writing(commit: Commit, state: State, is_new: Callable[[StoredDocument], boo
     receipts = _batches(chain(((commit.command_id, commit.receipt),), commit.receipts))
     new = [one for one in commit.documents if is_new(one)]
     known = [one for one in commit.documents if not is_new(one)] if new else commit.documents
-    rows = (next(entries, []), new, known, commit.edges, commit.effects, next(receipts))
+    rows = (next(entries, []), new, known, commit.edges, commit.effects, next(receipts), commit.homes)
     head = commit.head
     values: list[Any] = [head.seq, head.hash, b"".join(head.frontier), state.seq, state.transaction]
     for each in rows:

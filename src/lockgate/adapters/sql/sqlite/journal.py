@@ -57,6 +57,7 @@ class SqliteTransaction:
         run.executemany("INSERT INTO outbox (subject, fence, body) VALUES (?, ?, ?)", commit.effects)
         run.execute("INSERT INTO receipts VALUES (?, ?)", (commit.command_id, commit.receipt))
         run.executemany("INSERT INTO receipts VALUES (?, ?)", commit.receipts)
+        run.executemany("INSERT OR IGNORE INTO homes (digest, home) VALUES (?, ?)", commit.homes)
         run.execute("COMMIT")
 
 

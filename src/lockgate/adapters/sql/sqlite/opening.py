@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lockgate.adapters.sql.sqlite.deliveries import SqliteDeliveries
+from lockgate.adapters.sql.sqlite.homes import SqliteHomes
 from lockgate.adapters.sql.sqlite.journal import SqliteJournal
 from lockgate.adapters.sql.sqlite.outbox import SqliteOutbox
 from lockgate.adapters.sql.sqlite.store import SqliteStore
@@ -19,4 +20,10 @@ def open_sqlite(path: Path) -> Store:
         JournalUnreadable, StoreUnreachable, StoreTooNew: as `SqliteStore` says.
     """
     store = SqliteStore(path)
-    return Store(SqliteJournal(store), SqliteOutbox(store), SqliteUsage(store), SqliteDeliveries(store))
+    return Store(
+        SqliteJournal(store),
+        SqliteOutbox(store),
+        SqliteUsage(store),
+        SqliteDeliveries(store),
+        SqliteHomes(store),
+    )

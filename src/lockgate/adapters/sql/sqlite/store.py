@@ -94,6 +94,16 @@ MIGRATIONS: tuple[str, ...] = (
         n INTEGER NOT NULL
     ) STRICT, WITHOUT ROWID;
     """,
+    # Where blobs are at home, and who brought them when; the row of no digest says that it was filled.
+    """
+    CREATE TABLE homes (
+        digest TEXT NOT NULL,
+        home TEXT NOT NULL,
+        brought_at INTEGER NOT NULL DEFAULT 0,
+        PRIMARY KEY (digest, home)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX homes_brought ON homes (brought_at) WHERE brought_at > 0;
+    """,
 )
 
 

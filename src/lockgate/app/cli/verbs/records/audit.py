@@ -201,7 +201,8 @@ def export_all(session: Session, file: str, without_data: bool) -> None:
 
     Example: lockgate export registry.tar
     """
-    _write(session, file, blobs=session.control.blobs, data=not without_data)
+    control = session.control
+    _write(session, file, blobs=control.blobs, homes=control.homes, data=not without_data)
 
 
 def _write(session: Session, file: str, **what: Any) -> None:
