@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -19,7 +20,7 @@ from lockgate.adapters.http.gate import UNMETERED
 from lockgate.adapters.hubs.blobs import HubBlobs
 from lockgate.adapters.hubs.wire import Wire
 from lockgate.app.http.server import Behind, HubServer, by_claimed_name, create_app
-from lockgate.core.blobs import BlobCorrupt
+from lockgate.core.blobs import BlobCorrupt, StorageFull
 from lockgate.core.digests import Digest, sha256
 from lockgate.core.errors import Conflict, Forbidden, Invalid
 from lockgate.hub.authority import Session
@@ -329,6 +330,29 @@ def test_what_is_sent_again_while_it_is_kept_goes_into_a_file_of_its_own(tmp_pat
         arrival.close()
     assert DirectoryBlobs(tmp_path / "store").get(digest) == LARGE
     assert list(tmp_path.iterdir()) == [tmp_path / "store"]
+
+
+def test_what_finds_no_room_leaves_the_room_to_others(tmp_path: Path) -> None:
+    """On the disk of the journal it would keep the hub from deciding anything. A limit stands in for the full disk."""
+    file, digest = tmp_path / "part", sha256(LARGE)
+    arrival = Arrival(digest, file, Span(0, None, None))
+    arrival.begin()
+    arrival.write(LARGE[:1000])
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1500, hard))
+    try:
+        with pytest.raises(StorageFull, match="no room on the hub"):
+            arrival.write(LARGE[1000:2000])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        arrival.close()
+    assert not file.exists()
+    again = Arrival(digest, file, Span(0, None, None))
+    again.begin()
+    again.write(LARGE)
+    again.finish(DirectoryBlobs(tmp_path / "store"))
+    again.close()
+    assert DirectoryBlobs(tmp_path / "store").get(digest) == LARGE
 
 
 def test_two_hubs_that_share_a_folder_by_mistake_say_of_nothing_that_it_is_kept(tmp_path: Path) -> None:

@@ -177,10 +177,15 @@ class Arrival:
             self._file = os.fdopen(os.open(self._path, flags | os.O_APPEND, 0o600), "ab", buffering=0)
 
     def write(self, chunk: bytes) -> None:
-        with _storage(self._digest):
-            rest = memoryview(chunk)
-            while rest:
-                rest = rest[self._file.write(rest) or 0 :]
+        """Raises `StorageFull`, and then nothing is left of it: the journal may want room on the same disk."""
+        try:
+            with _storage(self._digest):
+                rest = memoryview(chunk)
+                while rest:
+                    rest = rest[self._file.write(rest) or 0 :]
+        except StorageFull:
+            self._path.unlink(missing_ok=True)
+            raise
         self._hash.update(chunk)
 
     def close(self) -> None:
