@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import signal
+import subprocess
+import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
@@ -303,6 +306,35 @@ def test_a_lock_that_does_not_come_is_said_to_be_busy(
         assert shown == [("30s",)]
     write(right.journal, "c2")
     assert left.journal.head().seq == 1
+
+
+WAITS = """
+import signal, sys
+from lockgate.adapters.sql.postgres.opening import open_postgres
+from lockgate.testing.journal_suite import write
+signal.signal(signal.SIGINT, signal.default_int_handler)
+try:
+    write(open_postgres(sys.argv[1]).journal, "c1")
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+def test_ctrl_c_ends_a_command_that_waits_for_the_lock(
+    database: str, owner: Owner, eventually: Callable[..., object]
+) -> None:
+    store = open_postgres(database)
+    waiting = f"SELECT count(*) FROM pg_stat_activity WHERE {OURS} AND wait_event_type = 'Lock'"
+    with store.journal.transaction():
+        with subprocess.Popen([sys.executable, "-c", WAITS, database]) as process:
+            eventually(lambda: one(owner, waiting))
+            process.send_signal(signal.SIGINT)
+            # The lock is held all the while, and would be waited for thirty seconds.
+            assert process.wait(15) == 130
+        # Nor does the server go on with it.
+        eventually(lambda: one(owner, waiting) == 0)
+    assert store.journal.head() == EMPTY_HEAD
+    write(store.journal, "c2")
 
 
 def test_many_threads_share_few_connections(database: str, owner: Owner) -> None:

@@ -7,10 +7,12 @@ that is most of what it costs. Here a statement is prepared once and has texts, 
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import psycopg
+from psycopg import generators
 from psycopg.pq import ExecStatus, Format
 
 Value: TypeAlias = str | int | bytes | Sequence[str | int | bytes]
@@ -51,7 +53,9 @@ class Session(psycopg.Connection[tuple[Any, ...]]):
             name = b"lockgate_%d" % self._n_named
             self._checked(self.pgconn.prepare(name, _numbered(statement)))
             self._names[statement] = name
-        if name is None:
+        if threading.current_thread() is threading.main_thread():
+            found = self._interruptibly(statement, name, given, formats)
+        elif name is None:
             found = self.pgconn.exec_params(_numbered(statement), given, None, formats, Format.BINARY)
         else:
             found = self.pgconn.exec_prepared(name, given, formats, Format.BINARY)
@@ -64,6 +68,17 @@ class Session(psycopg.Connection[tuple[Any, ...]]):
             )
             for row in range(found.ntuples)
         ]
+
+    def _interruptibly(
+        self, statement: bytes, name: bytes | None, given: list[bytes], formats: list[Format]
+    ) -> Any:
+        """As libpq does it, but waiting in Python: Ctrl-C ends the wait, and what the server was doing for it. Signals
+        come to the main thread only, so no other pays for it."""
+        if name is None:
+            self.pgconn.send_query_params(_numbered(statement), given, None, formats, Format.BINARY)
+        else:
+            self.pgconn.send_query_prepared(name, given, formats, Format.BINARY)
+        return self.wait(generators.execute(self.pgconn))[-1]
 
     def forget(self) -> None:
         """The server may have forgotten what was prepared."""
