@@ -67,6 +67,9 @@ _NAMED_BY: tuple[tuple[str, Callable[[str], Scope]], ...] = (
 
 
 def sees(sight: Sight, scope: Scope, tier_of: TierOf) -> bool:
+    if sight.is_whole:
+        # Of thousands of things, each of another model, no tier is looked up that decides nothing.
+        return True
     return sight.sees(scope, tier_of(f"{scope.namespace}/{scope.model}") if scope.model else None)
 
 

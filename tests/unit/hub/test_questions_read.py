@@ -12,7 +12,15 @@ import pytest
 from lockgate.core.documents import DocumentKind
 from lockgate.delivery.messages import DeclareEndpoint
 from lockgate.hub.kernel import read_body
-from lockgate.hub.messages import ExplainVersion, Impact, ListVersions, Queue, ShowRollout, Status
+from lockgate.hub.messages import (
+    ChangesSince,
+    ExplainVersion,
+    Impact,
+    ListVersions,
+    Queue,
+    ShowRollout,
+    Status,
+)
 from lockgate.hub.ports import StoredDocument
 from lockgate.hub.questions import Questions, UnknownName
 from lockgate.hub.refold import refold
@@ -70,6 +78,14 @@ def test_an_answer_about_everything_reads_each_document_once(
     answer = Questions(journal, world.outbox, world.clock)(query)
     assert answer == world.ask(query)
     assert journal.asked.most_common(1)[0][1] == 1, journal.asked.most_common(5)
+
+
+@pytest.mark.parametrize("query", [Impact(ref="main/flights.distance"), ChangesSince(seq=0)])
+def test_whoever_sees_everything_is_asked_no_tier(world: HubWorld, story: Story, query: Any) -> None:
+    list(others(story, 5))
+    journal = CountingJournal(world.journal)  # type: ignore[arg-type]
+    Questions(journal, world.outbox, world.clock)(query)
+    assert [asked for asked in journal.asked if asked[0] == MODEL.name] == []  # type: ignore[index]
 
 
 def test_an_unknown_version_is_compared_with_those_of_its_model(world: HubWorld, story: Story) -> None:
