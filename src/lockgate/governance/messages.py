@@ -323,6 +323,8 @@ class ConsumerSignedOff(Event, frozen=True, kw_only=True, tag="governance.consum
 
 
 class WaiverRequested(Event, frozen=True, kw_only=True, tag="governance.waiver-requested/1"):
+    """`started_by` are the names of whoever started the CI job that asked; none when a person did."""
+
     model: str
     number: int
     versions: str
@@ -332,6 +334,7 @@ class WaiverRequested(Event, frozen=True, kw_only=True, tag="governance.waiver-r
     control: str
     ticket: str
     until: Micros
+    started_by: tuple[str, ...] = ()
 
     def summary(self) -> str:
         return (

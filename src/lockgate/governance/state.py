@@ -109,7 +109,11 @@ class SignOffState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WaiverState(msgspec.Struct, frozen=True, kw_only=True):
-    """A gate's failure that is passed over until `until`, or that somebody asks to be."""
+    """A gate's failure that is passed over until `until`, or that somebody asks to be.
+
+    Attributes:
+        started_by: the names of whoever started the CI job that asked.
+    """
 
     model: str
     number: int
@@ -127,6 +131,7 @@ class WaiverState(msgspec.Struct, frozen=True, kw_only=True):
     role: ApproverRole | None = None
     ended_at: Micros | None = None
     ended: str = ""
+    started_by: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -317,6 +322,7 @@ def _requested(body: WaiverState | None, event: WaiverRequested, stamp: Stamp) -
         until=event.until,
         requested_at=stamp.at,
         requested_by=stamp.actor,
+        started_by=event.started_by,
     )
 
 
@@ -334,6 +340,7 @@ WAIVER = DocumentKind(
     keys=lambda event: (numbered_key(event.model, event.number),),
     made_by={WaiverRequested: _requested},
     changed_by={WaiverGranted: _granted, WaiverEnded: _ended},
+    fold_version=2,
     columns=lambda body: Columns(
         body.model, "asked" if body.is_asked else "ended" if body.ended_at else "granted", ""
     ),

@@ -2,7 +2,7 @@
 
 The verdict stays `fail`; the decision says by which waiver it was passed over. What nobody measured, an error or a gate
 that did not run, is not passed over, and neither is what makes bytes unfit to be served (`NEVER_WAIVED`). Nobody
-grants what they asked for, or what they made.
+grants what they asked for, themselves or by a CI job that they started, or what they made.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from lockgate.access.aliases import identity_of, identity_refs
 from lockgate.core.clock import Micros, iso
 from lockgate.core.documents import DocRef, Docs
 from lockgate.core.errors import did_you_mean
@@ -28,7 +29,7 @@ from lockgate.governance.messages import (
 from lockgate.governance.policies.policy import AnyPolicy, TierRule, WaiverTerms
 from lockgate.governance.state import POLICY, WAIVER, WaiverState
 from lockgate.registry.decide import known_version
-from lockgate.registry.makers import maker_refs, makers_of, not_by_a_maker
+from lockgate.registry.makers import maker_refs, makers_of, not_by_a_maker, starters
 from lockgate.registry.state import MODEL, VERSION
 
 _VERSIONS = re.compile(r"[0-9]+\.([0-9]+\.([0-9]+|\*)|\*)\Z")
@@ -43,7 +44,9 @@ def needs_waiver(command: RequestWaiver | GrantWaiver | EndWaiver, docs: Docs) -
     ]
     versions = command.versions if isinstance(command, RequestWaiver) else ""
     if not versions and docs.has(refs[2]):
-        versions = next((one.versions for one in _of(docs, command.model) if _is(one, command)), "")
+        waiver = next((one for one in _of(docs, command.model) if _is(one, command)), None)
+        versions = "" if waiver is None else waiver.versions
+        refs += () if waiver is None else identity_refs(waiver.started_by)
     if versions and not versions.endswith("*"):
         refs += maker_refs(docs, f"{command.model}@{versions}")
     return tuple(refs)
@@ -85,6 +88,7 @@ def request_waiver(docs: Docs, command: RequestWaiver, context: Context) -> Deci
                 control=command.control,
                 ticket=command.ticket,
                 until=command.until,
+                started_by=tuple(name for one in starters(context) for name in one.names),
             ),
         )
     )
@@ -190,12 +194,17 @@ def _own_business(docs: Docs, waiver: WaiverState, context: Context) -> list[Rea
         own := not_by_a_maker(context, makers_of(docs, version), f"grant {waiver.name}")
     ):
         return own
-    if context.actor != waiver.requested_by:
+    job = identity_of(docs, waiver.started_by)
+    started = bool(waiver.started_by) and (
+        job.is_(context.actor) or job.rests_on(context.actor, strict=False)
+    )
+    if context.actor != waiver.requested_by and not started:
         return []
+    deed = "started the job that asked for it" if started else "asked for it"
     return [
         Reason(
             rule="governance.separation-of-duties",
-            message=f"{context.actor} asked for it and cannot grant {waiver.name}",
+            message=f"{context.actor} {deed} and cannot grant {waiver.name}",
             measured=context.actor,
             limit=f"not {waiver.requested_by}",
             remedy="somebody else types the same command --as NAME",

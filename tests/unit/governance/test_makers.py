@@ -294,6 +294,33 @@ def test_makers_judge_validate_waive_and_sign_off_nothing_of_theirs() -> None:
     assert [one.waiver for one in team.standing().waived] == ["W-1"]
 
 
+def test_nobody_grants_what_a_job_of_his_own_asked_for() -> None:
+    team = Team().built(by(BOB))
+    accepted(team.story.judge_for(V1, "prod", verdict="fail", turn=2))
+    team.started_by = (HOME, "gitlab:kim")
+    team.do(
+        CI,
+        RequestWaiver,
+        model=MODEL_NAME,
+        versions="1.0.*",
+        environment="prod",
+        gate=RELATIVE_GATE,
+        reason="r",
+        control="c",
+        ticket="T-1",
+        until=team.world.clock.now() + 86_400_000_000,
+    )
+    waiver = {"model": MODEL_NAME, "environment": "prod", "number": 1, "role": "owner"}
+    team.do(KIM, NameAlias, alias=HOME, subject=ADA)
+    receipt = team.told(ADA, GrantWaiver, **waiver)
+    assert rules_of(receipt) == [DUTIES]
+    assert refused(receipt) == f"{ADA} started the job that asked for it and cannot grant W-1"
+    receipt = team.told(KIM, GrantWaiver, **waiver)
+    assert rules_of(receipt) == [DUTIES], "she alone says whose job it was"
+    team.do("rita", GrantWaiver, **waiver)
+    assert [one.waiver for one in team.standing().waived] == ["W-1"]
+
+
 def test_a_sign_off_by_somebody_who_turns_out_to_be_a_maker_no_longer_counts() -> None:
     team = Team(policy(rest={"sign_off": ("production",)})).built(by(BOB))
     accepted(team.story.approve(V1, actor=ADA))
