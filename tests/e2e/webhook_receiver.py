@@ -67,7 +67,12 @@ class _Posted(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["content-length"]))
+        n_bytes = int(self.headers["content-length"])
+        body = self.rfile.read(n_bytes)
+        if len(body) < n_bytes:
+            # Whoever sent it died in the middle, and nothing was received.
+            self.close_connection = True
+            return
         got = Got(self.path, {name.lower(): value for name, value in self.headers.items()}, body)
         status, headers = self.server.answer(got)
         self.server.got.append(got)
