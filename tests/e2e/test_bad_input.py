@@ -408,3 +408,13 @@ def test_a_damaged_database_is_no_bug(given: Given, when: When, then: Then) -> N
     project.database.write_bytes(b"this is no database, whatever its name says\n" * 200)
     when.somebody("status")
     then.it_ends_with(7).it_is_no_bug().it_says("state.db", "backup")
+
+
+@pytest.mark.parametrize("option", ["--port", "--hub-port"])
+def test_a_number_that_is_no_port_is_told_before_anything_starts(
+    given: Given, when: When, then: Then, option: str
+) -> None:
+    project = given.a_new_project()
+    when.the_sre(f"up --detach {option} 80000")
+    then.it_ends_with(USAGE).it_is_no_bug().it_says(option, "65535")
+    assert not (project.dot / "up.log").exists()

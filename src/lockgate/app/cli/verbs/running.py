@@ -9,10 +9,14 @@ from lockgate.app.cli.session import Session, verb
 from lockgate.app.plugins import resolve
 from lockgate.app.up.running import Running, detach, stop
 
+PORT = click.IntRange(0, 65_535)
+
 
 @verb
-@click.option("--port", default=8080, show_default=True, help="Port of the data plane; 0 for any free one.")
-@click.option("--hub-port", default=0, help="Port of the hub; 0 for any free one.")
+@click.option(
+    "--port", type=PORT, default=8080, show_default=True, help="Port of the data plane; 0 for any free one."
+)
+@click.option("--hub-port", type=PORT, default=0, help="Port of the hub; 0 for any free one.")
 @click.option("--detach", "background", is_flag=True, help="Return as soon as it serves.")
 def up(session: Session, port: int, hub_port: int, background: bool) -> None:
     """Data plane, controller and hub on loopback, until Ctrl-C or `lockgate down`."""
