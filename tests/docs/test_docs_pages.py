@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import cli_page
 import errors_page
 import pytest
 from house_rules import error_classes, read
+from msgspec import inspect
+
+from lockgate.workshop.config import Config
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -54,6 +58,30 @@ def test_links_inside_the_project_lead_somewhere(page):
         if not path.exists() or (anchor and anchor not in anchors(path)):
             broken.append(match["target"])
     assert not broken
+
+
+def keys_of(kind: inspect.Type) -> Iterator[str]:
+    """Every key that may stand in a table of this type, or in one below it."""
+    match kind:
+        case inspect.StructType():
+            for field in kind.fields:
+                yield field.encode_name
+                yield from keys_of(field.type)
+        case inspect.DictType():
+            yield from keys_of(kind.value_type)
+        case inspect.VarTupleType() | inspect.ListType():
+            yield from keys_of(kind.item_type)
+        case inspect.UnionType():
+            for one in kind.types:
+                yield from keys_of(one)
+
+
+def test_every_key_of_the_project_file_is_on_its_page():
+    tables = (DOCS / "project.md").read_text().partition("## What may stand")[2].partition("\n## ")[0]
+    words = {*re.findall(r"\w+", tables), *re.findall(r"[\w.]+", tables)}
+    keys = set(keys_of(inspect.type_info(Config)))
+    assert len(keys) > 60
+    assert not keys - words
 
 
 def test_every_page_can_be_reached_from_the_index():

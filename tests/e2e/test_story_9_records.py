@@ -130,6 +130,8 @@ def test_erased_rows_are_said_to_be_erased_wherever_they_are_asked_for(
     then.it_succeeds().it_says("erased", "request 4711", "by ada")
     when.somebody("reproduce flight-delay@1.0.0")
     then.it_ends_with(NOT_FOUND).it_says("erased inputs", "request 4711").it_is_no_bug()
+    when.ada("judge flight-delay@1.0.0 --for prod")
+    then.it_ends_with(NOT_FOUND).it_says("erased inputs", "request 4711").it_is_no_bug()
     when.ada("erase snapshot:00000000 --reason x")
     then.it_ends_with(NOT_FOUND).it_is_no_bug()
     # What serves goes on serving: its package holds all it needs.

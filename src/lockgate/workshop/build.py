@@ -60,6 +60,7 @@ from lockgate.workshop.assembly import assemble_runner, environment_of
 from lockgate.workshop.config import ModelTable
 from lockgate.workshop.git import commit_of, people_of
 from lockgate.workshop.premises import Premises
+from lockgate.workshop.rebuild import require_inputs
 from lockgate.workshop.served import served_features, views_online
 from lockgate.workshop.unpacked import SideCache, rows_for
 
@@ -507,6 +508,8 @@ class Workshop:
         run = msgspec.json.decode(self.premises.blobs.get(trained.run), type=RunRecord)
         recipe = msgspec.convert(open_package(trained.package, self.premises.blobs).config.recipe, Recipe)
         artifact = run.output(recipe.evaluation_set.partition(":")[2])
+        if not self.premises.blobs.has(artifact.digest):
+            require_inputs(known)
         evaluation: Any = load(artifact, self.premises.blobs)
         judge = Judge(self.premises.blobs, self.premises.tools().engines)
         baseline: str | None = None

@@ -99,7 +99,7 @@ class OciReference(NamedTuple):
         if not (slash and fits and _REPOSITORY.match(repository)) or (colon and not _TAG.match(tag)):
             raise ReferenceInvalid(
                 f"{text!r} is no reference to a registry",
-                remedy="write HOST[:PORT]/REPOSITORY[:TAG] or HOST/REPOSITORY@sha256:...",
+                remedy="write HOST[:PORT]/REPOSITORY[:TAG] or HOST/REPOSITORY@sha256:..., in small letters",
                 reference=text,
             )
         return cls(host, repository, tag or None, check_digest(digest) if at else None)

@@ -228,6 +228,7 @@ def main(arguments: list[str] | None = None) -> None:
     except click.exceptions.Exit as ended:
         sys.exit(ended.exit_code)
     except click.Abort:
+        click.echo("stopped; what was done until now is kept", err=True)
         sys.exit(130)
     except click.ClickException as error:
         error.show()

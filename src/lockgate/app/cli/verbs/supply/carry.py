@@ -153,7 +153,10 @@ def pull(session: Session, reference: str, register: bool, login: str | None) ->
     session.say(_text(found))
     name = _register(session, found, parcel, source.tag) if register else None
     session.answer(
-        {**msgspec.to_builtins(found), "version": name}, f"in the store{f' as {name}' if name else ''}"
+        {**msgspec.to_builtins(found), "version": name},
+        f"in the store as {name}"
+        if name
+        else "in the store; with --register it becomes a version of its model",
     )
 
 
