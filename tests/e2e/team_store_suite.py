@@ -206,6 +206,17 @@ class TeamStores:
             there.stop()
         assert there.asks("audit", "verify")["ok"]
         there.types("import", file, "--key", key).must(CONFLICT, "two histories")
+        # What leaves it now was signed by two keys. Whoever checks it, or moves it on, names both.
+        moved = str(tmp_path / "moved.tar")
+        there.asks("export", moved)
+        known = there.asks("audit", "key")
+        assert known["earlier"] == [key] and known["key"] != key
+        there.types("audit", "check", moved).must(OK, "ok: entries 1 to")
+        third = other_place("third")
+        third.types("audit", "check", moved, "--key", known["key"]).must(7, "each it names")
+        both = ("--key", known["key"], "--key", key)
+        third.types("audit", "check", moved, *both).must(OK, "ok: entries 1 to")
+        third.types("import", moved, *both).must(OK, f'earlier_keys = ["{known["key"]}", "{key}"]')
 
     def test_what_ended_is_collected_by_the_terms_of_the_hub_unless_it_is_held(self, origin: Place) -> None:
         story = origin.told()

@@ -216,7 +216,8 @@ class Archive:
             # There is no second sink to look at; mostly the archive is of another journal, with a key of its own.
             raise JournalAltered(
                 error.message,
-                remedy="if it comes from another journal, ask there for lockgate audit key, and give it with --key",
+                remedy="if it comes from another journal, ask there for lockgate audit key, and give each it names "
+                "with --key",
                 **error.facts,
             ) from error
 

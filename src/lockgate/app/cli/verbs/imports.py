@@ -10,6 +10,7 @@ import click
 from lockgate.app.cli.session import Session, of_a_hub, verb
 from lockgate.app.declare import declare
 from lockgate.app.plugins import resolve
+from lockgate.core.journal import verifier_key
 from lockgate.core.names import ModelName, parse_model, parse_version
 from lockgate.core.secrets import parse_secret_ref
 from lockgate.hub.messages import VersionOfPackage
@@ -36,9 +37,15 @@ def imports() -> None:
 @verb
 @of_a_hub
 @click.argument("file", metavar="FILE")
-@click.option("--key", metavar="KEY", help="The verifier key that signed it, when it is not this project's.")
+@click.option(
+    "--key",
+    "keys",
+    multiple=True,
+    metavar="KEY",
+    help="The verifier key that signed it, when it is not this project's; repeated when there were several.",
+)
 @click.option("--unsigned", is_flag=True, help="Also when no checkpoint signs its last entries.")
-def archive(session: Session, file: str, key: str | None, unsigned: bool) -> None:
+def archive(session: Session, file: str, keys: tuple[str, ...], unsigned: bool) -> None:
     """Make this empty store what the archive's was: same history, same digests, same roots.
 
     Everything is checked before anything is written. Interrupted, it goes on when it is started again.
@@ -47,14 +54,15 @@ def archive(session: Session, file: str, key: str | None, unsigned: bool) -> Non
     """
     session.work_here()
     control, archives = session.control, "lockgate.adapters.archives.read"
-    given = resolve("lockgate.adapters.identity.checkpoints:read_key")(key) if key else None
+    read_key = resolve("lockgate.adapters.identity.checkpoints:read_key")
+    given = [read_key(one) for one in keys]
     with resolve(f"{archives}:opened")(Path(file)) as opened:
         checked = resolve(f"{archives}:import_archive")(
             opened,
             control.store,
             control.blobs,
             control.sink,
-            [given] if given else control.note_keys,
+            given or control.note_keys,
             # A store that is empty can prove nobody; whoever has the hub's own keys acts as the hub.
             actor="lockgate-hub" if session.config else session.actor,
             now=control.clock.now(),
@@ -64,9 +72,10 @@ def archive(session: Session, file: str, key: str | None, unsigned: bool) -> Non
     session.seal()
     lines = [f"{checked.events} entries, {checked.blobs} blobs: head {opened.head.hash.hex()[:16]}"]
     if given:
+        named = ", ".join(f'"{verifier_key(one)}"' for one in given)
         lines.append(
             f"  to check its checkpoints later, in {session.config or 'lockgate.toml'}: "
-            f'[audit] earlier_keys = ["{checked.key}"]'
+            f"[audit] earlier_keys = [{named}]"
         )
     lines += [f"  was under way, its plan is lost: lockgate rollback {name}" for name in checked.stranded]
     session.answer(checked, "\n".join(lines))

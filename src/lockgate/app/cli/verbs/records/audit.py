@@ -221,18 +221,23 @@ def _write(session: Session, file: str, **what: Any) -> None:
 @verb
 @of_a_hub
 @click.argument("file", metavar="FILE")
-@click.option("--key", metavar="KEY", help="The journal's verifier key, or the file of its public half.")
-def check(session: Session, file: str, key: str | None) -> None:
+@click.option(
+    "--key",
+    "keys",
+    multiple=True,
+    metavar="KEY",
+    help="The journal's verifier key, or the file of its public half; repeated when it had another one before.",
+)
+def check(session: Session, file: str, keys: tuple[str, ...]) -> None:
     """Check a proof, or an archive, without the journal it came from. Exit 7 when it does not hold.
 
     Without --key, the key of the project here is taken, or that of --config; that of a hub elsewhere is told by
     `lockgate hub --check`. Never take the one that the file itself names.
     """
-    if key is None and session.hub_url:
+    if not keys and session.hub_url:
         raise click.UsageError("what a hub hands out is checked with the hub's key: --key KEY")
-    verifiers = (
-        resolve("lockgate.adapters.identity.checkpoints:read_key")(key) if key else session.control.note_keys
-    )
+    read_key = resolve("lockgate.adapters.identity.checkpoints:read_key")
+    verifiers = [read_key(one) for one in keys] or session.control.note_keys
     checked = resolve("lockgate.adapters.archives.read:check_file")(Path(file), verifiers)
     session.answer(checked, checked.text())
 
@@ -245,8 +250,10 @@ def key(session: Session) -> None:
     That of a team's hub is told where the hub is, with --config.
     """
     session.work_here()
-    text = verifier_key(session.control.note_keys[0])
-    session.answer({"key": text}, text)
+    text, *earlier = (verifier_key(one) for one in session.control.note_keys)
+    session.answer({"key": text, "earlier": earlier}, text)
+    for one in earlier:
+        session.note(f"what was signed before another key took over: {one}")
 
 
 for one in (log, verify, prove, consistency, export, check, key):
