@@ -16,7 +16,8 @@ class EvidenceState(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         measured_at: when it was measured: evidence is as old as that, whenever it was recorded.
-        measured: the same of every run of the gates, and of every piece of evidence, that was ever recorded here.
+        measured: the same of runs of the gates, and of pieces of evidence, that were recorded here: of some hundreds,
+            the newest. Whoever judges each night for years makes this document no longer.
         judging: the run of the gates that found it; empty when it came without one.
     """
 
@@ -31,6 +32,10 @@ class EvidenceState(msgspec.Struct, frozen=True, kw_only=True):
     measured_at: Micros
     measured: dict[str, Micros] = {}
     judging: str = ""
+
+
+_MAX_MEASURED = 1024
+"""Pieces and runs whose time is kept. Where names are proven, what is no longer known counts as old as its version."""
 
 
 def evidence_key(version: str, environment: str = "") -> str:
@@ -63,9 +68,17 @@ def _recorded(body: EvidenceState | None, event: EvidenceRecorded, stamp: Stamp)
         recorded_at=stamp.at,
         recorded_by=stamp.actor,
         measured_at=at,
-        measured=measured,
+        measured=_newest(measured),
         judging=event.judging,
     )
+
+
+def _newest(measured: dict[str, Micros]) -> dict[str, Micros]:
+    """Cut to one half when it has become too long, so that few events pay for it."""
+    if len(measured) <= _MAX_MEASURED:
+        return measured
+    by_age = sorted(measured.items(), key=lambda item: (item[1], item[0]))
+    return dict(by_age[-_MAX_MEASURED // 2 :])
 
 
 EVIDENCE = DocumentKind(
@@ -73,7 +86,7 @@ EVIDENCE = DocumentKind(
     type=EvidenceState,
     keys=lambda event: (evidence_key(event.version, event.environment),),
     made_by={EvidenceRecorded: _recorded},
-    fold_version=4,
+    fold_version=5,
     columns=lambda body: Columns(body.version, "", body.evidence_set),
 )
 

@@ -321,3 +321,17 @@ def test_a_summary_counts_verdicts() -> None:
         measured_at=None,
     )
     assert event.summary().endswith("on main/flight-delay@1.0.0 for prod: 2 pass, 1 fail")
+
+
+def test_years_of_nightly_runs_leave_a_document_of_some_size_and_nothing_old_gets_young(
+    proven: Proven,
+) -> None:
+    for night in range(700):
+        accepted(proven.sends(turn=night, judging=proven.begins()))
+        proven.world.clock.advance(days=1)
+    state = recorded(proven.world)
+    assert state is not None
+    assert 500 < len(state.measured) <= 1024
+    assert [line.digest in state.measured for line in state.lines] == [True]
+    (event,) = accepted(proven.sends(turn=0)).events
+    assert (event["judging"], proven.days_old) == ("", 700), "forgotten, and so as old as its version"
