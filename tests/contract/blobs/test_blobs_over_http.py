@@ -180,6 +180,20 @@ def test_a_sending_goes_on_where_it_broke(served: Served, client: httpx.Client, 
     assert list(served.uploads.iterdir()) == []
 
 
+def test_a_blob_that_all_arrived_and_was_not_kept_is_brought_once_more(
+    served: Served, client: httpx.Client, tmp_path: Path
+) -> None:
+    """As a hub leaves it that ended after the last byte, and as whoever brings it at the same moment finds it."""
+    digest, size = sha256(LARGE), len(LARGE)
+    path = f"/v1/blobs/{digest}"
+    part = {"Content-Range": f"bytes 0-{size - 1}/{size + 1}"}
+    assert client.put(path, content=LARGE, headers=part).status_code == 202
+    assert client.head(path).headers["upload-offset"] == str(size)
+    assert served.connect(tmp_path).put(LARGE) == digest
+    assert served.store.get(digest) == LARGE
+    assert list(served.uploads.iterdir()) == []
+
+
 def test_bytes_that_are_not_what_they_are_called_leave_nothing(served: Served, client: httpx.Client) -> None:
     path = f"/v1/blobs/{sha256(b'hello')}"
     refused(client.put(path, content=b"jello"), 400, "http.digest-differs")

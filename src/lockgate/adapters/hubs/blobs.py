@@ -81,6 +81,9 @@ class HubBlobs:
             offset = self._offset(digest)
             if offset is None:
                 return digest
+            if offset >= size:
+                # All of it came and was not kept: the hub ended in between, or is about to keep it for somebody else.
+                offset = 0
             n_stalls = n_stalls + 1 if offset <= before else 0
             before = offset
             span = {
