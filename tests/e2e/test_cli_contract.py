@@ -223,6 +223,14 @@ def test_a_hub_that_does_not_answer_is_named_and_so_is_the_way_without_it(
     assert "--run DIR" in said and "init" not in said
 
 
+def test_the_wrong_folder_is_told_as_that(tmp_path_factory: pytest.TempPathFactory) -> None:
+    nowhere = Project(tmp_path_factory.mktemp("nowhere"))
+    assert "--project DIR" in nowhere.types("status").must(NOT_FOUND).err
+    # Whoever checks a package of a hub has no project, and need not have one.
+    said = nowhere.types(f"verify flight-delay@1.0.0 --hub {NOBODY}").must(USAGE).err
+    assert "--trust FILE" in said
+
+
 def test_an_answer_for_which_there_is_no_room_is_no_bug(worlds: Worlds, given: Given) -> None:
     given.version_one_is_live()
     with Path("/dev/full").open("w") as full:

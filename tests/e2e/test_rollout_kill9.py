@@ -77,7 +77,7 @@ def test_the_controller_dies_in_every_state_of_a_good_release(eventually: Eventu
         project.kills_up()
         assert project.at == ("paused", 1)
         project.is_ready()
-        assert "paused: sre: lunch" in project.types(f"rollout show {SHOWN}").must(OK).out
+        assert "paused by sre: lunch" in project.types(f"rollout show {SHOWN}").must(OK).out
         project.types(f"rollout resume {SHOWN}", by="sre").must(OK)
         project.reaches("canary", 2)
         project.kills_up()

@@ -211,15 +211,13 @@ def test_people_hold_it_and_let_it_go(eventually: Eventually) -> None:
         project.begin()
         project.reaches("shadow", 0)
         paused = project.types(f"rollout pause {SHOWN} --reason 'freeze until Monday'", by="sre").must(OK)
-        assert (
-            "paused lamp@1.0.1" in paused.out and "waits for paused: sre: freeze until Monday" in paused.out
-        )
+        assert "paused lamp@1.0.1" in paused.out and "paused by sre: freeze until Monday" in paused.out
         project.types(f"rollout pause {SHOWN}", by="sre").must(OK)
         project.burst()
         eventually(lambda: [verdict.outcome for _, verdict in project.judged()][-1:] == ["pass"])
         # It has all it needs, and stays.
         assert project.at == ("paused", 0)
-        assert "paused: sre: freeze until Monday" in show(project)
+        assert "paused by sre: freeze until Monday" in show(project)
         project.types(f"rollout resume {SHOWN}", by="sre").must(OK)
         project.reaches("canary", 1)
         # A paused rollout keeps its share of the callers.

@@ -89,7 +89,7 @@ def rollout_line(underway: Rollout, steps: RolloutState | None, now: Micros) -> 
 def _waits_for(underway: Rollout, steps: RolloutState, now: Micros) -> str:
     """What keeps a rollout on its step, in the order in which it can be helped."""
     if underway.state == "paused":
-        return f"paused: {steps.paused}"
+        return f"somebody to resume it; paused by {steps.paused}"
     if underway.state not in ON_A_STEP or steps.run is None:
         return "the data plane takes up the next step"
     if steps.verdict is None:

@@ -390,7 +390,8 @@ def find_project(start: Path) -> Path:
             return folder
     raise NoProject(
         f"there is no {FILE} in {start} or above it",
-        remedy="lockgate init NAME --template flights",
+        remedy="go to the project's folder, or name it: --project DIR; a team's hub: --hub URL; a new project: "
+        "lockgate init NAME",
         folder=str(start),
     )
 

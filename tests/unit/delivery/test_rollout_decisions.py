@@ -266,7 +266,7 @@ def test_a_paused_rollout_stays_but_is_guarded(world: HubWorld, rolling: Story) 
     world.clock.advance(seconds=61)
     accepted(rolling.judge_rollout("prod", seen(1)))
     assert state(rolling) == ("paused", 2)
-    assert line(rolling).rollout.waits_for == f"paused: {OPERATOR}: holiday"  # type: ignore[union-attr]
+    assert line(rolling).rollout.waits_for == f"somebody to resume it; paused by {OPERATOR}: holiday"  # type: ignore[union-attr]
     accepted(do(rolling, ResumeRollout))
     assert state(rolling) == ("canary", 2)
     accepted(do(rolling, PauseRollout, reason=""))

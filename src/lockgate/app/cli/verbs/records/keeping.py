@@ -64,6 +64,7 @@ def hold(session: Session, version: str, matter: str, reason: str, lift: bool) -
     """
     key = str(parse_version(version))
     kind = LiftHold if lift else HoldVersion
+    session.say_identity()
     session.tell(
         kind(id=session.new_id(), version=key, matter=matter, reason=reason),
         headline=f"{version} is {'not let go' if lift else 'not held'}",
@@ -94,6 +95,7 @@ def erase(session: Session, what: tuple[str, ...], reason: str, key: str | None)
     captures = [one.removeprefix("capture:") for one in what if one.startswith("capture:")]
     if bool(captures) != (key is not None) or (captures and len(what) > 1):
         raise click.UsageError("name snapshots; or one capture:ENV/NAME, with --key")
+    session.say_identity()
     if captures:
         given = sys.stdin.readline().rstrip("\n") if key == "-" else key
         _erase_captures(session, captures[0], str(given), reason)

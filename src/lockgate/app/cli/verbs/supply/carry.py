@@ -17,7 +17,7 @@ from lockgate.app.cli.main import Refused
 from lockgate.app.cli.session import Session, verb
 from lockgate.core.blobs import BlobStore
 from lockgate.core.digests import short
-from lockgate.core.errors import NotFound
+from lockgate.core.errors import Invalid, NotFound
 from lockgate.core.journal import NoteVerifier, verifier_key
 from lockgate.core.messages import Refusal, Scope
 from lockgate.core.names import parse_endpoint, parse_version
@@ -269,13 +269,26 @@ def _version_of(session: Session, model: str, package: str) -> str:
     return answer.version
 
 
+class NobodyTrusted(Invalid):
+    """Neither a project here nor whoever asks has said whose signatures count."""
+
+    code = "cli.nobody-trusted"
+
+
 def _keys(session: Session, trust: tuple[str, ...]) -> list[Verifier]:
     """The keys that are trusted: those that were named, else the project's, less those that are revoked."""
     if trust:
         return [PublicKey.from_file(path) for path in trust]
+    try:
+        trusted = session.control.trusted()
+    except NoProject as error:
+        raise NobodyTrusted(
+            "whose signatures count is said by a project, and there is none here",
+            remedy="name the keys: --trust FILE, the public half; or say where the project is: --project DIR",
+        ) from error
     answer: KeysAnswer = session.deciding.ask(RevokedKeys())
     revoked = {one.key_id for one in answer.revoked}
-    return [key for key in session.control.trusted() if key.key_id not in revoked]
+    return [key for key in trusted if key.key_id not in revoked]
 
 
 def _journals(session: Session, named: tuple[str, ...]) -> list[NoteVerifier]:
