@@ -156,6 +156,7 @@ def standing_of(
         policy=policy.digest,
         quorum=quorum_of(policy.policy, model.tier, model.kpi, sensitivity),
         environment=name,
+        judged_by=_judged_by(docs, version, name),
     )
     if sensitivity in policy.policy.sign_off:
         reasons += _sign_off_reasons(docs, makers, environment, endpoint)
@@ -172,7 +173,14 @@ def consent_of(
     key, name = version.version, environment.environment
     makers, bound = makers_there(docs, version, environment, policy), bound_of(docs, key, name)
     given = docs.get(APPROVAL, approval_key(key, name))
-    return Consent(bound, makers, counting_approvals(makers, given, bound, policy.digest))
+    judged_by = _judged_by(docs, version, name)
+    return Consent(bound, makers, counting_approvals(makers, given, bound, policy.digest, judged_by))
+
+
+def _judged_by(docs: Docs, version: VersionState, environment: str) -> frozenset[str]:
+    """Who recorded the evidence that approvals rest on. Not asked where names are only claimed."""
+    found = [docs.get(EVIDENCE, evidence_key(version.version, place)) for place in ("", environment)]
+    return frozenset() if version.claimed else frozenset(one.recorded_by for one in found if one is not None)
 
 
 def makers_there(

@@ -6,7 +6,7 @@ Every function returns all reasons, never only the first, so that one look tells
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import get_args
 
 import msgspec
@@ -243,13 +243,19 @@ def baseline_reasons(
 
 
 def counting_approvals(
-    makers: Makers, given: ApprovalState | None, bound: Digest, policy: Digest
+    makers: Makers,
+    given: ApprovalState | None,
+    bound: Digest,
+    policy: Digest,
+    judged_by: Collection[str] = (),
 ) -> tuple[Approval, ...]:
-    """Approvals that still stand: on this evidence and policy, one per person and role, none by a maker."""
+    """Approvals that still stand: on this evidence and policy, one per person and role, none by a maker, and none by
+    whoever recorded the evidence (`judged_by`), be it afterwards."""
     standing: dict[tuple[str, ApproverRole], Approval] = {}
     for approval in () if given is None else given.approvals:
         fresh = approval.evidence_set == bound and approval.policy == policy
-        if fresh and approval.revoked is None and not makers.include(approval.approver):
+        own = approval.approver in judged_by or makers.include(approval.approver)
+        if fresh and approval.revoked is None and not own:
             standing[(approval.approver, approval.role)] = approval
     return tuple(standing.values())
 
@@ -301,11 +307,13 @@ def approval_reasons(
     policy: Digest,
     quorum: Quorum,
     environment: str,
+    judged_by: Collection[str] = (),
 ) -> list[Reason]:
     """Approvals that are missing, and what people have said no to.
 
     Args:
         standing: those of what was given that count.
+        judged_by: who recorded the evidence, and does not count for that.
     """
     version = makers.version
     n_people = len(approvers(standing))
@@ -315,10 +323,12 @@ def approval_reasons(
         return reasons
     said = approvers(() if given is None else (one for one in given.approvals if one.revoked is None))
     own = [person for person in said if makers.include(person)]
-    n_stale = len(set(said) - set(own) - set(approvers(standing)))
+    judges = [person for person in said if person in judged_by and person not in own]
+    n_stale = len(set(said) - set(own) - set(judges) - set(approvers(standing)))
     counts = "counts" if n_stale == 1 else "count"
     note = f"; {n_stale} given on other evidence or policy no longer {counts}" if n_stale else ""
     note += f"; {', '.join(own)} had a hand in it" if own else ""
+    note += f"; {', '.join(judges)} recorded the evidence" if judges else ""
     asked = f" in the name of {_listed(quorum.seats)}" if quorum.seats else ""
     lacking = f"; {_listed(empty)} missing" if empty and len(empty) < len(quorum.seats) else ""
     n_given = min(quorum.size - len(empty), n_people) if quorum.seats else n_people

@@ -294,6 +294,24 @@ def test_makers_judge_validate_waive_and_sign_off_nothing_of_theirs() -> None:
     assert [one.waiver for one in team.standing().waived] == ["W-1"]
 
 
+def test_an_approval_does_not_count_once_its_giver_has_recorded_the_evidence_himself() -> None:
+    """Else who may judge and approve keeps both fresh, alone, on what another had found once."""
+    team = Team().built(by(BOB))
+    accepted(team.story.approve(V1, actor=ADA))
+    assert team.standing().standing == (ADA,)
+    team.world.clock.advance(days=2)
+    started = team.story.start_judging(V1)
+    accepted(team.story.do(ADA, started))
+    package = named_digest("package", "one")
+    accepted(team.story.do(ADA, team.story.judging(V1, package, judging=started.id)))
+    assert team.standing().standing == ()
+    (reason,) = [one for one in team.standing().reasons if one.rule == "governance.approval"]
+    assert f"; {ADA} recorded the evidence" in reason.message
+    assert rules_of(team.story.promote(V1, "prod")) == ["governance.approval"]
+    accepted(team.story.approve(V1, actor=KIM))
+    assert accepted(team.story.promote(V1, "prod")).events[0]["approved_by"] == [KIM]
+
+
 def test_nobody_grants_what_a_job_of_his_own_asked_for() -> None:
     team = Team().built(by(BOB))
     accepted(team.story.judge_for(V1, "prod", verdict="fail", turn=2))
