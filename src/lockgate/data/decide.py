@@ -28,10 +28,13 @@ def record_snapshot(docs: Docs, command: RecordSnapshot, context: Context) -> De
     known = docs.get(SNAPSHOT, command.snapshot)
     dataset = docs.get(DATASET, command.dataset)
     if known is not None and known.dataset != command.dataset:
+        # Whoever may not read over there is not told what there is.
+        near = known.dataset.partition("/")[0] == command.dataset.partition("/")[0]
+        owner = f"dataset {known.dataset}" if near else "a dataset of another namespace"
         return refuse(
             Reason(
                 rule="data.snapshot-owner",
-                message=f"the snapshot belongs to dataset {known.dataset}, not {command.dataset}",
+                message=f"the snapshot belongs to {owner}, not to {command.dataset}",
                 remedy="lockgate snapshot takes one of each dataset",
             )
         )

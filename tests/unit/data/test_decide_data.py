@@ -94,6 +94,10 @@ def test_a_snapshot_does_not_change_hands(told: Told) -> None:
     accepted(told.snapshot("one"))
     receipt = told.snapshot("one", dataset="main/weather")
     assert rules_of(receipt) == ["data.snapshot-owner"]
+    assert FLIGHTS in str(receipt.refusal)
+    elsewhere = told.snapshot("one", dataset="other/weather")
+    assert rules_of(elsewhere) == ["data.snapshot-owner"]
+    assert FLIGHTS not in str(elsewhere.refusal), "what another namespace has is not told"
     assert rules_of(told.check("one", dataset="main/weather")) == ["data.snapshot-unknown"]
 
 
