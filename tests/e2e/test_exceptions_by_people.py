@@ -68,7 +68,7 @@ def test_a_plan_a_ticket_and_an_approval_are_asked_for_and_shown(project: Lamps)
     page = project.types(f"evidence lamp@{WRONG} --for prod --check").must(WAITING).out
     typed = page.partition("next: lockgate ")[2].strip()
     assert typed.startswith(f"approve lamp@{WRONG} --for prod --evidence sha256:")
-    told = project.types(typed.replace("--as NAME", ""), by="grace").must(OK)
+    told = project.types(typed.replace("--as NAME", "") + " --comment 'talked it over'", by="grace").must(OK)
     assert "approved for prod by grace (owner)" in told.out
     told = project.types(f"approve lamp@{WRONG} --for prod", by="grace").must(OK)
     assert "by grace (owner)" in told.out and "already" in told.out
@@ -80,7 +80,8 @@ def test_a_plan_a_ticket_and_an_approval_are_asked_for_and_shown(project: Lamps)
     project.types(f"promote lamp@{WRONG} --to prod --ticket OPS-5", by="ada").must(WAITING)
     found = project.types("ticket OPS-5").must(OK).out
     assert f"{SHOWN} #3  lamp@{WRONG}" in found and "approved by grace" in found
-    assert "ticket OPS-5" in project.types(f"explain lamp@{WRONG}").must(OK).out
+    told = project.types(f"explain lamp@{WRONG}").must(OK)
+    assert "ticket OPS-5" in told.out and "; talked it over" in told.out
     assert project.types("audit verify").must(OK).out.startswith("ok: ")
 
 

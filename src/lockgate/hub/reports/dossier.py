@@ -172,7 +172,11 @@ class _Parts:
             id="features",
             title="Features",
             facts=_filled(service=f"{self._config.service} {short(self._config.service_hash)}"),
-            tables=(_table("input", "type", "from", "columns")(rows), _table("view", "meaning")(views)),
+            notes=() if views else ("No feature view: every input comes with the request.",),
+            tables=(
+                _table("input", "type", "from", "columns")(rows),
+                *([_table("view", "meaning")(views)] if views else []),
+            ),
         )
 
     def _training(self) -> Section:

@@ -244,6 +244,7 @@ def _explain_text(answer: VersionAnswer, config: Any) -> str:
         f"  approved    for {environment} by {one.approver} ({one.role}) at {when(one.approved_at)} "
         f"on evidence {short(one.evidence_set)}"
         + (f", taken back: {one.revoked}" if one.revoked is not None else "")
+        + (f"; {one.comment}" if one.comment else "")
         for environment, given in answer.approvals.items()
         for one in given
     ]

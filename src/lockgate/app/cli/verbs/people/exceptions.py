@@ -261,9 +261,10 @@ def _ask_for_waiver(
         {"waiver": f"W-{number}" if number else None, "granted": False, "until": request.until}, told
     )
     shown = parse_model(model).shown
+    claim = " --as NAME" if session.proof is None else ""
     session.note(
         f"waiting for somebody else to grant it\n"
-        f" next: lockgate waive {shown} --for {environment} --grant W-{number or 'N'} --as NAME"
+        f" next: lockgate waive {shown} --for {environment} --grant W-{number or 'N'}{claim}"
     )
     raise Exit(WAITING)
 
