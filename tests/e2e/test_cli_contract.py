@@ -238,3 +238,14 @@ def test_an_answer_for_which_there_is_no_room_is_no_bug(worlds: Worlds, given: G
         _, said = process.communicate(timeout=60)
     assert process.returncode == UNAVAILABLE
     assert "has no room: No space left on device" in said and "code: bug" not in said
+
+
+def test_a_grant_says_what_it_stands_beside_and_what_may_be_mistyped(worlds: Worlds, given: Given) -> None:
+    given.version_one_is_live()
+    project = worlds.one
+    first = project.types("access grant sre@example.org operator --env prod", by="ann").must(0)
+    assert "beside" not in first.err and "no endpoint" not in first.err
+    second = project.types("access grant sre@example.org operator --env prdo --json", by="ann").must(0)
+    assert [one["environments"] for one in second.json["beside"]] == [["prod"]]
+    assert "there is no endpoint in prdo so far; did you mean 'prod'?" in second.err
+    assert "beside operator over everything in prod: grants add up" in second.err

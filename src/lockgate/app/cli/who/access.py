@@ -25,8 +25,8 @@ from lockgate.app.cli.session import Session, verb
 from lockgate.app.cli.verbs.show import when
 from lockgate.app.plugins import resolve
 from lockgate.core.clock import Micros
-from lockgate.core.errors import Invalid, NotFound
-from lockgate.hub.messages import AccessAnswer, ListAccess, OwnAccess, TokenLine
+from lockgate.core.errors import Invalid, NotFound, did_you_mean
+from lockgate.hub.messages import AccessAnswer, ListAccess, OwnAccess, Status, StatusAnswer, TokenLine
 
 _DAY: Micros = 24 * 3600 * 1_000_000
 _NAMESPACE = click.option(
@@ -90,12 +90,32 @@ def grant(
         until=None if days is None else _now() + days * _DAY,
     )
     receipt = session.tell(command, headline=f"{subject} is not given {role}")
+    beside = [one for one in _held(session, subject, role, namespace) if one != command.grant]
     waits = any(event.get("waits") for event in receipt.events)
     later = "; it counts in a day, or when another admin confirms it" if waits else ""
     session.answer(
-        {"subject": subject, "grant": command.grant, "waits": waits},
+        {"subject": subject, "grant": command.grant, "waits": waits, "beside": beside},
         f"{subject}: {command.grant.shown}{later}",
     )
+    for one in beside:
+        session.note(f"beside {one.shown}: grants add up; to narrow them, revoke first, which takes them all")
+    _note_unknown(session, environments)
+
+
+def _held(session: Session, subject: str, role: str, namespace: str) -> list[Grant]:
+    """The grants of the role over the namespace, each for environments and tiers of its own."""
+    known: AccessAnswer = session.ask(ListAccess(subject=subject))
+    held = [one.grant for each in known.subjects for one in each.grants]
+    return [one for one in held if (one.role, one.namespace) == (role, namespace)]
+
+
+def _note_unknown(session: Session, environments: tuple[str, ...]) -> None:
+    """An environment may be declared later; mostly its name was mistyped, and the role would be missed at night."""
+    if environments:
+        answer: StatusAnswer = session.ask(Status())
+        known = {name.partition("/")[0] for name in answer.endpoints}
+        for name in sorted(set(environments) - known):
+            session.note(f"there is no endpoint in {name} so far; {did_you_mean(name, known)}")
 
 
 @verb
