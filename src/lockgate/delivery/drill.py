@@ -11,7 +11,7 @@ from __future__ import annotations
 from lockgate.core.documents import DocRef, Docs
 from lockgate.core.messages import Context, Decision, Reason, Refusal, refuse
 from lockgate.core.names import parse_endpoint
-from lockgate.delivery.messages import DrillFinished, DrillStarted, FinishDrill, StartDrill
+from lockgate.delivery.messages import DrillFigures, DrillFinished, DrillStarted, FinishDrill, StartDrill
 from lockgate.delivery.state import DRILL, ENDPOINT, ENVIRONMENT, SETTINGS
 from lockgate.delivery.way_back import nothing_before, unknown_endpoint
 
@@ -84,3 +84,19 @@ def finish_drill(docs: Docs, command: FinishDrill, context: Context) -> Decision
         figures=command.figures,
     )
     return Decision((finished,))
+
+
+def not_walked(why: str) -> DrillFigures:
+    """The figures of a drill of which not one flip was begun."""
+    return DrillFigures(
+        n_flips=0,
+        n_requests=0,
+        n_failed=0,
+        n_wrong=0,
+        n_workers=0,
+        first_p50_us=0,
+        first_p99_us=0,
+        all_p50_us=0,
+        all_p99_us=0,
+        interrupted=why,
+    )

@@ -15,10 +15,14 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
+from lockgate.core.blobs import BlobStore
 from lockgate.core.digests import Digest
 from lockgate.core.errors import LockgateError
+from lockgate.core.names import parse_endpoint
 from lockgate.delivery.messages import DrillFigures
 from lockgate.delivery.ports import Target
+from lockgate.registry.packages.package import GOLDEN_PATH, decode_golden, open_package
+from lockgate.traffic.errors import TargetUnavailable
 from lockgate.traffic.plan import DRILL_KEY, Plan
 
 _PATIENCE_S = 5.0
@@ -151,3 +155,42 @@ def _quantile(values: list[int], share: float) -> int:
     """The value below or at which `share` of the values lie; 0 of none."""
     ordered = sorted(values)
     return ordered[min(int(share * len(ordered)), len(ordered) - 1)] if ordered else 0
+
+
+def walk(
+    target: Target, blobs: BlobStore, endpoint: str, *, port: int, first: int, n_flips: int
+) -> DrillFigures:
+    """Flip the data plane to the version before and back, `n_flips` times each.
+
+    Args:
+        first: of the generations that were decided for this drill.
+    Raises:
+        TargetUnavailable: the data plane is not at the plan that the drill was decided upon.
+    """
+    plan = _plan_of(target, endpoint, first - 1)
+    assert plan.live is not None and plan.previous is not None
+    golden = open_package(plan.live, blobs).read(GOLDEN_PATH, blobs)
+    # What a caller of today sends.
+    row = decode_golden(golden, plan.live).rows[0]
+    asker = Asker("127.0.0.1", port, parse_endpoint(endpoint).shown, row)
+    try:
+        return Rehearsal(target, asker).run(plan, plan.previous, first=first, n_flips=n_flips)
+    finally:
+        asker.close()
+
+
+def _plan_of(target: Target, endpoint: str, decided: int) -> Plan:
+    plan, shown = target.observe(endpoint).plan, parse_endpoint(endpoint).shown
+    if plan is not None and plan.generation != decided:
+        raise TargetUnavailable(
+            f"the data plane is at plan {plan.generation} of {shown}, and plan {decided} was decided",
+            remedy=f"wait until it has taken it: lockgate status {shown}",
+            endpoint=endpoint,
+        )
+    if plan is None or plan.live is None or plan.previous is None:
+        raise TargetUnavailable(
+            f"the data plane has no plan of {shown} with a version to go back to",
+            remedy=f"lockgate status {shown}",
+            endpoint=endpoint,
+        )
+    return plan

@@ -242,7 +242,7 @@ def rollback(session: Session, endpoint: str, port: int | None, n_flips: int) ->
     control.effects.carry_out(str(name))
     control.republish()
     started = _start(session, name, n_flips, by_hub=False)
-    figures = resolve("lockgate.app.drills:walk")(
+    figures = resolve("lockgate.adapters.targets.rehearsal:walk")(
         control.target, control.blobs, str(name), port=port, first=started["first"], n_flips=n_flips
     )
     session.tell(
