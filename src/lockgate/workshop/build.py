@@ -499,8 +499,6 @@ class Workshop:
         Args:
             environment: None for evidence on the version alone; else also against what runs there.
         """
-        started = StartJudging(id=self.premises.ids.new(), version=version, environment=environment or "")
-        self.tell(hub, started)
         known: VersionAnswer = hub.ask(ExplainVersion(version=version))
         package = known.version.package
         # The version's own recipe: the project may have moved on since.
@@ -510,6 +508,8 @@ class Workshop:
         artifact = run.output(recipe.evaluation_set.partition(":")[2])
         if not self.premises.blobs.has(artifact.digest):
             require_inputs(known)
+        started = StartJudging(id=self.premises.ids.new(), version=version, environment=environment or "")
+        self.tell(hub, started)
         evaluation: Any = load(artifact, self.premises.blobs)
         judge = Judge(self.premises.blobs, self.premises.tools().engines)
         baseline: str | None = None
