@@ -129,7 +129,7 @@ def test_every_answer_is_one_document_and_every_error_too(
     worlds: Worlds, given: Given, when: When, then: Then
 ) -> None:
     project = given.version_one_is_live()
-    # One of each kind: an error, a refusal, a refusal that waits, an answer that comes with a refusal.
+    # One of each kind: an error, what is no command, a refusal, one that waits, an answer that comes with a refusal.
     when.somebody("explain flight-delay@9.9.9 --json")
     then.it_ends_with(NOT_FOUND)
     assert shaped(
@@ -144,6 +144,9 @@ def test_every_answer_is_one_document_and_every_error_too(
             }
         },
     )
+    when.somebody("rollback --jsn --json")
+    then.it_ends_with(USAGE)
+    assert shaped(then.answer, {"error": {"code": "cli.usage", "remedy": "lockgate rollback --help"}})
     when.the_sre("rollback prod/flight-delay --json")
     then.it_ends_with(REFUSED)
     assert shaped(

@@ -202,6 +202,8 @@ def test_it_says_why_it_cannot_start(store: Store, tmp_path: Path) -> None:
     assert code == 2 and "ENV=PEMFILE" in errors
     code, errors = run("--run-dir", str(tmp_path), "--port", "0", "--trust", f"prod={tmp_path / 'no.pem'}")
     assert code == 2 and "no.pem" in errors
+    code, errors = run("--run-dir", str(tmp_path), "--port", "80000")
+    assert code == 2 and "is no port" in errors and "Traceback" not in errors
     with dataplane(store, tmp_path) as plane:
         code, errors = run("--run-dir", str(tmp_path), "--port", str(plane.port))
         assert code == 6 and "is taken by another program" in errors

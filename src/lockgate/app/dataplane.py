@@ -145,7 +145,7 @@ def parse(argv: Sequence[str] | None) -> Options:
     )
     parser.add_argument("--online", type=Path, help="directory of the online store, for features by key")
     parser.add_argument("--host", default="127.0.0.1", help="address to bind (default: loopback only)")
-    parser.add_argument("--port", type=int, default=8080, help="0 for any free port")
+    parser.add_argument("--port", type=_port, default=8080, help="0 for any free port")
     parser.add_argument("--reuse-port", action="store_true", help="share the port with other workers")
     parser.add_argument(
         "--follow",
@@ -174,6 +174,13 @@ def parse(argv: Sequence[str] | None) -> Options:
         given.follow,
         given.online,
     )
+
+
+def _port(text: str) -> int:
+    number = int(text) if text.isdecimal() else -1
+    if not 0 <= number <= 65_535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port: 0 to 65535")
+    return number
 
 
 def build_loader(options: Options) -> PackageLoader:

@@ -205,6 +205,12 @@ class NoRoom(Unavailable):
     code = "cli.no-room"
 
 
+class UsageWrong(Invalid):
+    """The command line itself: an unknown verb or option, a value that an option does not take."""
+
+    code = "cli.usage"
+
+
 class Exit(Exception):
     """Ends a verb that has already said everything."""
 
@@ -231,7 +237,10 @@ def main(arguments: list[str] | None = None) -> None:
         click.echo("stopped; what was done until now is kept", err=True)
         sys.exit(130)
     except click.ClickException as error:
-        error.show()
+        if as_json:
+            _show_error(_usage_wrong(error), as_json)
+        else:
+            error.show()
         sys.exit(2)
     except Refused as refused:
         _show_refusal(refused, as_json)
@@ -283,6 +292,12 @@ def _show_refusal(refused: Refused, as_json: bool) -> None:
             click.echo(f"      measured {reason.measured}{limit}", err=True)
         if reason.remedy:
             click.echo(f"      next: {reason.remedy}", err=True)
+
+
+def _usage_wrong(error: click.ClickException) -> UsageWrong:
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    verb = "lockgate" if context is None else context.command_path
+    return UsageWrong(error.format_message(), remedy=f"{verb} --help")
 
 
 def _no_room(error: OSError) -> NoRoom:
