@@ -44,8 +44,10 @@ from lockgate.hub.messages import (
     Standing,
     Status,
 )
+from lockgate.hub.questions import Questions
 from lockgate.registry.messages import LiftQuarantine, QuarantineVersion, RejectVersion
 from lockgate.testing.hub_world import MODEL_NAME, HubWorld, Story, accepted
+from lockgate.traffic.observed import Observed
 
 ASSETS = Path(__file__).parent / "assets"
 V1, V2, V3, V4, V5 = (f"{MODEL_NAME}@1.0.{patch}" for patch in range(5))
@@ -144,8 +146,13 @@ def roll_out(story: Story) -> None:
 
 
 def world_of(store: Path) -> HubWorld:
+    """The hub of a store; beside it is no data plane."""
     opened = SqliteStore(store)
-    return HubWorld(SqliteJournal(opened), SqliteOutbox(opened))
+    world = HubWorld(SqliteJournal(opened), SqliteOutbox(opened))
+    world.questions = Questions(
+        world.journal, world.outbox, world.clock, observe=lambda endpoint: Observed(endpoint=endpoint)
+    )
+    return world
 
 
 def answers(world: HubWorld) -> dict[str, Any]:

@@ -24,12 +24,10 @@ from lockgate.data.state import SNAPSHOT  # noqa: E402
 from lockgate.hub.homes import fill  # noqa: E402
 from lockgate.hub.kernel import read_body  # noqa: E402
 from lockgate.hub.messages import VerifyAudit  # noqa: E402
-from lockgate.hub.questions import Questions  # noqa: E402
 from lockgate.hub.refold import refold  # noqa: E402
 from lockgate.registry.state import VERSION  # noqa: E402
 from lockgate.testing.clock import CountingIds  # noqa: E402
 from lockgate.testing.hub_world import HubWorld, Story, accepted  # noqa: E402
-from lockgate.traffic.observed import Observed  # noqa: E402
 
 RELEASES = sorted(path.name for path in ASSETS.iterdir())
 
@@ -51,10 +49,6 @@ def world(release: str, tmp_path: Path) -> HubWorld:
     shutil.copy(ASSETS / release / "journal.db", tmp_path / "journal.db")
     world = world_of(tmp_path / "journal.db")
     refold(world.journal, world.clock)
-    # Beside the hub of then was no data plane.
-    world.questions = Questions(
-        world.journal, world.outbox, world.clock, observe=lambda endpoint: Observed(endpoint=endpoint)
-    )
     return world
 
 
