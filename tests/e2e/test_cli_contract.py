@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -252,3 +254,10 @@ def test_a_grant_says_what_it_stands_beside_and_what_may_be_mistyped(worlds: Wor
     assert [one["environments"] for one in second.json["beside"]] == [["prod"]]
     assert "there is no endpoint in prdo so far; did you mean 'prod'?" in second.err
     assert "beside operator over everything in prod: grants add up" in second.err
+
+
+def test_a_process_that_resolves_ends_without_a_word_of_its_libraries() -> None:
+    """Some list on standard error what the collector has not taken when a process ends."""
+    program = "from lockgate.app.plugins import resolve; resolve('duckdb:connect')"
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert (ended.stdout, ended.stderr) == ("", "")

@@ -52,7 +52,7 @@ def project(eventually: Eventually, desk: TicketDesk) -> Iterator[Lamps]:
 def test_in_a_project(project: Lamps, desk: TicketDesk) -> None:
     promote = f"promote lamp@{WRONG} --to prod --ticket OPS-5"
     page = project.types(f"evidence lamp@{WRONG} --for prod --check").must(OK).out
-    assert "a ticket like OPS-[0-9]+, open in the tracker" in page
+    assert "a ticket that matches OPS-[0-9]+ and is open in the tracker" in page
     told = project.types(promote, by="ada").must(WAITING)
     assert "TRACKER_KEY is not set" in told.err and "break-glass" in told.err
     desk.reply = saying({"known": True, "open": False, "title": "Brighter"})

@@ -6,6 +6,7 @@ that is in no table would be worth a scan.
 
 from __future__ import annotations
 
+import atexit
 import gc
 import importlib
 import sys
@@ -24,6 +25,9 @@ EXTRAS = {
     "psycopg": "postgres",
     "skl2onnx": "onnx",
 }
+
+_COLLECTED_AT_THE_END = ("duckdb", "onnx")
+"""Libraries over nanobind, which lists on standard error whatever of theirs is still there when a process has ended."""
 
 
 class ExtraMissing(Unsupported):
@@ -70,3 +74,9 @@ def _nothing_to_collect(module: str) -> Iterator[None]:
     finally:
         gc.freeze()
         gc.enable()
+
+
+@atexit.register
+def _let_in_at_the_end() -> None:
+    if any(library in sys.modules for library in _COLLECTED_AT_THE_END):
+        gc.unfreeze()

@@ -7,7 +7,6 @@ Exit codes: 0 ok, 1 bug, 2 usage or invalid input, 3 refused by a gate or policy
 from __future__ import annotations
 
 import errno
-import gc
 import os
 import sys
 import traceback
@@ -186,8 +185,6 @@ EXIT_CODES: tuple[tuple[type[LockgateError], int], ...] = (
     (Bug, 1),
 )
 REFUSED, WAITING = 3, 8
-_COLLECTED_AT_THE_END = ("duckdb", "onnx")
-"""Libraries over nanobind, which lists on standard error whatever of theirs is still there when a process has ended."""
 
 
 class Refused(Exception):
@@ -258,10 +255,6 @@ def main(arguments: list[str] | None = None) -> None:
     except Exception as error:  # noqa: BLE001 - the last resort: a stack trace is no message
         _show_bug(error, as_json)
         sys.exit(1)
-    finally:
-        # `resolve` keeps what is loaded from the collector; these take that for a leak unless it is let in at the end.
-        if any(library in sys.modules for library in _COLLECTED_AT_THE_END):
-            gc.unfreeze()
 
 
 def _show_error(error: LockgateError, as_json: bool) -> None:
