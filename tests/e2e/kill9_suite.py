@@ -28,9 +28,15 @@ def start(store: str, *arguments: object) -> subprocess.Popen[str]:
 
 
 def finish(process: subprocess.Popen[str]) -> list[str]:
-    """The lines a process printed, whichever way it ended."""
-    out, _ = process.communicate(timeout=60)
-    return out.splitlines()
+    """The lines a process has printed that were not read yet, whichever way it ended.
+
+    `communicate` would pass over those that were read ahead together with an earlier line.
+    """
+    assert process.stdout is not None
+    with process.stdout as out:
+        lines = out.read().splitlines()
+    process.wait(60)
+    return lines
 
 
 def open_world(store: str) -> HubWorld:
