@@ -127,9 +127,11 @@ def test_a_killed_upload_goes_on_in_another_process_and_sends_what_is_missing(
         command = [sys.executable, "-P", "-c", PUTS, where, str(file), str(tmp_path / cache)]
         return subprocess.Popen(command, env={**os.environ, **environment()}, stdout=PIPE, text=True)
 
-    with counting(host, holds_at=size // 2) as (way, sent):
+    # By then at least one part is kept: what is more than those that may be under way at once.
+    enough = (object_store._PARTS_AT_ONCE + 1) * part
+    with counting(host, holds_at=enough) as (way, sent):
         first = puts(way, "one")
-        eventually(lambda: sent[0] >= size // 2)
+        eventually(lambda: sent[0] >= enough)
         first.kill()
         first.communicate(timeout=60)
     store = open_blobs(url, secret, tmp_path / "cache")

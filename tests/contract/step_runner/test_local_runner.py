@@ -243,8 +243,8 @@ def test_a_worker_that_takes_too_long_is_stopped_with_all_it_started(made: Proje
         "    child = subprocess.Popen([sys.executable, '-c', 'input()'], stdin=subprocess.PIPE)\n"
         "    print(child.pid)\n    child.wait()\n"
     )
-    with pytest.raises(StepFailed, match=r"took longer than 3 s and was stopped") as caught:
-        made.run("m:f", slow=True, timeout_s=3.0)
+    with pytest.raises(StepFailed, match=r"took longer than 6 s and was stopped") as caught:
+        made.run("m:f", slow=True, timeout_s=6.0)
     assert caught.value.facts["exception"] == "TimeoutError"
     assert "timeout_s" in caught.value.remedy
     assert not _alive(int(caught.value.facts["output"][0]))
