@@ -11,7 +11,7 @@ from lockgate.core.errors import LockgateError
 from lockgate.delivery.drill import not_walked
 from lockgate.delivery.messages import DrillFigures, FinishDrill
 from lockgate.delivery.ports import Target
-from lockgate.delivery.state import DRILL, DrillAsked
+from lockgate.delivery.state import ASKED, DRILL, DrillAsked
 from lockgate.hub.kernel import Hub, read_body, require
 from lockgate.hub.ports import Journal
 
@@ -52,7 +52,7 @@ class Drills:
 
     def look(self) -> None:
         """Walk what was asked for and tell its figures; one that cannot be walked is told as failed."""
-        for stored in self._journal.documents(DRILL.name):
+        for stored in self._journal.documents(DRILL.name, state=ASKED):
             asked = read_body(DRILL, stored).asked
             # Of what was asked for before this process began, the generations are used up by now.
             if asked is not None and asked.at >= max(self._since, self._clock.now() - ASKED_FOR_US):

@@ -113,6 +113,7 @@ class Consent(NamedTuple):
 
     bound: Digest
     makers: Makers
+    judged_by: frozenset[str]
     approvals: tuple[Approval, ...]
 
 
@@ -156,7 +157,7 @@ def standing_of(
         policy=policy.digest,
         quorum=quorum_of(policy.policy, model.tier, model.kpi, sensitivity),
         environment=name,
-        judged_by=_judged_by(docs, version, name),
+        judged_by=consent.judged_by,
     )
     if sensitivity in policy.policy.sign_off:
         reasons += _sign_off_reasons(docs, makers, environment, endpoint)
@@ -174,7 +175,8 @@ def consent_of(
     makers, bound = makers_there(docs, version, environment, policy), bound_of(docs, key, name)
     given = docs.get(APPROVAL, approval_key(key, name))
     judged_by = _judged_by(docs, version, name)
-    return Consent(bound, makers, counting_approvals(makers, given, bound, policy.digest, judged_by))
+    approvals = counting_approvals(makers, given, bound, policy.digest, judged_by)
+    return Consent(bound, makers, judged_by, approvals)
 
 
 def _judged_by(docs: Docs, version: VersionState, environment: str) -> frozenset[str]:
@@ -608,7 +610,7 @@ def standing_answer(
     key, name, sensitivity = version.version, environment.environment, environment.sensitivity
     found = standing_of(docs, key, environment, endpoint, policy, now)
     intrinsic, relative = docs.get(EVIDENCE, evidence_key(key)), docs.get(EVIDENCE, evidence_key(key, name))
-    bound, makers, approvals = found.consent
+    bound, makers, _, approvals = found.consent
     rule, quorum = (
         policy.policy.rule(model.tier),
         quorum_of(policy.policy, model.tier, model.kpi, sensitivity),

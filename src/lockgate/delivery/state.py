@@ -609,6 +609,10 @@ SETTINGS = DocumentKind(
 )
 
 
+ASKED = "asked"
+"""The state of a drill that a hub is to walk."""
+
+
 class DrillAsked(msgspec.Struct, frozen=True, kw_only=True):
     """A drill that a hub is to walk: its number, the first of its generations, and since when."""
 
@@ -665,4 +669,5 @@ DRILL = DocumentKind(
     made_by={DrillStarted: _drill_started},
     changed_by={DrillFinished: _drill_finished},
     fold_version=3,
+    columns=lambda body: Columns(state="" if body.asked is None else ASKED),
 )

@@ -39,27 +39,27 @@ def start_judging(docs: Docs, command: StartJudging, context: Context) -> Decisi
     """The beginning of a run, by whoever may say what it found."""
     if command.environment:
         check_part(command.environment, what="environment")
-    version = known_version(docs, command.version)
+    version = _to_judge(docs, command.version, context)
     if isinstance(version, Refusal):
         return version
-    refused = _not_to_judge(docs, version, context)
-    if refused is not None:
-        return refused
     begun = JudgingStarted(version=command.version, environment=command.environment, judging=command.id)
     return Decision((begun,))
 
 
-def _not_to_judge(docs: Docs, version: VersionState, context: Context) -> Refusal | None:
-    """Why somebody does not judge a version: it is his own, or its judgement is over.
+def _to_judge(docs: Docs, key: str, context: Context) -> VersionState | Refusal:
+    """The version, unless it is the sender's own, or its judgement is over.
 
     Where names are only claimed, one person may well build and judge.
     """
+    version = known_version(docs, key)
+    if isinstance(version, Refusal):
+        return version
     own = [] if context.claimed else not_by_a_maker(context, makers_of(docs, version), "judge it")
     if own:
         remedy = "let a validator judge it: an account of its own, or somebody else"
         return Refusal(reasons=tuple(msgspec.structs.replace(one, remedy=remedy) for one in own))
     if version.state not in ("rejected", "retired"):
-        return None
+        return version
     return refuse(
         Reason(
             rule="registry.state",
@@ -84,12 +84,9 @@ def record_evidence(docs: Docs, command: RecordEvidence, context: Context) -> De
     It is as old as its measurement. To send it again makes it no younger: neither the same, nor some of it among other
     pieces, nor under the name of a run of the gates that was told of before, nor of one that never was.
     """
-    version = known_version(docs, command.version)
+    version = _to_judge(docs, command.version, context)
     if isinstance(version, Refusal):
         return version
-    refused = _not_to_judge(docs, version, context)
-    if refused is not None:
-        return refused
     if version.package != command.package:
         return refuse(
             Reason(
