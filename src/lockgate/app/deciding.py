@@ -6,6 +6,7 @@ Two composition roots stand on it: `control.Control` for the store of one projec
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +31,14 @@ from lockgate.delivery.state import ENDPOINT
 from lockgate.governance.tickets.ports import Tracker
 from lockgate.hub.authority import Session, controller
 from lockgate.hub.homes import BROUGHT_FOR, BlobSight, SeenBlobs, fill
-from lockgate.hub.kernel import LocalHub, read_body, require
+from lockgate.hub.kernel import LocalHub, require, tier_of
 from lockgate.hub.ports import CheckpointSink, Store
 from lockgate.hub.questions import Questions
 from lockgate.hub.refold import refold
 from lockgate.pipeline.artifact import StepRecord
 from lockgate.registry.packages.ports import Verifier
 from lockgate.registry.reach import MAX_READ_BYTES
-from lockgate.registry.state import KEY, MODEL, VersionState
+from lockgate.registry.state import KEY, VersionState
 from lockgate.workshop.admission.facts import Facts
 from lockgate.workshop.config import RetentionTable, TrackerTable
 from lockgate.workshop.upkeep.collecting import prune_captures
@@ -89,7 +90,7 @@ class Deciding:
         self.blobs = blobs
         refold(self.journal, self.clock)
         fill(self.journal, self.homes, self._sizes, blobs.get)
-        self.sight = BlobSight(self.homes, self._tier_of, self.clock)
+        self.sight = BlobSight(self.homes, partial(tier_of, self.journal), self.clock)
         self.sink = sink
         self._checkpoint_key = checkpoint_key
         self._base, self._networks, self._tracker_table = base, networks, tracker
@@ -153,10 +154,6 @@ class Deciding:
         """The bytes of what a command calls a list, which may be anything at all."""
         path = Path(self.blobs.path(digest))
         return path.read_bytes() if path.stat().st_size <= MAX_READ_BYTES else b""
-
-    def _tier_of(self, model: str) -> str | None:
-        stored = self.journal.document(MODEL.name, model)
-        return None if stored is None else read_body(MODEL, stored).tier
 
     def adopt(self, endpoint: str | None = None) -> None:
         """Take over what was done at this machine's target without the hub: at one endpoint, or at all."""

@@ -18,7 +18,7 @@ from lockgate.delivery.messages import ConfirmPlan, JudgeRollout
 from lockgate.delivery.rollouts.tally import Counter
 from lockgate.delivery.rollouts.verdict import judge
 from lockgate.delivery.state import ENDPOINT, ON_A_STEP, ROLLOUT, Rollout, RolloutState, release_key
-from lockgate.hub.kernel import Hub, read_body, require
+from lockgate.hub.kernel import Hub, body_of, read_body, require
 from lockgate.hub.ports import Journal
 
 CRASH_LOOP = 3
@@ -105,9 +105,8 @@ class RolloutController:
         require(self._hub.execute(command))
 
     def _underway(self, endpoint: str) -> bool:
-        stored = self._journal.document(ENDPOINT.name, endpoint)
-        rollout = None if stored is None else read_body(ENDPOINT, stored).rollout
-        return rollout is not None and rollout.underway
+        known = body_of(self._journal, ENDPOINT, endpoint)
+        return known is not None and known.rollout is not None and known.rollout.underway
 
     def _look_at(self, underway: Rollout, rollout: RolloutState) -> None:
         run = rollout.run

@@ -202,8 +202,7 @@ class LocalHub:
         if not any(grant.tiers for grant in self.session.grants):
             return None
         scope = message.scope()
-        stored = self._journal.document(MODEL.name, f"{scope.namespace}/{scope.model}")
-        return None if stored is None else read_body(MODEL, stored, again=True).tier
+        return tier_of(self._journal, f"{scope.namespace}/{scope.model}")
 
     def execute(self, command: Command) -> Receipt:
         handler = COMMANDS[type(command)]
@@ -323,6 +322,22 @@ def _read(transaction: Transaction, ref: DocRef) -> Any:
         return tuple(read_body(kind, document) for document in found)
     one = transaction.document(ref.kind, ref.key)
     return None if one is None else read_body(kind, one, again=True)
+
+
+def body_of(journal: Journal, kind: DocumentKind[D], key: str) -> D | None:
+    """The body of one document as it stands, or None; of those that commands and whoever watches come back to.
+
+    Raises:
+        DocumentUnreadable: as `read_body` does.
+    """
+    stored = journal.document(kind.name, key)
+    return None if stored is None else read_body(kind, stored, again=True)
+
+
+def tier_of(journal: Journal, model: str) -> Tier | None:
+    """The tier of a model by its full name; None when nobody declared it."""
+    known = body_of(journal, MODEL, model)
+    return None if known is None else known.tier
 
 
 def read_body(kind: DocumentKind[D], stored: StoredDocument, *, again: bool = False) -> D:

@@ -42,7 +42,7 @@ from lockgate.governance.tickets.facts import ticket_fact
 from lockgate.governance.tickets.ports import Tracker
 from lockgate.governance.tickets.tracker import TICKET_FACT
 from lockgate.hub.authority import Session, controller
-from lockgate.hub.kernel import Hub, LocalHub, read_body
+from lockgate.hub.kernel import Hub, LocalHub, body_of, read_body
 from lockgate.hub.messages import ExplainVersion, Standing, Status
 from lockgate.hub.ports import CheckpointSink, Journal, Outbox
 from lockgate.hub.questions import Questions
@@ -207,8 +207,7 @@ class HubWorld:
 
     def _inquire(self, command: Command, actor: str) -> Mapping[str, Any]:
         def known(kind: DocumentKind[Any], key: str) -> Any:
-            stored = self.journal.document(kind.name, key)
-            return None if stored is None else read_body(kind, stored)
+            return body_of(self.journal, kind, key)
 
         if not isinstance(command, PromoteVersion) or not asks_tracker(known, command):
             return {}

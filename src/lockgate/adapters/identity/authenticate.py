@@ -36,7 +36,7 @@ from lockgate.core.documents import DocumentKind
 from lockgate.core.errors import Invalid, Unavailable
 from lockgate.core.messages import Command
 from lockgate.hub.authority import Session, Unauthenticated, controller
-from lockgate.hub.kernel import read_body
+from lockgate.hub.kernel import body_of, read_body
 from lockgate.hub.ports import Journal, Usage
 
 ACTOR_HEADER = "lockgate-actor"
@@ -192,8 +192,7 @@ class Authenticator:
         return not any(is_admin(one, now) for one in everybody)
 
     def _get(self, kind: DocumentKind[D], key: str) -> D | None:
-        stored = self._journal.document(kind.name, key)
-        return None if stored is None else read_body(kind, stored, again=True)
+        return body_of(self._journal, kind, key)
 
     def _note_use(self, token: str, now: Micros) -> None:
         """At most once a minute; a store that is busy does not keep anybody out."""

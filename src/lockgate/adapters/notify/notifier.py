@@ -25,7 +25,7 @@ from lockgate.core.errors import LockgateError
 from lockgate.core.messages import Event, Scope, Stamp
 from lockgate.core.secrets import is_secret_ref
 from lockgate.hub.audit import read_entry
-from lockgate.hub.kernel import read_body
+from lockgate.hub.kernel import body_of, read_body
 from lockgate.hub.ports import NEVER, Deliveries, Delivery, Journal
 from lockgate.hub.telling.subscriptions import SUBSCRIPTION, RedeliveryRequested, SubscriptionState
 from lockgate.hub.within import scope_of_event
@@ -137,8 +137,7 @@ class Notifier:
         return True
 
     def _attempt(self, claimed: Delivery) -> Outcome:
-        stored = self._journal.document(SUBSCRIPTION.name, claimed.subscription)
-        subscription = None if stored is None else read_body(SUBSCRIPTION, stored)
+        subscription = body_of(self._journal, SUBSCRIPTION, claimed.subscription)
         if subscription is None or subscription.removed_at is not None:
             return Outcome(False, "the subscription was removed", final=True)
         (entry,) = self._journal.entries(claimed.seq - 1, 1)

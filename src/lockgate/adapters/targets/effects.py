@@ -25,7 +25,7 @@ from lockgate.delivery.plan import brought_in, is_unadopted, plan_of
 from lockgate.delivery.ports import Target
 from lockgate.delivery.rollouts.policy import EndpointSettings
 from lockgate.delivery.state import ENDPOINT, ENVIRONMENT, ON_A_STEP, ROLLOUT, SETTINGS, release_key
-from lockgate.hub.kernel import CommandIdReused, read_body, require
+from lockgate.hub.kernel import CommandIdReused, body_of, read_body, require
 from lockgate.hub.ports import Journal, Outbox, OutboxRow
 from lockgate.registry.messages import DistrustKeys
 from lockgate.traffic.errors import LocalPlanInForce
@@ -210,8 +210,7 @@ def restore_plans(journal: Journal, target: Target) -> None:
     """Give a target that lost its plans (a restored backup, a wiped run directory) those that stand."""
 
     def known(kind: DocumentKind[D], key: str) -> D | None:
-        stored = journal.document(kind.name, key)
-        return None if stored is None else read_body(kind, stored, again=True)
+        return body_of(journal, kind, key)
 
     for stored in journal.documents(ENDPOINT.name):
         endpoint = read_body(ENDPOINT, stored)

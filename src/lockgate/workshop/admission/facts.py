@@ -25,7 +25,7 @@ from lockgate.governance.tickets.facts import ticket_fact
 from lockgate.governance.tickets.ports import Tracker
 from lockgate.governance.tickets.tracker import TICKET_FACT
 from lockgate.hub.holdings import same_rows
-from lockgate.hub.kernel import read_body
+from lockgate.hub.kernel import body_of
 from lockgate.hub.ports import Journal
 from lockgate.pipeline.decide import SAME_ROWS_FACT
 from lockgate.registry.decide import ATTESTATION_FACT, PACKAGE_FACT
@@ -124,5 +124,4 @@ class Facts:
         return "; ".join(reason.message for reason in load_reasons(version, fact, keys))
 
     def _document(self, kind: DocumentKind[D], key: str) -> D | None:
-        stored = self._journal.document(kind.name, key)
-        return None if stored is None else read_body(kind, stored, again=True)
+        return body_of(self._journal, kind, key)
